@@ -1,0 +1,40 @@
+# Every target does its own set-up, in .venv and nowhere else. PYTHON=python3.12 chooses another
+# interpreter, VENV=.venv312 another place.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+SOURCES := setup.py pyproject.toml $(wildcard src/greenwait/*.pyx src/greenwait/*.pxd src/greenwait/*.h)
+
+.DELETE_ON_ERROR:
+.PHONY: help test bench bench-full conformance oldest lint types dist cross clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+
+$(VENV)/.built: $(SOURCES)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install --upgrade pip
+	$(PIP) install --editable '.[binary,test]'
+	touch $@
+
+$(VENV)/.bench: $(VENV)/.built pyproject.toml
+	$(PIP) install --editable '.[binary,test,bench]'
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.built pyproject.toml
+	$(PIP) install --group dev
+	touch $@
+
+test: $(VENV)/.built ## build, start a PostgreSQL of our own, run all the tests
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+bench: $(VENV)/.bench ## build, start a PostgreSQL of our own, compare the callbacks briefly
+	$(BIN)/python benchmarks/compare.py --quick --report report.html
+
+bench-full: $(VENV)/.bench ## the whole comparison, free and on one core
+	$(BIN)/python benchmarks/compare.py --same-core --report report-same-core.html --json report-same-core.json
+	$(BIN)/python benchmarks/compare.py --report report.html --json report.json
+
+clean: ## remove what the other targets made
+	rm -rf $(VENV) build dist report*.html report*.png report*.json src/greenwait/*.so src/*.egg-info

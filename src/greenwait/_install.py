@@ -1,0 +1,102 @@
+"""Which callback is registered? The shim around ``set_wait_callback``.
+
+psycopg2 has one wait callback for the whole process. Each ``install()`` or
+``installed()`` is an entry that remembers what it replaced; ending it puts
+exactly that back.
+"""
+
+import threading
+from contextlib import ContextDecorator
+from dataclasses import dataclass
+from typing import Any
+
+import greenwait._psycopg2  # noqa: F401, says how to install psycopg2 where there is none
+from greenwait._poll import WaitCallback
+from psycopg2.extensions import get_wait_callback, set_wait_callback
+
+__all__ = ["install", "installed", "uninstall"]
+
+
+@dataclass
+class _Entry:
+    callback: WaitCallback
+    replaced: Any  # whatever was registered: a callable, or None
+
+
+_entries: list[_Entry] = []  # the last one is registered
+_lock = threading.RLock()  # reentrant: a signal handler may install
+
+
+def _register(callback: WaitCallback) -> _Entry:
+    with _lock:
+        entry = _Entry(callback, get_wait_callback())
+        _entries.append(entry)
+        set_wait_callback(callback)
+        return entry
+
+
+def _unregister(entry: _Entry) -> None:
+    with _lock:
+        above = _entries.index(entry) + 1
+        if above < len(_entries):
+            # Ended out of turn, by another thread say: who came later now has this
+            # one's predecessor to put back.
+            _entries[above].replaced = entry.replaced
+        else:
+            registered = get_wait_callback()
+            if registered is not entry.callback:
+                raise RuntimeError(
+                    f"{registered!r} was registered after greenwait was installed, and stays; "
+                    "let its owner put back what it replaced, or call "
+                    "psycopg2.extensions.set_wait_callback(None)"
+                )
+            set_wait_callback(entry.replaced)
+        _entries.remove(entry)
+
+
+def install(**options: Any) -> WaitCallback:
+    """Register ``WaitCallback(**options)`` as the wait callback of the process.
+
+    :param options: as for :class:`WaitCallback`.
+    :returns: the callback now registered. ``uninstall()`` puts back the one it
+        replaced; calls nest.
+    :raises ValueError: an option's value is not available here.
+    :raises TypeError: an option is unknown or has the wrong type.
+
+    Connections opened before use the callback too, from their next statement on.
+    """
+    return _register(WaitCallback(**options)).callback
+
+
+def uninstall() -> None:
+    """Put back the callback that the last ``install()`` replaced.
+
+    :raises RuntimeError: nothing is installed, or another callback was
+        registered meanwhile, which is left in place.
+    """
+    with _lock:
+        if not _entries:
+            raise RuntimeError("there is nothing to uninstall: greenwait.install() was not called")
+        _unregister(_entries[-1])
+
+
+class installed(ContextDecorator):  # noqa: N801, used like a function
+    """Register ``WaitCallback(**options)`` for a ``with`` block, or for each call of a function.
+
+    :param options: as for :class:`WaitCallback`; checked at once.
+    :raises RuntimeError: on leaving, when another callback was registered
+        meanwhile, which is left in place.
+
+    The callback is the process's: other threads use it too while the block runs.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        self._callback = WaitCallback(**options)
+        self._entered: list[_Entry] = []  # a decorated function may be recursive
+
+    def __enter__(self) -> WaitCallback:
+        self._entered.append(_register(self._callback))
+        return self._callback
+
+    def __exit__(self, *exc_info: object) -> None:
+        _unregister(self._entered.pop())

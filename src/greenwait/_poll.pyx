@@ -1,0 +1,303 @@
+"""What does the connection need? The wait loop, and the sleep of a plain thread.
+
+psycopg2 calls a wait callback with the GIL held and, in a query, with the
+connection's mutex held: nothing here may call a method of the connection that
+takes that mutex (``poll``, ``fileno``, ``status`` and ``cancel`` do not).
+
+The loop keeps no state between calls. That is what lets it be entered from any
+thread, again from a ``__del__`` or a signal handler that runs a query, in a
+forked child, and while the interpreter shuts down.
+"""
+
+cimport cython
+from cpython.dict cimport PyDict_GetItem, PyDict_SetItem
+from cpython.exc cimport PyErr_CheckSignals
+from cpython.object cimport PyObject, PyObject_TypeCheck, PyTypeObject
+from cpython.pystate cimport PyThreadState_GetDict
+from cpython.pythread cimport PyThread_get_thread_ident
+from libc.errno cimport EBADF, EINTR
+
+from greenwait._readiness cimport (
+    READINESS_HAS_EPOLL,
+    READINESS_READ,
+    READINESS_WRITE,
+    readiness_epoll,
+    readiness_epoll_close,
+    readiness_epoll_create,
+    readiness_epoll_forget,
+    readiness_poll,
+)
+
+import os
+import threading
+
+import greenwait._psycopg2  # noqa: F401, says how to install psycopg2 where there is none
+import psycopg2.extensions
+
+__all__ = ["POLLERS", "EpollWaitCallback", "WaitCallback", "wait"]
+
+# psycopg2 names these in psycopg2.extensions; their values are part of its API.
+cdef enum:
+    POLL_OK = 0
+    POLL_READ = 1
+    POLL_WRITE = 2
+
+# STATUS_SETUP; 20 and above are the steps of connecting (psycopg/connection.h).
+cdef enum:
+    STATUS_SETUP = 0
+    STATUS_CONNECTING = 20
+
+# Nobody sleeps for ever. Python runs signal handlers in the main thread only, and a
+# signal can arrive after the last look and before the sleep, or be delivered to
+# another thread: so the main thread looks again this often. The other threads only
+# have to notice a descriptor that was closed under them, which no poller reports.
+cdef enum:
+    MAIN_THREAD_SLICE_MS = 50
+    OTHER_THREAD_SLICE_MS = 1000
+
+cdef enum Poller:
+    POLLER_POLL
+    POLLER_EPOLL
+
+# Module-level C variables outlive the module's dict: a query from a __del__ at
+# interpreter exit still finds them.
+cdef type connection_type = psycopg2.extensions.connection
+cdef object OperationalError = psycopg2.OperationalError
+cdef object strerror = os.strerror
+
+#: The values that ``poller=`` accepts on this system.
+POLLERS = ("poll", "epoll") if READINESS_HAS_EPOLL else ("poll",)
+
+
+# -- Who waits? This thread, asleep.
+
+cdef unsigned long main_thread_ident = threading.main_thread().ident
+cdef int fork_generation = 0
+
+
+def _after_fork_in_child():
+    """The thread that forked is the child's main thread; inherited epoll sets are the parent's."""
+    global main_thread_ident, fork_generation
+    main_thread_ident = PyThread_get_thread_ident()
+    fork_generation += 1
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+@cython.final
+@cython.internal
+cdef class ThreadEpoll:
+    """This thread's epoll descriptor; closed when the thread's state goes."""
+
+    cdef int epfd
+    cdef int generation
+
+    def __cinit__(self):
+        self.epfd = readiness_epoll_create()
+        self.generation = fork_generation
+
+    def __dealloc__(self):
+        if self.epfd >= 0:
+            readiness_epoll_close(self.epfd)
+
+
+cdef object thread_epoll_key = object()
+
+
+cdef ThreadEpoll thread_epoll():
+    """Return this thread's epoll set, made on first use and anew in a forked child.
+
+    None where there is none to be had (no more descriptors, the thread's state
+    is already gone): the caller sleeps in poll(2), which needs nothing.
+    """
+    cdef PyObject* found
+    cdef PyObject* state = <PyObject*>PyThreadState_GetDict()
+    cdef ThreadEpoll epoll
+    if state is NULL:
+        return None
+    found = PyDict_GetItem(<dict>state, thread_epoll_key)
+    if found is not NULL:
+        epoll = <ThreadEpoll>found
+        if epoll.generation == fork_generation:
+            return epoll
+    epoll = ThreadEpoll()
+    if epoll.epfd < 0:
+        return None
+    PyDict_SetItem(<dict>state, thread_epoll_key, epoll)
+    return epoll
+
+
+cdef int sleep_until_ready(object conn, Poller poller, int events) except -1:
+    """Sleep until the connection's descriptor is ready for *events*; run signal handlers."""
+    cdef ThreadEpoll epoll = thread_epoll() if poller == POLLER_EPOLL else None
+    cdef int epfd = epoll.epfd if epoll is not None else -1
+    cdef int slice_ms = (
+        MAIN_THREAD_SLICE_MS
+        if PyThread_get_thread_ident() == main_thread_ident
+        else OTHER_THREAD_SLICE_MS
+    )
+    cdef int fd = -1
+    cdef int rc
+    try:
+        while True:
+            # Read anew each time: libpq may have put another socket in its place.
+            fd = conn.fileno()
+            with nogil:
+                rc = -1
+                if epfd >= 0:
+                    rc = readiness_epoll(epfd, fd, events, slice_ms)
+                    if rc < 0 and rc != -EINTR and rc != -EBADF:
+                        epfd = -1  # not for epoll (a file, too many watches): poll(2) takes all
+                if epfd < 0:
+                    rc = readiness_poll(fd, events, slice_ms)
+            if rc > 0:
+                return 0  # a hang-up or an error too: conn.poll() says what happened
+            if rc == 0 or rc == -EINTR:
+                PyErr_CheckSignals()
+            else:
+                raise_cannot_wait(fd, -rc)
+    except:
+        if epfd >= 0 and fd >= 0:
+            readiness_epoll_forget(epfd, fd)
+        raise
+
+
+cdef int raise_cannot_wait(int fd, int error) except -1:
+    reason = OSError(error, strerror(error))
+    if error == EBADF:
+        raise OperationalError(
+            f"descriptor {fd} was closed while greenwait waited for the server on it; "
+            "the connection is lost, close it and connect again"
+        ) from reason
+    raise OperationalError(f"can't wait for the server on descriptor {fd}: {reason}") from reason
+
+
+# -- What does the connection need?
+
+cdef object drive(object conn, Poller poller):
+    """Call ``conn.poll()`` until POLL_OK, and sleep in between."""
+    if not PyObject_TypeCheck(conn, <PyTypeObject*>connection_type):
+        check_pollable(conn)
+    while True:
+        try:
+            while True:
+                state = conn.poll()
+                if state == POLL_OK:
+                    return None
+                if state == POLL_READ:
+                    sleep_until_ready(conn, poller, READINESS_READ)
+                elif state == POLL_WRITE:
+                    sleep_until_ready(conn, poller, READINESS_WRITE)
+                else:
+                    raise OperationalError(
+                        f"conn.poll() returned {state!r}, which is none of "
+                        "POLL_OK (0), POLL_READ (1), POLL_WRITE (2)"
+                    )
+        except KeyboardInterrupt:
+            if not has_query_to_cancel(conn):
+                raise
+            # The server ends the query with an error, and that ends the loop.
+            conn.cancel()
+
+
+cdef int check_pollable(object conn) except -1:
+    if not (callable(getattr(conn, "poll", None)) and callable(getattr(conn, "fileno", None))):
+        raise TypeError(
+            "greenwait waits for a psycopg2 connection, or an object with the methods "
+            f"poll() and fileno(), not {type(conn).__name__!r} "
+            "(for a cursor, pass its .connection)"
+        )
+    return 0
+
+
+cdef bint has_query_to_cancel(object conn) except -1:
+    if not hasattr(conn, "cancel"):
+        return False
+    status = getattr(conn, "status", None)
+    return not isinstance(status, int) or STATUS_SETUP < status < STATUS_CONNECTING
+
+
+# -- The public names
+
+def wait(conn, /):
+    """Wait until the server has answered: the wait callback.
+
+    Register it once, ``psycopg2.extensions.set_wait_callback(greenwait.wait)``,
+    and psycopg2 calls it wherever it would block. Call it yourself to wait for
+    an ``async_=1`` connection, after connecting and after every ``execute``.
+
+    :param conn: a psycopg2 connection, or any object with ``poll()`` and
+        ``fileno()``.
+    :returns: None, once ``conn.poll()`` has returned ``POLL_OK``.
+    :raises TypeError: *conn* has not the two methods.
+    :raises psycopg2.InterfaceError: the connection is closed.
+    :raises psycopg2.OperationalError: the descriptor was closed during the wait
+        (chained from the OSError), or ``poll()`` returned an unknown state.
+
+    The thread sleeps in poll(2) with the GIL released. A signal's Python handler
+    runs at once (within 50 ms where the signal arrives just before the sleep, or
+    in another thread), then the wait goes on; an exception that the handler
+    raises ends the wait, and psycopg2 then closes the connection. On
+    KeyboardInterrupt the query is cancelled on the server, and its ``execute()``
+    raises the server's QueryCanceled; while connecting, KeyboardInterrupt is
+    raised as it is. There is no timeout.
+
+    May be called from any thread, in a forked child (with the child's own
+    connections), from a ``__del__`` or a signal handler during another
+    connection's wait, and at interpreter exit.
+    """
+    return drive(conn, POLLER_POLL)
+
+
+@cython.final
+cdef class WaitCallback:
+    """WaitCallback(*, poller="poll")
+--
+
+    A wait callback with options: a callable that does what ``wait`` does.
+
+    Immutable, and safe to share between threads.
+
+    :param poller: the system call that sleeps, ``"poll"`` or (on Linux)
+        ``"epoll"``. With ``"epoll"`` every thread keeps one epoll descriptor as
+        long as it lives; a forked child makes its own. Where none can be had
+        (EMFILE), the thread sleeps in poll(2).
+    :raises ValueError: this system has no such poller.
+    :raises TypeError: an option is unknown or has the wrong type.
+    """
+
+    cdef Poller _poller
+
+    def __cinit__(self, *args, poller="poll", **unknown):
+        if args:
+            raise TypeError(
+                "WaitCallback takes keyword options only; register an instance, "
+                "set_wait_callback(greenwait.WaitCallback())"
+            )
+        if unknown:
+            raise TypeError(
+                f"WaitCallback has no option {next(iter(unknown))!r}; it accepts: poller"
+            )
+        if not isinstance(poller, str):
+            raise TypeError(f"poller must be one of {POLLERS}, not {type(poller).__name__!r}")
+        if poller not in POLLERS:
+            raise ValueError(f"poller={poller!r} is not available here; this system has {POLLERS}")
+        self._poller = POLLER_EPOLL if poller == "epoll" else POLLER_POLL
+
+    @property
+    def poller(self):
+        """The system call that sleeps: ``"poll"`` or ``"epoll"``."""
+        return "epoll" if self._poller == POLLER_EPOLL else "poll"
+
+    def __call__(self, conn, /):
+        """Wait until the server has answered; see ``greenwait.wait``."""
+        return drive(conn, self._poller)
+
+    def __repr__(self):
+        return f"greenwait.WaitCallback(poller={self.poller!r})"
+
+
+#: ``WaitCallback(poller="epoll")``, ready made; on a system without epoll it polls.
+EpollWaitCallback = WaitCallback(poller=POLLERS[-1])

