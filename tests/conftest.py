@@ -1,0 +1,108 @@
+"""One server for the run, every callback, every transport, and bounds on all of it."""
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+import subprocess
+import sys
+from typing import Any
+
+import greenwait
+import psycopg2
+from psycopg2.extensions import get_wait_callback, set_wait_callback
+import pytest
+
+from tools.postgres import ExternalServer, Server, running
+
+CALLBACKS = {"poll": greenwait.wait, "epoll": greenwait.EpollWaitCallback}
+TRANSPORTS = ("dsn",) if os.environ.get("GREENWAIT_TEST_DSN") else ("unix", "tcp", "tls")
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Server | ExternalServer]:
+    """The server of the run: ours, or the one that GREENWAIT_TEST_DSN names."""
+    with running() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def own_server() -> Iterator[Server]:
+    """A server that a module may break."""
+    with Server() as server:
+        yield server
+
+
+@pytest.fixture(autouse=True)
+def _callback_is_put_back() -> Iterator[None]:
+    """Leave psycopg2's one callback of the process as it was."""
+    before = get_wait_callback()
+    yield
+    set_wait_callback(before)
+
+
+@pytest.fixture(params=CALLBACKS)
+def callback(request: pytest.FixtureRequest) -> Callable[[Any], None]:
+    """Each of greenwait's callbacks in turn, registered."""
+    chosen = CALLBACKS[request.param]
+    set_wait_callback(chosen)
+    return chosen
+
+
+@pytest.fixture(params=TRANSPORTS)
+def transport(request: pytest.FixtureRequest) -> str:
+    """Each way to the server in turn."""
+    return str(request.param)
+
+
+@pytest.fixture
+def connect(server: Server | ExternalServer) -> Iterator[Callable[..., Any]]:
+    """Return a function that connects; what it opened is closed after the test.
+
+    It is ``psycopg2.connect`` with the server's DSN: ``transport="tls"`` chooses the way,
+    ``async_=`` and the factories go to psycopg2, and the rest into the DSN.
+    """
+    opened = contextlib.ExitStack()
+
+    def connect(transport: str = server.transports[0], **keywords: Any) -> Any:
+        own = {
+            name: keywords.pop(name)
+            for name in ("async_", "connection_factory", "cursor_factory")
+            if name in keywords
+        }
+        conn = psycopg2.connect(server.dsn(transport, **keywords), **own)
+        opened.callback(conn.close)
+        return conn
+
+    with opened:
+        yield connect
+
+
+@pytest.fixture
+def conn(callback: Any, transport: str, connect: Callable[..., Any]) -> Any:
+    """A green connection, for every callback over every transport."""
+    return connect(transport)
+
+
+@pytest.fixture
+def run_python(server: Server | ExternalServer) -> Callable[..., str]:
+    """Return a function that runs a script in a process of its own and returns what it printed.
+
+    The script finds the DSN in ``sys.argv[1]``; it fails the test when it exits with anything but
+    0, and when it hangs, after its stacks have been dumped.
+    """
+
+    def run(script: str, *arguments: str, timeout: float = 40) -> str:
+        guard = f"import faulthandler; faulthandler.dump_traceback_later({timeout}, exit=True)\n"
+        done = subprocess.run(
+            [sys.executable, "-W", "error", "-c", guard + script, server.dsn(), *arguments],
+            capture_output=True,
+            text=True,
+            timeout=timeout + 10,
+            cwd=ROOT / "tests",  # where the source tree is not importable by accident
+        )
+        assert done.returncode == 0, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return done.stdout + done.stderr
+
+    return run

@@ -1,0 +1,234 @@
+"""The epoll poller's own risks: what stays in the set, threads, forks, reused descriptors."""
+
+import contextlib
+import os
+import resource
+import threading
+
+import greenwait
+from psycopg2.extensions import POLL_OK, POLL_READ, set_wait_callback
+import psycopg2
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def _epoll():
+    set_wait_callback(greenwait.EpollWaitCallback)
+
+
+def epoll_descriptors():
+    found = []
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(FileNotFoundError):
+            if os.readlink(f"/proc/self/fd/{name}") == "anon_inode:[eventpoll]":
+                found.append(int(name))
+    return found
+
+
+def one(conn, query="select 1"):
+    cur = conn.cursor()
+    cur.execute(query)
+    return cur.fetchone()[0]
+
+
+def test_thread_keeps_one_epoll_descriptor(connect):
+    one(connect())
+    before = epoll_descriptors()
+    for _ in range(10):
+        one(connect())
+    assert epoll_descriptors() == before
+    assert len(before) == 1
+
+
+def test_descriptor_is_closed_with_its_thread(connect):
+    one(connect())
+    before = epoll_descriptors()
+    during = []
+
+    def work():
+        one(connect())
+        during.append(len(epoll_descriptors()))
+
+    for _ in range(30):
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
+    assert during == [len(before) + 1] * 30
+    assert epoll_descriptors() == before
+
+
+def test_reused_descriptor_is_waited_for(connect, transport):
+    """Close one connection and open another under the same number, many times."""
+    numbers = set()
+    for number in range(50):
+        conn = connect(transport)
+        numbers.add(conn.fileno())
+        assert one(conn, f"select {number} from pg_sleep(0.001)") == number
+        conn.close()
+    assert len(numbers) < 10
+
+
+def test_connection_used_by_threads_in_turn(connect, transport):
+    """Each thread's set learns of the descriptor; the others' registrations stay silent."""
+    conn = connect(transport)
+    conn.autocommit = True
+    one(conn)
+    answers = []
+
+    def work(number):
+        answers.append(one(conn, f"select {number} from pg_sleep(0.001)"))
+
+    for number in range(20):
+        thread = threading.Thread(target=work, args=(number,))
+        thread.start()
+        thread.join()
+    assert answers == list(range(20))
+    assert one(conn, "select 5 from pg_sleep(0.01)") == 5
+
+
+def test_connection_reopened_elsewhere_under_a_known_number(connect, transport):
+    """This thread's set knows the number; the socket was exchanged by another thread."""
+    conn = connect(transport)
+    number = conn.fileno()
+    one(conn)
+    conn.close()
+    replacements = []
+    thread = threading.Thread(target=lambda: replacements.append(connect(transport)))
+    thread.start()
+    thread.join()
+    assert replacements[0].fileno() == number
+    assert one(replacements[0], "select 6 from pg_sleep(0.05)") == 6
+
+
+def test_registration_is_dropped_when_the_wait_fails():
+    left, right = os.pipe(), os.pipe()
+
+    class Failing:
+        def __init__(self, number):
+            self.numbers = iter([number])
+
+        def poll(self):
+            return POLL_READ
+
+        def fileno(self):
+            return next(self.numbers)
+
+    class Good(Failing):
+        def __init__(self, number):
+            self.states, self.number = iter([POLL_READ, POLL_OK]), number
+
+        def poll(self):
+            return next(self.states)
+
+        def fileno(self):
+            return self.number
+
+    try:
+        with pytest.raises(StopIteration):
+            greenwait.EpollWaitCallback(Failing(left[0]))
+        registered = read_registrations()
+        assert left[0] not in registered
+        os.write(right[1], b"x")
+        greenwait.EpollWaitCallback(Good(right[0]))
+    finally:
+        for number in left + right:
+            os.close(number)
+
+
+def read_registrations():
+    """Return the descriptors in this process's epoll sets (proc(5), fdinfo)."""
+    registered = []
+    for number in epoll_descriptors():
+        with open(f"/proc/self/fdinfo/{number}") as info:
+            registered += [int(line.split()[1]) for line in info if line.startswith("tfd:")]
+    return registered
+
+
+def test_without_a_descriptor_to_be_had_the_thread_polls(connect):
+    """EMFILE for the epoll descriptor: the wait needs no new descriptor to go on."""
+    conn = connect()
+    answers = []
+
+    def work():
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (conn.fileno() + 1, hard))
+        try:
+            with contextlib.ExitStack() as stack:
+                with contextlib.suppress(OSError):
+                    while True:
+                        stack.callback(os.close, os.open(os.devnull, os.O_RDONLY))
+                with pytest.raises(OSError, match="Too many open files"):
+                    os.open(os.devnull, os.O_RDONLY)
+                answers.append(one(conn, "select 3 from pg_sleep(0.05)"))
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert answers == [3]
+
+
+def test_forked_child_makes_its_own_set(run_python):
+    output = run_python("""
+import os, sys, psycopg2, greenwait
+from psycopg2.extensions import set_wait_callback
+set_wait_callback(greenwait.EpollWaitCallback)
+
+def one(conn, query):
+    cur = conn.cursor()
+    cur.execute(query)
+    return cur.fetchone()[0]
+
+def epolls():
+    links = ((n, os.readlink(f"/proc/self/fd/{n}")) for n in os.listdir("/proc/self/fd")
+             if os.path.lexists(f"/proc/self/fd/{n}"))
+    return [n for n, to in links if "eventpoll" in to]
+
+parent = psycopg2.connect(sys.argv[1])
+one(parent, "select 1")
+assert len(epolls()) == 1
+for generation in range(3):
+    pid = os.fork()
+    if pid == 0:
+        child = psycopg2.connect(sys.argv[1])
+        assert one(child, "select 2 from pg_sleep(0.05)") == 2
+        assert len(epolls()) == 1, epolls()
+        os._exit(0)
+    assert one(parent, "select 1 from pg_sleep(0.1)") == 1
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    with open(f"/proc/self/fdinfo/{epolls()[0]}") as info:
+        assert info.read().count("tfd:") == 1
+print("ok")
+""")
+    assert output == "ok\n"
+
+
+def test_socket_inherited_by_a_child_does_not_wake_the_parent(run_python):
+    """A closed connection whose socket a child still holds stays in the kernel's set, and readable."""
+    output = run_python("""
+import os, sys, time, psycopg2, greenwait
+from psycopg2.extensions import set_wait_callback
+set_wait_callback(greenwait.EpollWaitCallback)
+conn = psycopg2.connect(sys.argv[1])
+conn.cursor().execute("select 1")
+pid = os.fork()
+if pid == 0:
+    time.sleep(3)
+    os._exit(0)
+conn.close()  # the server hangs up on the shared socket: EPOLLIN | EPOLLHUP for ever
+other = psycopg2.connect(sys.argv[1])
+before = time.process_time()
+other.cursor().execute("select pg_sleep(1)")
+print(time.process_time() - before < 0.05)
+os.kill(pid, 9)
+os.waitpid(pid, 0)
+""")
+    assert output == "True\n"
+
+
+def test_epoll_callable_works_as_it_stands(server):
+    """``set_wait_callback(greenwait.EpollWaitCallback)``: an instance, not a class to be called."""
+    conn = psycopg2.connect(server.dsn())
+    assert one(conn) == 1
+    conn.close()

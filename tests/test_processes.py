@@ -1,0 +1,190 @@
+"""Forks, threads and the end of the interpreter."""
+
+import pytest
+
+POLLERS = ["poll", "epoll"]
+
+PREAMBLE = """
+import atexit, os, signal, sys, threading, time
+import psycopg2, greenwait
+greenwait.install(poller=sys.argv[2])
+
+def one(conn, query="select 1"):
+    cur = conn.cursor()
+    cur.execute(query)
+    return cur.fetchone()[0]
+
+def connect():
+    return psycopg2.connect(sys.argv[1])
+"""
+
+
+@pytest.fixture(params=POLLERS)
+def run_green(request, run_python):
+    """Return a function that runs a script with the callback installed, for every poller."""
+    return lambda script: run_python(PREAMBLE + script, request.param)
+
+
+def test_forked_child_queries_on_its_own_connection(run_green):
+    assert (
+        run_green("""
+mine = connect()
+one(mine)
+for number in range(5):
+    pid = os.fork()
+    if pid == 0:
+        os._exit(one(connect(), f"select {number} from pg_sleep(0.02)"))
+    assert one(mine, "select 8 from pg_sleep(0.04)") == 8
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == number
+print("ok")
+""")
+        == "ok\n"
+    )
+
+
+def test_child_forked_from_a_thread_serves_signals(run_green):
+    """The thread that forks is the child's main thread: there signal handlers must run promptly."""
+    assert (
+        run_green("""
+def fork():
+    pid = os.fork()
+    if pid == 0:
+        conn, late = connect(), []
+        signal.signal(signal.SIGUSR1, lambda *_: late.append(time.monotonic() - sent))
+        def send():
+            global sent
+            time.sleep(0.2)
+            sent = time.monotonic()
+            signal.pthread_kill(threading.get_ident(), signal.SIGUSR1)
+        helper = threading.Thread(target=send)
+        helper.start()
+        one(conn, "select pg_sleep(1.5)")
+        helper.join()
+        os._exit(0 if late and late[0] < 0.8 else 1)
+    print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+
+thread = threading.Thread(target=fork)
+thread.start()
+thread.join()
+""")
+        == "0\n"
+    )
+
+
+def test_multiprocessing_workers_query(run_green):
+    assert (
+        run_green("""
+import multiprocessing
+def work(number):
+    return one(connect(), f"select {number} * 2")
+if __name__ == "__main__":
+    with multiprocessing.get_context("fork").Pool(3) as pool:
+        print(pool.map(work, range(6)))
+""")
+        == "[0, 2, 4, 6, 8, 10]\n"
+    )
+
+
+def test_query_in_atexit(run_green):
+    assert (
+        run_green("""
+conn = connect()
+atexit.register(lambda: print(one(conn, "select 'late' from pg_sleep(0.05)")))
+""")
+        == "late\n"
+    )
+
+
+def test_query_in_del_while_modules_are_torn_down(run_green):
+    assert (
+        run_green("""
+class Late:
+    def __init__(self):
+        self.conn = connect()
+        self.cur, self.write = self.conn.cursor(), os.write  # cursor() can't import any more
+    def __del__(self):
+        self.cur.execute("select '7' from pg_sleep(0.05)")
+        self.write(1, self.cur.fetchone()[0].encode())
+
+late = Late()
+late.self = late  # a cycle: collected after the module's names are gone
+""")
+        == "7"
+    )
+
+
+def test_daemon_threads_in_a_query_do_not_disturb_the_exit(run_green):
+    assert (
+        run_green("""
+def query():
+    started.release()
+    one(connect(), "select pg_sleep(30)")
+
+started = threading.Semaphore(0)
+for _ in range(5):
+    threading.Thread(target=query, daemon=True).start()
+for _ in range(5):
+    started.acquire()
+time.sleep(0.2)
+print("bye")
+""")
+        == "bye\n"
+    )
+
+
+def test_sigterm_ends_a_process_that_waits(run_green):
+    """The default action is the kernel's, and SystemExit from a handler leaves by the front door."""
+    assert (
+        run_green("""
+def stop(*_):
+    raise SystemExit(0)
+signal.signal(signal.SIGTERM, stop)
+threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGTERM)).start()
+try:
+    one(connect(), "select pg_sleep(30)")
+finally:
+    print("left")
+""")
+        == "left\n"
+    )
+
+
+def test_threads_that_come_and_go_leak_no_memory(run_green):
+    """200,000 waits and 200 threads: the resident size stays."""
+    assert (
+        run_green("""
+def resident():
+    with open("/proc/self/statm") as statm:
+        return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+class Stub:
+    left = 0
+    def poll(self):
+        self.left -= 1
+        return 2 if self.left > 0 else 0
+    def fileno(self):
+        return writable
+
+_, writable = os.pipe()
+callback = psycopg2.extensions.get_wait_callback()
+
+def work(waits):
+    for _ in range(waits):
+        stub = Stub()
+        stub.left = 3
+        callback(stub)
+
+def round():
+    for _ in range(100):
+        thread = threading.Thread(target=work, args=(500,))
+        thread.start()
+        thread.join()
+    work(50_000)
+
+round()
+before = resident()
+round()
+print(resident() - before < 1_000_000)
+""")
+        == "True\n"
+    )

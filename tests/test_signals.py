@@ -1,0 +1,328 @@
+"""Signals during a wait: handlers run, the wait goes on, and Ctrl-C stops the query."""
+
+import os
+import signal
+import socket
+import statistics
+import threading
+import time
+
+import psycopg2
+from psycopg2 import errors
+from psycopg2.extensions import POLL_OK, POLL_READ
+import pytest
+
+
+@pytest.fixture
+def on_signal():
+    """Return a function that sets a signal's handler; the old ones come back after the test."""
+    before = {}
+
+    def set_handler(number, handler):
+        before.setdefault(number, signal.getsignal(number))
+        signal.signal(number, handler)
+
+    yield set_handler
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def one(conn, query):
+    cur = conn.cursor()
+    cur.execute(query)
+    return cur.fetchone()[0]
+
+
+class Interrupter:
+    """Sends a signal to this process as soon as the server is busy with a connection's query."""
+
+    def __init__(self, watcher, conn, number=signal.SIGINT):
+        self._watcher, self._pid, self._number = watcher, conn.info.backend_pid, number
+        self.sent = None
+        self._thread = threading.Thread(target=self._run)
+
+    def __enter__(self):
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc_info):
+        self._thread.join(30)
+
+    def _run(self):
+        query = f"select state = 'active' from pg_stat_activity where pid = {self._pid}"
+        while not one(self._watcher, query):
+            pass
+        self.sent = time.monotonic()
+        os.kill(os.getpid(), self._number)
+
+
+@pytest.fixture
+def local_conn(callback, connect):
+    """A connection for what does not depend on the transport."""
+    return connect()
+
+
+@pytest.fixture
+def watcher(connect):
+    conn = connect()
+    conn.autocommit = True
+    return conn
+
+
+def test_handler_runs_at_once_and_the_wait_goes_on(local_conn, watcher, on_signal):
+    ran = []
+    on_signal(signal.SIGUSR1, lambda *_: ran.append(time.monotonic()))
+    with Interrupter(watcher, local_conn, signal.SIGUSR1) as interrupter:
+        assert one(local_conn, "select 3 from pg_sleep(1)") == 3
+        done = time.monotonic()
+    assert len(ran) == 1
+    assert ran[0] - interrupter.sent < 0.5
+    assert done - ran[0] > 0.2
+
+
+def test_signal_that_does_not_end_the_sleep_is_acted_on(callback, on_signal):
+    """Delivered to another thread, a signal leaves the main one asleep: the race, at will."""
+    late = []
+    sent = 0.0
+    quiet, peer = socket.socketpair()
+
+    def send():
+        nonlocal sent
+        for number in range(20):
+            time.sleep(0.03)
+            sent = time.monotonic()
+            signal.pthread_kill(threading.get_ident(), signal.SIGUSR1)
+            while len(late) <= number:
+                time.sleep(0.001)
+        peer.send(b"x")
+
+    class Stub:
+        states = iter([POLL_READ, POLL_OK])
+
+        def poll(self):
+            return next(self.states)
+
+        def fileno(self):
+            return quiet.fileno()
+
+    on_signal(signal.SIGUSR1, lambda *_: late.append(time.monotonic() - sent))
+    sender = threading.Thread(target=send)
+    with quiet, peer:
+        sender.start()
+        callback(Stub())
+        sender.join()
+    assert len(late) == 20
+    assert statistics.median(late) < 0.1
+
+
+def test_handler_runs_while_the_descriptor_is_always_ready(callback, on_signal):
+    """As during a large result, where no sleep is ever interrupted."""
+    ran_after = []
+
+    class Streaming:
+        polls = 0
+
+        def poll(self):
+            self.polls += 1
+            if self.polls == 10:
+                signal.pthread_kill(helper.ident, signal.SIGUSR1)
+            return POLL_READ if self.polls < 1000 else POLL_OK
+
+        def fileno(self):
+            return readable.fileno()
+
+    stub = Streaming()
+    on_signal(signal.SIGUSR1, lambda *_: ran_after.append(stub.polls))
+    readable, peer = socket.socketpair()
+    finished = threading.Event()
+    helper = threading.Thread(target=finished.wait)
+    with readable, peer:
+        peer.send(b"x")
+        helper.start()
+        callback(stub)
+        finished.set()
+        helper.join()
+    assert len(ran_after) == 1
+    assert ran_after[0] < 1000
+
+
+def test_signal_at_any_moment_is_acted_on(local_conn, on_signal):
+    """A timer that fires at every phase of 1,500 short queries; none may wait for the sleep's end."""
+    due = 0.0
+    late = []
+    on_signal(signal.SIGALRM, lambda *_: late.append(time.monotonic() - due))
+    local_conn.autocommit = True
+    for number in range(1500):
+        delay = 20e-6 + number % 100 * 3e-6
+        due = time.monotonic() + delay
+        signal.setitimer(signal.ITIMER_REAL, delay)
+        one(local_conn, "select 1")
+        while len(late) <= number:
+            one(local_conn, "select 1")
+    assert len(late) == 1500
+    assert statistics.quantiles(late, n=100)[-1] < 0.1
+
+
+def test_eintr_storm_changes_no_result(conn, on_signal):
+    ticks = 0
+
+    def tick(*_):
+        nonlocal ticks
+        ticks += 1
+
+    on_signal(signal.SIGALRM, tick)
+    signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
+    conn.autocommit = True
+    cur = conn.cursor()
+    for number in range(1000):
+        cur.execute("select %s, repeat('x', %s)", (number, number))
+        assert cur.fetchall() == [(number, "x" * number)]
+    cur.execute("select 1 from pg_sleep(0.3)")
+    assert cur.fetchall() == [(1,)]
+    assert ticks > 100
+
+
+def test_storm_while_connecting_and_receiving(callback, transport, connect, on_signal):
+    on_signal(signal.SIGALRM, lambda *_: None)
+    signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
+    for _ in range(5):
+        conn = connect(transport)
+        assert len(one(conn, "select repeat('x', 5000000)")) == 5000000
+
+
+def test_ctrl_c_cancels_the_query_and_keeps_the_connection(conn, watcher):
+    with Interrupter(watcher, conn) as interrupter:
+        with pytest.raises(errors.QueryCanceled):
+            one(conn, "select pg_sleep(20)")
+        assert time.monotonic() - interrupter.sent < 5
+    conn.rollback()
+    assert one(conn, "select 1") == 1
+
+
+def test_ctrl_c_cancels_the_query_of_an_async_connection(callback, transport, connect):
+    class Interrupted(psycopg2.extensions.connection):
+        armed = False
+
+        def fileno(self):
+            if self.armed:
+                self.armed = False
+                os.kill(os.getpid(), signal.SIGINT)
+            return super().fileno()
+
+    aconn = connect(transport, async_=1, connection_factory=Interrupted)
+    callback(aconn)
+    cur = aconn.cursor()
+    cur.execute("select pg_sleep(20)")
+    aconn.armed = True
+    with pytest.raises(errors.QueryCanceled):
+        callback(aconn)
+    cur.execute("select 1")
+    callback(aconn)
+    assert cur.fetchone() == (1,)
+
+
+@pytest.mark.parametrize("async_", [0, 1])
+def test_ctrl_c_while_connecting_is_raised_as_it_is(callback, async_):
+    """The server accepts, and then says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+
+        raised = threading.Event()
+
+        def interrupt():
+            peer, _ = silent.accept()
+            with peer:
+                peer.recv(1000)
+                os.kill(os.getpid(), signal.SIGINT)
+                assert raised.wait(20)
+
+        thread = threading.Thread(target=interrupt)
+        thread.start()
+        port = silent.getsockname()[1]
+        with pytest.raises(KeyboardInterrupt):
+            aconn = psycopg2.connect(
+                host="127.0.0.1", port=port, user="x", dbname="x", sslmode="disable", async_=async_
+            )
+            callback(aconn)
+        raised.set()
+        if async_:
+            aconn.close()
+        thread.join(20)
+        assert not thread.is_alive()
+
+
+def test_ctrl_c_in_a_stub_without_cancel_is_raised_as_it_is(callback):
+    class Stub:
+        def fileno(self):
+            raise AssertionError("never asked")
+
+        def poll(self):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        callback(Stub())
+
+
+def test_exception_of_a_handler_ends_the_wait(local_conn, watcher, on_signal):
+    class Alarm(Exception):
+        pass
+
+    def handler(*_):
+        raise Alarm
+
+    on_signal(signal.SIGUSR1, handler)
+    with Interrupter(watcher, local_conn, signal.SIGUSR1), pytest.raises(Alarm):
+        one(local_conn, "select pg_sleep(20)")
+    assert local_conn.closed == 2
+
+
+def test_query_inside_a_signal_handler(local_conn, watcher, connect, on_signal):
+    other = connect()
+    nested = []
+    on_signal(signal.SIGUSR1, lambda *_: nested.append(one(other, "select 7 from pg_sleep(0.1)")))
+    with Interrupter(watcher, local_conn, signal.SIGUSR1):
+        assert one(local_conn, "select 3 from pg_sleep(0.5)") == 3
+    assert nested == [7]
+
+
+def test_outer_query_that_ends_during_a_nested_one_is_not_lost(
+    local_conn, watcher, connect, on_signal
+):
+    """The nested wait sees the outer's descriptor become ready, and must neither spin nor eat it."""
+    other = connect()
+    spent = []
+
+    def handler(*_):
+        before = time.thread_time()
+        one(other, "select pg_sleep(1.5)")
+        spent.append(time.thread_time() - before)
+
+    on_signal(signal.SIGUSR1, handler)
+    with Interrupter(watcher, local_conn, signal.SIGUSR1):
+        assert one(local_conn, "select 3 from pg_sleep(0.5)") == 3
+    assert len(spent) == 1
+    assert spent[0] < 0.05
+
+
+def test_query_inside_del_during_a_query(local_conn, connect):
+    """A notice makes psycopg2 append to a list during the wait; a list may run anybody's code."""
+    other = connect()
+    seen = []
+
+    class Querying:
+        def __del__(self):
+            seen.append(one(other, "select 7 from pg_sleep(0.05)"))
+
+    class Notices(list):
+        held = Querying()
+
+        def append(self, notice):
+            self.__dict__.pop("held", None)
+            if hasattr(Notices, "held"):
+                del Notices.held
+            super().append(notice)
+
+    local_conn.notices = Notices()
+    assert one(local_conn, "do $$ begin raise notice 'x'; end $$; select 3 from pg_sleep(0.05)") == 3
+    assert seen == [7]
+    assert len(local_conn.notices) == 1
