@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 SOURCES := setup.py pyproject.toml $(wildcard src/greenwait/*.pyx src/greenwait/*.pxd src/greenwait/*.h)
 
 .DELETE_ON_ERROR:
-.PHONY: help test bench bench-full conformance oldest lint types dist cross clean
+.PHONY: help test bench bench-full conformance oldest lint dist cross clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -36,5 +36,34 @@ bench-full: $(VENV)/.bench ## the whole comparison, free and on one core
 	$(BIN)/python benchmarks/compare.py --same-core --report report-same-core.html --json report-same-core.json
 	$(BIN)/python benchmarks/compare.py --report report.html --json report.json
 
+conformance: $(VENV)/.built ## psycopg2's own test-suite, under our callbacks
+	$(BIN)/python -m tools.conformance
+
+OLDEST := $(VENV)-oldest
+$(OLDEST)/.built: $(VENV)/.dev $(SOURCES)
+	test -x $(OLDEST)/bin/python || $(PYTHON) -m venv $(OLDEST)
+	$(OLDEST)/bin/python -m pip --disable-pip-version-check --quiet install --editable '.[test]'
+	$(BIN)/uv pip install --quiet --python $(OLDEST)/bin/python --only-binary :all: \
+	    --resolution lowest-direct 'psycopg2-binary>=2.9'
+	touch $@
+
+oldest: $(OLDEST)/.built ## the tests, with the oldest psycopg2 that has a wheel for this Python
+	$(OLDEST)/bin/python -m greenwait
+	$(OLDEST)/bin/python -m pytest $(PYTEST_ARGS)
+
+lint: $(VENV)/.dev $(VENV)/.bench ## style, spelling, types, stubs
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	PATH="$(BIN):$$PATH" $(BIN)/cython-lint src/greenwait
+	$(BIN)/codespell
+	$(BIN)/mypy
+	$(BIN)/stubtest --mypy-config-file pyproject.toml greenwait
+
+dist: $(VENV)/.dev ## sdist and wheel, checked, and tried where nothing else is
+	$(BIN)/python -m tools.check_dist
+
+cross: $(VENV)/.dev ## compile the generated C for systems that are not here
+	$(BIN)/python -m tools.cross_compile
+
 clean: ## remove what the other targets made
-	rm -rf $(VENV) build dist report*.html report*.png report*.json src/greenwait/*.so src/*.egg-info
+	rm -rf $(VENV) $(OLDEST) build dist report*.html report*.png report*.json src/greenwait/*.so src/*.egg-info

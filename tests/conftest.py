@@ -2,17 +2,17 @@
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator
-from pathlib import Path
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
-import greenwait
 import psycopg2
-from psycopg2.extensions import get_wait_callback, set_wait_callback
 import pytest
+from psycopg2.extensions import get_wait_callback, set_wait_callback
 
+import greenwait
 from tools.postgres import ExternalServer, Server, running
 
 CALLBACKS = {"poll": greenwait.wait, "epoll": greenwait.EpollWaitCallback}

@@ -92,7 +92,7 @@ def test_server_process_killed_during_a_large_result_is_an_operational_error(bre
         when_active(watcher, conn, lambda: os.kill(pid, signal.SIGKILL)),
         pytest.raises(psycopg2.OperationalError),
     ):
-        one(conn, "select repeat('x', 1000) from generate_series(1, 5000000)")
+        one(conn, "select repeat('x', 10000), pg_sleep(0.0005) from generate_series(1, 100000)")
     assert conn.closed == 2
 
 

@@ -5,10 +5,11 @@ import os
 import resource
 import threading
 
-import greenwait
-from psycopg2.extensions import POLL_OK, POLL_READ, set_wait_callback
 import psycopg2
 import pytest
+from psycopg2.extensions import POLL_OK, POLL_READ, set_wait_callback
+
+import greenwait
 
 
 @pytest.fixture(autouse=True)
@@ -205,7 +206,7 @@ print("ok")
 
 
 def test_socket_inherited_by_a_child_does_not_wake_the_parent(run_python):
-    """A closed connection whose socket a child still holds stays in the kernel's set, and readable."""
+    """A closed connection stays in the kernel's set, and readable, if a child holds its socket."""
     output = run_python("""
 import os, sys, time, psycopg2, greenwait
 from psycopg2.extensions import set_wait_callback

@@ -5,9 +5,10 @@ import re
 import subprocess
 import sys
 
+import pytest
+
 import greenwait
 from greenwait import _psycopg2
-import pytest
 
 
 def import_greenwait(tmp_path, fake_psycopg2=None):

@@ -2,11 +2,12 @@
 
 import threading
 
-import greenwait
-from greenwait import _install
+import pytest
 from psycopg2.extensions import get_wait_callback, set_wait_callback
 from psycopg2.extras import wait_select
-import pytest
+
+import greenwait
+from greenwait import _install
 
 
 @pytest.fixture(autouse=True)

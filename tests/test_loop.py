@@ -7,10 +7,11 @@ import socket
 import threading
 import time
 
-import greenwait
 import psycopg2
-from psycopg2.extensions import POLL_OK, POLL_READ, POLL_WRITE
 import pytest
+from psycopg2.extensions import POLL_OK, POLL_READ, POLL_WRITE
+
+import greenwait
 
 
 class Stub:

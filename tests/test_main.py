@@ -4,9 +4,10 @@ import platform
 import subprocess
 import sys
 
+import psycopg2
+
 import greenwait
 from greenwait.__main__ import report
-import psycopg2
 
 
 def test_report_names_versions_and_pollers():

@@ -2,9 +2,10 @@
 
 import inspect
 
-import greenwait
-from psycopg2.extensions import set_wait_callback
 import pytest
+from psycopg2.extensions import set_wait_callback
+
+import greenwait
 
 
 @pytest.mark.parametrize("poller", ["poll", "epoll"])

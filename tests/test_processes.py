@@ -43,7 +43,7 @@ print("ok")
 
 
 def test_child_forked_from_a_thread_serves_signals(run_green):
-    """The thread that forks is the child's main thread: there signal handlers must run promptly."""
+    """The thread that forks is the child's main thread, where signal handlers run."""
     assert (
         run_green("""
 def fork():
@@ -133,7 +133,7 @@ print("bye")
 
 
 def test_sigterm_ends_a_process_that_waits(run_green):
-    """The default action is the kernel's, and SystemExit from a handler leaves by the front door."""
+    """SystemExit from a handler leaves by the front door."""
     assert (
         run_green("""
 def stop(*_):

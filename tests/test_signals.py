@@ -8,9 +8,9 @@ import threading
 import time
 
 import psycopg2
+import pytest
 from psycopg2 import errors
 from psycopg2.extensions import POLL_OK, POLL_READ
-import pytest
 
 
 @pytest.fixture
@@ -148,7 +148,7 @@ def test_handler_runs_while_the_descriptor_is_always_ready(callback, on_signal):
 
 
 def test_signal_at_any_moment_is_acted_on(local_conn, on_signal):
-    """A timer that fires at every phase of 1,500 short queries; none may wait for the sleep's end."""
+    """A timer that fires at every phase of 1,500 short queries; none waits for the sleep's end."""
     due = 0.0
     late = []
     on_signal(signal.SIGALRM, lambda *_: late.append(time.monotonic() - due))
@@ -226,7 +226,6 @@ def test_ctrl_c_cancels_the_query_of_an_async_connection(callback, transport, co
 def test_ctrl_c_while_connecting_is_raised_as_it_is(callback, async_):
     """The server accepts, and then says nothing."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
-
         raised = threading.Event()
 
         def interrupt():
@@ -288,7 +287,7 @@ def test_query_inside_a_signal_handler(local_conn, watcher, connect, on_signal):
 def test_outer_query_that_ends_during_a_nested_one_is_not_lost(
     local_conn, watcher, connect, on_signal
 ):
-    """The nested wait sees the outer's descriptor become ready, and must neither spin nor eat it."""
+    """The nested wait sees the outer's descriptor get ready, and must neither spin nor eat it."""
     other = connect()
     spent = []
 
@@ -323,6 +322,8 @@ def test_query_inside_del_during_a_query(local_conn, connect):
             super().append(notice)
 
     local_conn.notices = Notices()
-    assert one(local_conn, "do $$ begin raise notice 'x'; end $$; select 3 from pg_sleep(0.05)") == 3
+    assert (
+        one(local_conn, "do $$ begin raise notice 'x'; end $$; select 3 from pg_sleep(0.05)") == 3
+    )
     assert seen == [7]
     assert len(local_conn.notices) == 1

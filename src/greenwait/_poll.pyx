@@ -31,8 +31,7 @@ from greenwait._readiness cimport (
 import os
 import threading
 
-import greenwait._psycopg2  # noqa: F401, says how to install psycopg2 where there is none
-import psycopg2.extensions
+from greenwait import _psycopg2
 
 __all__ = ["POLLERS", "EpollWaitCallback", "WaitCallback", "wait"]
 
@@ -61,8 +60,8 @@ cdef enum Poller:
 
 # Module-level C variables outlive the module's dict: a query from a __del__ at
 # interpreter exit still finds them.
-cdef type connection_type = psycopg2.extensions.connection
-cdef object OperationalError = psycopg2.OperationalError
+cdef type connection_type = _psycopg2.connection
+cdef object OperationalError = _psycopg2.OperationalError
 cdef object strerror = os.strerror
 
 #: The values that ``poller=`` accepts on this system.
@@ -159,7 +158,7 @@ cdef int sleep_until_ready(object conn, Poller poller, int events) except -1:
                 return 0  # a hang-up or an error too: conn.poll() says what happened
             if rc != 0 and rc != -EINTR:
                 raise_cannot_wait(fd, -rc)
-    except:
+    except BaseException:
         if epfd >= 0 and fd >= 0:
             readiness_epoll_forget(epfd, fd)
         raise

@@ -1,10 +1,18 @@
-"""Is there a psycopg2 that greenwait can work with?
+"""Which psycopg2 is there, and can greenwait work with it?
 
-Imported first by every module that needs psycopg2, so that a missing or an
-old one is reported once, in words that say what to install.
+Every module takes what it needs of psycopg2 from here, so that a missing or an old
+one is reported once, in words that say what to install.
 """
 
-__all__ = ["OLDEST", "version_info"]
+__all__ = [
+    "OLDEST",
+    "VERSION",
+    "OperationalError",
+    "connection",
+    "get_wait_callback",
+    "set_wait_callback",
+    "version_info",
+]
 
 OLDEST = (2, 9)
 
@@ -13,23 +21,31 @@ _HOW_TO_INSTALL = (
     "or \"pip install 'greenwait[psycopg2]'\" (built from source, with the system's libpq)"
 )
 
-try:
-    import psycopg2
-except ModuleNotFoundError as exc:
-    if exc.name != "psycopg2":
-        raise
-    raise ImportError(f"greenwait needs psycopg2: {_HOW_TO_INSTALL}", name="psycopg2") from exc
-
 
 def version_info(version: str) -> tuple[int, ...]:
-    """Return the leading numbers of a psycopg2 version: ``"2.9.13 (dt dec pq3)"`` is (2, 9, 13)."""
+    """Return the leading numbers of a psycopg2 version: of ``"2.9.13 (dt dec)"``, (2, 9, 13)."""
     release = version.split()[0]
     return tuple(int(part) for part in release.split(".") if part.isdigit())
 
 
-if version_info(psycopg2.__version__) < OLDEST:
-    raise ImportError(
-        f"greenwait needs psycopg2 >= 2.9, and this is {psycopg2.__version__.split()[0]}: "
-        f"{_HOW_TO_INSTALL}",
-        name="psycopg2",
-    )
+def _import_version() -> str:
+    try:
+        import psycopg2
+    except ModuleNotFoundError as exc:
+        if exc.name != "psycopg2":
+            raise
+        raise ImportError(f"greenwait needs psycopg2: {_HOW_TO_INSTALL}", name="psycopg2") from exc
+    version: str = psycopg2.__version__  # type: ignore[attr-defined]  # not in its stubs
+    if version_info(version) < OLDEST:
+        raise ImportError(
+            f"greenwait needs psycopg2 >= 2.9, and this is {version.split()[0]}: {_HOW_TO_INSTALL}",
+            name="psycopg2",
+        )
+    return version
+
+
+#: What psycopg2 calls itself, with its build's features: ``"2.9.13 (dt dec pq3 ext lo64)"``.
+VERSION = _import_version()
+
+from psycopg2 import OperationalError  # noqa: E402, only once it is known to be one of ours
+from psycopg2.extensions import connection, get_wait_callback, set_wait_callback  # noqa: E402
