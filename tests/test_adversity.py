@@ -30,7 +30,7 @@ def when_active(watcher, conn, action):
             pass
         action()
 
-    thread = threading.Thread(target=run)
+    thread = threading.Thread(target=run, daemon=True)
     thread.start()
     yield
     thread.join(30)
@@ -72,6 +72,11 @@ def breakable(own_server, callback, transport):
         for conn in pair:
             stack.callback(conn.close)
         yield pair
+        # The loss of one process makes the postmaster restart all of them, in its own time:
+        # the next test must not connect before that.
+        with pytest.raises(psycopg2.Error):
+            while True:
+                one(pair[1], "select pg_sleep(0.01)")
 
 
 def test_killed_server_process_is_an_operational_error(breakable):
@@ -113,7 +118,7 @@ def test_descriptor_closed_under_the_wait_is_an_operational_error(
         if thread == "main":
             query()
         else:
-            waiter = threading.Thread(target=query)
+            waiter = threading.Thread(target=query, daemon=True)
             waiter.start()
             waiter.join(30)
     assert [str(number) in str(exc) for exc in raised] == [True]
@@ -150,7 +155,7 @@ def test_silent_server_that_hangs_up_is_an_operational_error(callback):
             peer.recv(1)
             peer.close()
 
-        thread = threading.Thread(target=hang_up)
+        thread = threading.Thread(target=hang_up, daemon=True)
         thread.start()
         with pytest.raises(psycopg2.OperationalError):
             psycopg2.connect(host="127.0.0.1", port=listening.getsockname()[1], user="x")

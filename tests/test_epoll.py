@@ -51,7 +51,7 @@ def test_descriptor_is_closed_with_its_thread(connect):
         during.append(len(epoll_descriptors()))
 
     for _ in range(30):
-        thread = threading.Thread(target=work)
+        thread = threading.Thread(target=work, daemon=True)
         thread.start()
         thread.join()
     assert during == [len(before) + 1] * 30
@@ -80,7 +80,7 @@ def test_connection_used_by_threads_in_turn(connect, transport):
         answers.append(one(conn, f"select {number} from pg_sleep(0.001)"))
 
     for number in range(20):
-        thread = threading.Thread(target=work, args=(number,))
+        thread = threading.Thread(target=work, args=(number,), daemon=True)
         thread.start()
         thread.join()
     assert answers == list(range(20))
@@ -94,7 +94,7 @@ def test_connection_reopened_elsewhere_under_a_known_number(connect, transport):
     one(conn)
     conn.close()
     replacements = []
-    thread = threading.Thread(target=lambda: replacements.append(connect(transport)))
+    thread = threading.Thread(target=lambda: replacements.append(connect(transport)), daemon=True)
     thread.start()
     thread.join()
     assert replacements[0].fileno() == number
@@ -164,7 +164,7 @@ def test_without_a_descriptor_to_be_had_the_thread_polls(connect):
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
-    thread = threading.Thread(target=work)
+    thread = threading.Thread(target=work, daemon=True)
     thread.start()
     thread.join()
     assert answers == [3]

@@ -124,7 +124,7 @@ def test_many_threads_enter_and_leave():
             with greenwait.installed():
                 pass
 
-    threads = [threading.Thread(target=work) for _ in range(8)]
+    threads = [threading.Thread(target=work, daemon=True) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:

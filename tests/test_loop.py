@@ -153,7 +153,7 @@ def test_descriptor_closed_during_the_sleep_is_noticed(callback, pair, where):
     if where == "main thread":
         wait()
     else:
-        waiter = threading.Thread(target=wait)
+        waiter = threading.Thread(target=wait, daemon=True)
         waiter.start()
         waiter.join(20)
     closer.join()
@@ -252,8 +252,10 @@ def test_two_second_wait_costs_no_cpu(callback, connect, pair):
 
     sleep = "select pg_sleep(2)"
     threads = [
-        threading.Thread(target=measure, args=("thread", other.cursor().execute, sleep)),
-        threading.Thread(target=measure, args=("send", callback, blocked)),
+        threading.Thread(
+            target=measure, args=("thread", other.cursor().execute, sleep), daemon=True
+        ),
+        threading.Thread(target=measure, args=("send", callback, blocked), daemon=True),
     ]
     for thread in threads:
         thread.start()
@@ -273,7 +275,7 @@ def test_gil_is_released_during_the_sleep(callback, pair):
             pass
         pair[1].send(b"x")
 
-    worker = threading.Thread(target=work)
+    worker = threading.Thread(target=work, daemon=True)
     worker.start()
     callback(Stub([POLL_READ, POLL_OK], [pair[0].fileno()] * 200))
     worker.join()

@@ -56,14 +56,14 @@ def fork():
             time.sleep(0.2)
             sent = time.monotonic()
             signal.pthread_kill(threading.get_ident(), signal.SIGUSR1)
-        helper = threading.Thread(target=send)
+        helper = threading.Thread(target=send, daemon=True)
         helper.start()
         one(conn, "select pg_sleep(1.5)")
         helper.join()
         os._exit(0 if late and late[0] < 0.8 else 1)
     print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 
-thread = threading.Thread(target=fork)
+thread = threading.Thread(target=fork, daemon=True)
 thread.start()
 thread.join()
 """)
@@ -176,7 +176,7 @@ def work(waits):
 
 def round():
     for _ in range(100):
-        thread = threading.Thread(target=work, args=(500,))
+        thread = threading.Thread(target=work, args=(500,), daemon=True)
         thread.start()
         thread.join()
     work(50_000)

@@ -40,7 +40,7 @@ class Interrupter:
     def __init__(self, watcher, conn, number=signal.SIGINT):
         self._watcher, self._pid, self._number = watcher, conn.info.backend_pid, number
         self.sent = None
-        self._thread = threading.Thread(target=self._run)
+        self._thread = threading.Thread(target=self._run, daemon=True)
 
     def __enter__(self):
         self._thread.start()
@@ -107,7 +107,7 @@ def test_signal_that_does_not_end_the_sleep_is_acted_on(callback, on_signal):
             return quiet.fileno()
 
     on_signal(signal.SIGUSR1, lambda *_: late.append(time.monotonic() - sent))
-    sender = threading.Thread(target=send)
+    sender = threading.Thread(target=send, daemon=True)
     with quiet, peer:
         sender.start()
         callback(Stub())
@@ -136,7 +136,7 @@ def test_handler_runs_while_the_descriptor_is_always_ready(callback, on_signal):
     on_signal(signal.SIGUSR1, lambda *_: ran_after.append(stub.polls))
     readable, peer = socket.socketpair()
     finished = threading.Event()
-    helper = threading.Thread(target=finished.wait)
+    helper = threading.Thread(target=finished.wait, daemon=True)
     with readable, peer:
         peer.send(b"x")
         helper.start()
@@ -235,7 +235,7 @@ def test_ctrl_c_while_connecting_is_raised_as_it_is(callback, async_):
                 os.kill(os.getpid(), signal.SIGINT)
                 assert raised.wait(20)
 
-        thread = threading.Thread(target=interrupt)
+        thread = threading.Thread(target=interrupt, daemon=True)
         thread.start()
         port = silent.getsockname()[1]
         with pytest.raises(KeyboardInterrupt):
