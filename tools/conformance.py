@@ -1,4 +1,4 @@
-"""Run psycopg2's own test-suite under greenwait, and compare with ``wait_select``.
+"""Does psycopg2's own test-suite end under greenwait as it does under ``wait_select``?
 
     python -m tools.conformance [--callback NAME]... [-v]
 
@@ -37,7 +37,7 @@ import psycopg2._psycopg
 import psycopg2.extensions
 import psycopg2.extras
 
-from tools.postgres import DATABASE, USER, Server, find_binaries
+from tools.postgres import DATABASE, USER, NoPostgresError, Server, find_binaries
 
 BASELINE = "psycopg2.extras.wait_select"
 OURS = ("greenwait.wait", "greenwait.EpollWaitCallback")
@@ -141,7 +141,7 @@ def fetch_source(version: str) -> Path:
         path = os.pathsep.join([str(find_binaries()), os.environ.get("PATH", os.defpath)])
         command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "download"]
         command += ["--no-deps", "--no-binary=psycopg2", f"--dest={folder}", f"psycopg2=={version}"]
-        done = subprocess.run(  # noqa: S603, our own interpreter
+        done = subprocess.run(
             command,
             env={**os.environ, "PATH": path},
             stdout=subprocess.PIPE,
@@ -227,9 +227,10 @@ def run(callback: str, source: Path, verbose: bool) -> Run:
         if report.exists():
             result = Run(callback, result.seconds, **json.loads(report.read_text()))
         if code != 0 or not result.outcomes:
+            said = log.read_text(errors="replace")[-20_000:]
             result.broken = (
-                f"{log.read_text(errors='replace')[-20_000:]}\n"
-                f"the process that ran {len(result.outcomes)} tests ended with status {code}"
+                f"{said}\nthe suite's process ended with status {code}, "
+                f"and reported {len(result.outcomes)} tests"
             )
         return result
 
@@ -250,7 +251,7 @@ def _environment(server: Server) -> dict[str, str]:
 
 def _run_in_child(arguments: list[str], environment: dict[str, str], output: int | None) -> int:
     """Run this module's ``run_suite`` and return the exit status; leave no process behind."""
-    child = subprocess.Popen(  # noqa: S603, our own interpreter
+    child = subprocess.Popen(
         [sys.executable, "-m", "tools.conformance", *arguments],
         cwd=_ROOT,
         env=environment,
@@ -282,7 +283,9 @@ def compare(callbacks: list[str], verbose: bool) -> bool:
                 print(f"{callback}: {result.broken}")
                 total["failed"] += 1
             if not result.outcomes:
-                break
+                if baseline is None:
+                    break  # nothing to compare with
+                continue
             baseline = baseline or result
             bad = result.bad(baseline)
             for test, how in bad.items():
@@ -337,7 +340,7 @@ def main() -> None:
     callbacks = dict.fromkeys([BASELINE, *(options.callback or OURS)])
     try:
         conforms = compare(list(callbacks), options.verbose)
-    except CannotRunError as exc:
+    except (CannotRunError, NoPostgresError) as exc:
         sys.exit(f"{parser.prog}: {exc}")
     if not conforms:
         sys.exit(1)

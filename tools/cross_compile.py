@@ -1,0 +1,134 @@
+"""Does the C code compile for the systems that we can't run?
+
+    python -m tools.cross_compile
+
+Cython makes C of every ``src/greenwait/*.pyx``, and zig, a C compiler that brings
+the headers of many systems along, compiles it for some of them; then every
+``src/greenwait/*.h`` by itself, with all warnings as errors. Nothing is linked or
+run: this finds a missing function or a wrong type in a part of the code that is
+left out on Linux, not a mistake in what it does.
+
+The Python headers are those of the Python that runs this, so for a target with
+other type sizes than Linux has (Windows) a module can't be compiled. Our own
+headers can: there is no Python in them.
+"""
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from pathlib import Path
+
+MODULE_TARGETS = ("aarch64-macos", "x86_64-macos", "x86_64-freebsd")
+# Linux here too: nothing else compiles the headers with every warning an error.
+HEADER_TARGETS = (*MODULE_TARGETS, "x86_64-netbsd", "x86_64-windows-gnu", "x86_64-linux-musl")
+_ROOT = Path(__file__).resolve().parent.parent
+_SOURCES = _ROOT / "src" / "greenwait"
+_CACHE = _ROOT / "build" / "zig"
+_TIMEOUT = 300.0  # zig's first run fills its cache
+# Cython's C is not ours to keep free of warnings, but these are mistakes in any C.
+_MODULE_FLAGS = (
+    "-Werror=implicit-function-declaration",
+    "-Werror=incompatible-pointer-types",
+    "-Werror=int-conversion",
+)
+_HEADER_FLAGS = ("-Wall", "-Wextra", "-Werror")
+
+
+class CannotRunError(Exception):
+    """Nothing could be compiled, and this is what to do about it."""
+
+
+def python_headers(folder: Path) -> Path:
+    """Copy Python's headers into *folder*, with a pyconfig.h that any target may include.
+
+    Debian's pyconfig.h asks the compiler for its target and knows only its own
+    ones; it lies beside Python.h, which no ``-I`` gets in front of.
+    """
+    include = Path(sysconfig.get_path("include"))
+    if not (include / "Python.h").exists():
+        raise CannotRunError(
+            f"there is no Python.h in {include}: install Python's headers (Debian: python3-dev)"
+        )
+    copy = folder / "python"
+    shutil.copytree(include, copy)
+    multiarch = sysconfig.get_config_var("MULTIARCH")
+    if multiarch:
+        real = include.parent / multiarch / include.name / "pyconfig.h"
+        if real.exists():
+            shutil.copyfile(real, copy / "pyconfig.h")
+    return copy
+
+
+def generate(module: Path, folder: Path) -> Path:
+    """Make C of *module* in *folder*."""
+    generated = folder / f"{module.stem}.c"
+    command = [sys.executable, "-m", "cython", "-3", "-I", str(_SOURCES.parent)]
+    done = _run([*command, "-o", str(generated), str(module)])
+    if done.returncode != 0:
+        raise CannotRunError(f"{done.stdout}\nCython can't compile {module.relative_to(_ROOT)}")
+    return generated
+
+
+def compiles(source: Path, target: str, flags: list[str]) -> bool:
+    """Compile *source* for *target*; say so, and what the compiler has against it."""
+    command = [sys.executable, "-m", "ziglang", "cc", "-target", target, "-c", *flags]
+    done = _run([*command, f"-I{_SOURCES}", "-o", f"{source}.o", str(source)])
+    print(f"{'ok' if done.returncode == 0 else 'FAILED':6}  {target:18}  {source.stem}", flush=True)
+    if done.stdout:
+        print(done.stdout)
+    return done.returncode == 0
+
+
+def _run(command: list[str]) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        command,
+        env={
+            **os.environ,
+            "ZIG_GLOBAL_CACHE_DIR": str(_CACHE),  # else in the home folder
+            "ZIG_LOCAL_CACHE_DIR": str(_CACHE),
+        },
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=_TIMEOUT,
+    )
+
+
+def compile_all(folder: Path) -> list[bool]:
+    """Compile everything for every target, and return what went well."""
+    for package in ("Cython", "ziglang"):
+        if importlib.util.find_spec(package) is None:
+            raise CannotRunError(f"{package} is not installed: pip install --group release")
+    headers = python_headers(folder)
+    results = []
+    for module in sorted(_SOURCES.glob("*.pyx")):
+        generated = generate(module, folder)
+        for target in MODULE_TARGETS:
+            results.append(compiles(generated, target, [*_MODULE_FLAGS, f"-I{headers}"]))
+    for header in sorted(_SOURCES.glob("*.h")):
+        source = folder / f"{header.name}.c"
+        source.write_text(f'#include "{header.name}"\n')
+        for target in HEADER_TARGETS:
+            results.append(compiles(source, target, [*_HEADER_FLAGS]))
+    return results
+
+
+def main() -> None:
+    """Run the command."""
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            results = compile_all(Path(folder))
+        except CannotRunError as exc:
+            sys.exit(f"python -m tools.cross_compile: {exc}")
+    failed = results.count(False)
+    print(f"{results.count(True)} passed, {failed} failed")
+    if failed or not results:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
