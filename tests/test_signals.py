@@ -34,8 +34,18 @@ def one(conn, query):
     return cur.fetchone()[0]
 
 
+def wait_until_asleep(watcher, pid):
+    """Return when a server process is in ``pg_sleep()``: a cancel sent earlier would be lost."""
+    asleep = f"select true from pg_stat_activity where pid = {pid} and wait_event = 'PgSleep'"
+    cur = watcher.cursor()
+    while True:
+        cur.execute(asleep)
+        if cur.fetchone():
+            return
+
+
 class Interrupter:
-    """Sends a signal to this process as soon as the server is busy with a connection's query."""
+    """Sends a signal to this process as soon as the server sleeps in a connection's query."""
 
     def __init__(self, watcher, conn, number=signal.SIGINT):
         self._watcher, self._pid, self._number = watcher, conn.info.backend_pid, number
@@ -50,9 +60,7 @@ class Interrupter:
         self._thread.join(30)
 
     def _run(self):
-        query = f"select state = 'active' from pg_stat_activity where pid = {self._pid}"
-        while not one(self._watcher, query):
-            pass
+        wait_until_asleep(self._watcher, self._pid)
         self.sent = time.monotonic()
         os.kill(os.getpid(), self._number)
 
@@ -116,35 +124,25 @@ def test_signal_that_does_not_end_the_sleep_is_acted_on(callback, on_signal):
     assert statistics.median(late) < 0.1
 
 
-def test_handler_runs_while_the_descriptor_is_always_ready(callback, on_signal):
-    """As during a large result, where no sleep is ever interrupted."""
-    ran_after = []
+def test_handler_runs_while_a_result_streams_in(local_conn, watcher, on_signal):
+    """No sleep is interrupted, the signal goes to another thread, and none lasts a whole slice."""
+    pid = local_conn.info.backend_pid
+    ran = []
 
-    class Streaming:
-        polls = 0
+    def send():
+        wait_until_asleep(watcher, pid)
+        signal.pthread_kill(threading.get_ident(), signal.SIGUSR1)
 
-        def poll(self):
-            self.polls += 1
-            if self.polls == 10:
-                signal.pthread_kill(helper.ident, signal.SIGUSR1)
-            return POLL_READ if self.polls < 1000 else POLL_OK
-
-        def fileno(self):
-            return readable.fileno()
-
-    stub = Streaming()
-    on_signal(signal.SIGUSR1, lambda *_: ran_after.append(stub.polls))
-    readable, peer = socket.socketpair()
-    finished = threading.Event()
-    helper = threading.Thread(target=finished.wait, daemon=True)
-    with readable, peer:
-        peer.send(b"x")
-        helper.start()
-        callback(stub)
-        finished.set()
-        helper.join()
-    assert len(ran_after) == 1
-    assert ran_after[0] < 1000
+    on_signal(signal.SIGUSR1, lambda *_: ran.append(time.monotonic()))
+    sender = threading.Thread(target=send, daemon=True)
+    sender.start()
+    cur = local_conn.cursor()
+    cur.execute("select repeat('x', 8192), pg_sleep(0.001) from generate_series(1, 400)")
+    done = time.monotonic()
+    sender.join(30)
+    assert cur.rowcount == 400
+    assert len(ran) == 1
+    assert done - ran[0] > 0.3
 
 
 def test_signal_at_any_moment_is_acted_on(local_conn, on_signal):
@@ -200,13 +198,14 @@ def test_ctrl_c_cancels_the_query_and_keeps_the_connection(conn, watcher):
     assert one(conn, "select 1") == 1
 
 
-def test_ctrl_c_cancels_the_query_of_an_async_connection(callback, transport, connect):
+def test_ctrl_c_cancels_the_query_of_an_async_connection(callback, transport, connect, watcher):
     class Interrupted(psycopg2.extensions.connection):
         armed = False
 
         def fileno(self):
             if self.armed:
                 self.armed = False
+                wait_until_asleep(watcher, self.info.backend_pid)
                 os.kill(os.getpid(), signal.SIGINT)
             return super().fileno()
 
@@ -220,6 +219,17 @@ def test_ctrl_c_cancels_the_query_of_an_async_connection(callback, transport, co
     cur.execute("select 1")
     callback(aconn)
     assert cur.fetchone() == (1,)
+
+
+def test_ctrl_c_is_raised_when_the_query_succeeds_all_the_same(callback, connect, watcher):
+    class Deaf(psycopg2.extensions.connection):
+        def cancel(self):
+            """Stand in for a cancel that comes too late, or is lost on the way."""
+
+    conn = connect(connection_factory=Deaf)
+    with Interrupter(watcher, conn), pytest.raises(KeyboardInterrupt):
+        one(conn, "select pg_sleep(0.3)")
+    assert one(conn, "select 1") == 1
 
 
 @pytest.mark.parametrize("async_", [0, 1])

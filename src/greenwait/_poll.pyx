@@ -11,7 +11,7 @@ forked child, and while the interpreter shuts down.
 
 cimport cython
 from cpython.dict cimport PyDict_GetItem, PyDict_SetItem
-from cpython.exc cimport PyErr_CheckSignals
+from cpython.exc cimport PyErr_CheckSignals, PyErr_SetInterrupt
 from cpython.object cimport PyObject, PyObject_TypeCheck, PyTypeObject
 from cpython.pystate cimport PyThreadState_GetDict
 from cpython.pythread cimport PyThread_get_thread_ident
@@ -178,6 +178,7 @@ cdef int raise_cannot_wait(int fd, int error) except -1:
 
 cdef object drive(object conn, Poller poller):
     """Call ``conn.poll()`` until POLL_OK, and sleep in between."""
+    cdef bint interrupted = False
     if not PyObject_TypeCheck(conn, <PyTypeObject*>connection_type):
         check_pollable(conn)
     while True:
@@ -185,7 +186,7 @@ cdef object drive(object conn, Poller poller):
             while True:
                 state = conn.poll()
                 if state == POLL_OK:
-                    return None
+                    break
                 if state == POLL_READ:
                     sleep_until_ready(conn, poller, READINESS_READ)
                 elif state == POLL_WRITE:
@@ -195,11 +196,16 @@ cdef object drive(object conn, Poller poller):
                         f"conn.poll() returned {state!r}, which is none of "
                         "POLL_OK (0), POLL_READ (1), POLL_WRITE (2)"
                     )
+            break
         except KeyboardInterrupt:
             if not has_query_to_cancel(conn):
                 raise
             # The server ends the query with an error, and that ends the loop.
             conn.cancel()
+            interrupted = True
+    if interrupted and succeeded(conn):
+        PyErr_SetInterrupt()  # the query was faster than the cancel: Ctrl-C is still to be heard
+    return None
 
 
 cdef int check_pollable(object conn) except -1:
@@ -217,6 +223,11 @@ cdef bint has_query_to_cancel(object conn) except -1:
         return False
     status = getattr(conn, "status", None)
     return not isinstance(status, int) or STATUS_SETUP < status < STATUS_CONNECTING
+
+
+cdef bint succeeded(object conn) except -1:
+    """Did the connection's last query end without an error?"""
+    return PyObject_TypeCheck(conn, <PyTypeObject*>connection_type) and not conn.info.error_message
 
 
 # -- The public names
@@ -241,8 +252,9 @@ def wait(conn, /):
     in another thread), then the wait goes on; an exception that the handler
     raises ends the wait, and psycopg2 then closes the connection. On
     KeyboardInterrupt the query is cancelled on the server, and its ``execute()``
-    raises the server's QueryCanceled; while connecting, KeyboardInterrupt is
-    raised as it is. There is no timeout.
+    raises the server's QueryCanceled, or KeyboardInterrupt if the query succeeded
+    all the same; while connecting, KeyboardInterrupt is raised as it is. There is
+    no timeout.
 
     May be called from any thread, in a forked child (with the child's own
     connections), from a ``__del__`` or a signal handler during another
