@@ -41,6 +41,11 @@ def test_thread_keeps_one_epoll_descriptor(connect):
     assert len(before) == 1
 
 
+def test_descriptor_is_not_inherited_by_programs(connect):
+    one(connect())
+    assert [os.get_inheritable(number) for number in epoll_descriptors()] == [False]
+
+
 def test_descriptor_is_closed_with_its_thread(connect):
     one(connect())
     before = epoll_descriptors()

@@ -28,6 +28,12 @@ def on_signal():
         signal.signal(number, handler)
 
 
+@pytest.fixture(autouse=True)
+def _ctrl_c_is_not_ignored(on_signal):
+    """A run in the background inherits SIG_IGN for SIGINT, and Python then leaves it at that."""
+    on_signal(signal.SIGINT, signal.default_int_handler)
+
+
 def one(conn, query):
     cur = conn.cursor()
     cur.execute(query)
