@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+# Half of the tests' time is sleep; PARALLEL= runs them one after another, in one process.
+PARALLEL ?= --numprocesses=2 --dist=worksteal
 SOURCES := setup.py pyproject.toml $(wildcard src/greenwait/*.pyx src/greenwait/*.pxd src/greenwait/*.h)
 
 .DELETE_ON_ERROR:
@@ -27,7 +29,7 @@ $(VENV)/.dev: $(VENV)/.built pyproject.toml
 	touch $@
 
 test: $(VENV)/.built ## build, start a PostgreSQL of our own, run all the tests
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest $(PARALLEL) $(PYTEST_ARGS)
 
 bench: $(VENV)/.bench ## build, start a PostgreSQL of our own, compare the callbacks briefly
 	$(BIN)/python benchmarks/compare.py --quick --report report.html
@@ -49,7 +51,7 @@ $(OLDEST)/.built: $(VENV)/.dev $(SOURCES)
 
 oldest: $(OLDEST)/.built ## the tests, with the oldest psycopg2 that has a wheel for this Python
 	$(OLDEST)/bin/python -m greenwait
-	$(OLDEST)/bin/python -m pytest $(PYTEST_ARGS)
+	$(OLDEST)/bin/python -m pytest $(PARALLEL) $(PYTEST_ARGS)
 
 lint: $(VENV)/.dev $(VENV)/.bench ## style, spelling, types, stubs
 	$(BIN)/ruff check

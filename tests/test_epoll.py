@@ -193,18 +193,26 @@ def epolls():
 
 parent = psycopg2.connect(sys.argv[1])
 one(parent, "select 1")
-assert len(epolls()) == 1
+mine = epolls()[0]
 for generation in range(3):
+    child_ready, done = os.pipe(), os.pipe()
     pid = os.fork()
     if pid == 0:
         child = psycopg2.connect(sys.argv[1])
         assert one(child, "select 2 from pg_sleep(0.05)") == 2
         assert len(epolls()) == 1, epolls()
+        os.write(child_ready[1], b"x")
+        os.read(done[0], 1)
         os._exit(0)
+    os.read(child_ready[0], 1)
+    with open(f"/proc/self/fdinfo/{mine}") as info:
+        registered = info.read().count("tfd:")
+    assert registered == 1, f"{registered} registrations: the child's are in the parent's set"
     assert one(parent, "select 1 from pg_sleep(0.1)") == 1
+    os.write(done[1], b"x")
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
-    with open(f"/proc/self/fdinfo/{epolls()[0]}") as info:
-        assert info.read().count("tfd:") == 1
+    for end in child_ready + done:
+        os.close(end)
 print("ok")
 """)
     assert output == "ok\n"

@@ -180,7 +180,9 @@ def test_exception_of_a_method_is_raised_as_it_is(callback, ready, method):
 
 
 @pytest.mark.parametrize(
-    "thing", [None, 7, object(), socket.socket, select.poll(), ConnectionError()], ids=repr
+    "thing",
+    [None, 7, object(), socket.socket, select.poll(), ConnectionError()],
+    ids=lambda thing: type(thing).__name__,
 )
 def test_object_without_the_methods_is_a_type_error(callback, thing):
     with pytest.raises(TypeError, match=r"poll\(\) and fileno\(\), not"):
