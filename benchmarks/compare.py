@@ -10,6 +10,8 @@ import argparse
 import contextlib
 import fnmatch
 import importlib.util
+import math
+import os
 import random
 import signal
 import sys
@@ -24,21 +26,32 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 try:
     import psycopg2
-    from psycopg2.extensions import connection
+    from psycopg2.extensions import make_dsn, parse_dsn
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     from benchmarks import plots, report
     from benchmarks.callbacks import BLOCKING, NAMES, Contestant, contestants, unavailable
-    from benchmarks.machine import CannotPinError, SameCore, machine, transport_of, versions
+    from benchmarks.machine import (
+        CannotPinError,
+        SameCore,
+        load_average,
+        machine,
+        transport_of,
+        versions,
+    )
     from benchmarks.measure import Outcome, measure
     from benchmarks.workloads import TRANSPORTS, Workload, WrongResultError, workloads
 except ImportError as exc:
-    sys.exit(
-        f"{exc}\nThe benchmark needs: pip install -e '.[binary,test,bench]', or run: make bench"
+    print(
+        f"{exc}\nThe benchmark needs pip install -e '.[binary,test,bench]'; make bench does that",
+        file=sys.stderr,
     )
+    sys.exit(2)
 
 _SECONDS_BETWEEN_REFRESHES = 0.2
+_CONNECT_TIMEOUT = 10
+_QUICK_SECONDS = 6.5  # for a workload, on a slow or busy machine too
 
 
 class UsageError(Exception):
@@ -116,11 +129,10 @@ def _check_files(options: argparse.Namespace) -> None:
             continue
         if path.is_dir():
             raise UsageError(f"{option} {path}: that is a directory; name a file")
-        try:
-            with path.open("a"):
-                pass
-        except OSError as exc:
-            raise UsageError(f"{option} {path}: can't write it, {exc.strerror}") from None
+        if not path.parent.is_dir():
+            raise UsageError(f"{option} {path}: there is no directory {path.parent}; make it first")
+        if not os.access(path if path.exists() else path.parent, os.W_OK):
+            raise UsageError(f"{option} {path}: you may not write there; name another place")
 
 
 def _chosen_contestants(only: Sequence[str] | None) -> list[Contestant]:
@@ -180,6 +192,8 @@ def _dsn_by_transport(dsn: str | None) -> Iterator[Callable[[str], str]]:
 def _describe_server(dsn: str, *, own: bool) -> tuple[dict[str, str], str]:
     """Connect once, for the versions and a word on the server; the first to fail on a bad DSN."""
     try:
+        if "connect_timeout" not in parse_dsn(dsn):
+            dsn = make_dsn(dsn, connect_timeout=_CONNECT_TIMEOUT)
         conn = psycopg2.connect(dsn)
     except (psycopg2.Error, UnicodeError) as exc:
         if own:
@@ -194,6 +208,15 @@ def _describe_server(dsn: str, *, own: bool) -> tuple[dict[str, str], str]:
 
 
 # -- Measuring
+
+
+def _warn_if_busy() -> None:
+    load, cpus = load_average(), os.cpu_count() or 1
+    if load > cpus / 2:
+        print(
+            f"the machine is busy (load {load:.1f} on {cpus} CPUs): expect a wide spread",
+            file=sys.stderr,
+        )
 
 
 class _Interrupt:
@@ -236,6 +259,7 @@ def _measure_all(
     dsn_of: Callable[[str], str],
     same_core: SameCore | None,
     rng: random.Random,
+    most_seconds: float,
 ) -> list[Outcome]:
     console = Console(stderr=True)
     # Refreshed by hand between the blocks: rich's own refresh is a thread, which
@@ -250,10 +274,10 @@ def _measure_all(
         transient=True,
         disable=not console.is_terminal,
     )
-    blocks = sum((rounds + 1) * len(entries) for _, rounds in chosen)
+    steps = [(rounds + 2) * len(entries) for _, rounds in chosen]
     outcomes = []
     with _Interrupt() as interrupt, progress:
-        task = progress.add_task("", total=blocks)
+        task = progress.add_task("", total=sum(steps))
         refreshed = 0.0
 
         def tick() -> None:
@@ -264,8 +288,13 @@ def _measure_all(
             progress.update(task, advance=1, refresh=due)
             refreshed = now if due else refreshed
 
-        for workload, rounds in chosen:
-            progress.update(task, description=f"{workload.title:<36}", refresh=True)
+        for number, (workload, rounds) in enumerate(chosen):
+            progress.update(
+                task,
+                description=f"{workload.title:<31}",
+                completed=sum(steps[:number]),
+                refresh=True,
+            )
             outcomes.append(
                 measure(
                     workload,
@@ -273,6 +302,7 @@ def _measure_all(
                     dsn_of(workload.transport),
                     rounds,
                     rng,
+                    most_seconds=most_seconds,
                     pin=same_core.pin_server if same_core else lambda conn: None,
                     tick=tick,
                 )
@@ -292,19 +322,23 @@ def _compare(options: argparse.Namespace) -> report.Run:
     same_core = SameCore() if options.same_core else None
     seed = random.SystemRandom().randrange(10**6) if options.seed is None else options.seed
     here = machine()
+    _warn_if_busy()
     with _dsn_by_transport(options.dsn) as dsn_of:
         found, server = _describe_server(dsn_of(TRANSPORTS[0]), own=own_server)
         if same_core:
             same_core.pin_client()
         started = time.monotonic()
-        outcomes = _measure_all(chosen, entries, dsn_of, same_core, random.Random(seed))  # noqa: S311
+        rng = random.Random(seed)
+        # Rounds that were asked for by number are run, however long they take.
+        most_seconds = _QUICK_SECONDS if options.quick and not options.rounds else math.inf
+        outcomes = _measure_all(chosen, entries, dsn_of, same_core, rng, most_seconds)
         seconds = time.monotonic() - started
-    cores = f"client and server on core {same_core.core}" if same_core else "cores left free"
+    pinning = f"client and server on core {same_core.core}" if same_core else "cores left free"
     settings = {
-        "cores": cores,
+        "pinning": pinning,
         "server": server,
         "seed": str(seed),
-        "mode": "quick" if options.quick else "full",
+        "rounds": str(options.rounds or ("quick" if options.quick else "full")),
         "took": f"{seconds:.0f} s",
     }
     return report.Run(outcomes, here, found, settings, {} if options.only else unavailable())
@@ -317,8 +351,8 @@ def _write(options: argparse.Namespace, run: report.Run) -> list[Path]:
         written.append(options.json)
     if options.report is not None:
         subtitle = (
-            "bars: median, lines: 10th to 90th percentile of the rounds; lower is better · "
-            f"{run.settings['cores']} · {run.machine['CPU']}"
+            "Bars are medians, lines span the 10th to the 90th percentile; shorter is better.\n"
+            f"{run.settings['pinning']} · {run.machine['CPU']}"
         )
         drawn = plots.draw(run.outcomes, subtitle)
         written += plots.write_pngs(drawn, options.report)
@@ -347,9 +381,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"the comparison failed: {exc}", file=sys.stderr)
         return 1
     if written:
-        print("written:", *(path.resolve() for path in written))
+        print("written:", ", ".join(str(path.resolve()) for path in written))
     else:
-        print("no report written; ask for one with --report report.html")
+        print("no report written: --report report.html makes one")
     return 0
 
 

@@ -13,7 +13,7 @@ from psycopg2.extensions import connection, libpq_version
 
 import greenwait
 
-__all__ = ["CannotPinError", "SameCore", "machine", "transport_of", "versions"]
+__all__ = ["CannotPinError", "SameCore", "load_average", "machine", "transport_of", "versions"]
 
 
 def machine() -> dict[str, str]:
@@ -23,8 +23,14 @@ def machine() -> dict[str, str]:
         "CPUs": _cpu_count(),
         "system": f"{platform.system()} {platform.release()}, {platform.machine()}",
         "virtual machine": _virtual(),
+        "load before": f"{load_average():.1f}",
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
     }
+
+
+def load_average() -> float:
+    """Return the load of the last minute; 0 where the system keeps none."""
+    return os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
 
 
 def versions(conn: connection) -> dict[str, str]:
@@ -32,7 +38,7 @@ def versions(conn: connection) -> dict[str, str]:
     found = {
         "Python": f"{platform.python_implementation()} {platform.python_version()}",
         "greenwait": greenwait.__version__,
-        "psycopg2": f"{psycopg2.__version__.split()[0]} ({_psycopg2_build()})",
+        "psycopg2": f"{_psycopg2_version()} ({_psycopg2_build()})",
         "libpq": _dotted(libpq_version()),
         "PostgreSQL": (conn.info.parameter_status("server_version") or "not known").split()[0],
     }
@@ -55,6 +61,11 @@ def _installed(name: str) -> str | None:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
         return None
+
+
+def _psycopg2_version() -> str:
+    version: str = psycopg2.__version__  # type: ignore[attr-defined]
+    return version.split()[0]
 
 
 def _psycopg2_build() -> str:

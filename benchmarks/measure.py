@@ -8,11 +8,12 @@ machine cancels out.
 
 import contextlib
 import gc
+import math
 import random
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import repeat
 
 import psycopg2
@@ -21,38 +22,55 @@ from psycopg2.extensions import connection, get_wait_callback, set_wait_callback
 from benchmarks.callbacks import BLOCKING, Contestant
 from benchmarks.workloads import Workload, busy_thread
 
-__all__ = ["Outcome", "Sample", "Spread", "measure"]
+__all__ = ["FEWEST_TO_BE_SURE", "Outcome", "Sample", "Spread", "measure"]
 
-# A block: long enough to drown the clock and the switch of callbacks, short enough
-# for many rounds. A busy thread makes times lumps of sys.getswitchinterval() (5 ms).
+# A block is long enough to drown the clock, short enough for many rounds.
 _BLOCK_SECONDS = 0.03
+# Beside a busy thread one query finds the GIL free and takes microseconds, the next
+# waits 5 ms for it (sys.getswitchinterval()), and which of the two prevails changes
+# with where the kernel puts the threads. No number of queries known beforehand
+# makes a fair sample of that; a span of time does.
 _BUSY_BLOCK_SECONDS = 0.15
-_WARM_UP_SECONDS = 0.05
+_FEWEST_ROUNDS = 3
+
+FEWEST_TO_BE_SURE = 6
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One block's means, in seconds per query."""
+    """One block: how many queries, and its means in seconds per query."""
 
+    queries: int
     seconds: float
     cpu_seconds: float
 
 
 @dataclass(frozen=True)
 class Spread:
-    """A median, and between which values eight of ten lie."""
+    """A median; between which values eight of ten lie; and how sure the median is.
+
+    ``low`` to ``high`` is its 95 % confidence interval, from the order of the values
+    alone (a sign test), since nothing here is normally distributed. Of fewer than
+    ``FEWEST_TO_BE_SURE`` values even the whole range is less sure than that.
+    """
 
     median: float
     p10: float
     p90: float
+    low: float
+    high: float
 
     @classmethod
     def of(cls, values: Sequence[float]) -> "Spread":
         """Return the spread of *values*, one or more."""
         if len(values) == 1:
-            return cls(values[0], values[0], values[0])
+            return cls(*[values[0]] * 5)
         deciles = statistics.quantiles(values, n=10, method="inclusive")
-        return cls(statistics.median(values), deciles[0], deciles[-1])
+        ranked = sorted(values)
+        rank = max(0, math.floor((len(values) - 1.96 * math.sqrt(len(values))) / 2))
+        return cls(
+            statistics.median(values), deciles[0], deciles[-1], ranked[rank], ranked[-1 - rank]
+        )
 
 
 @dataclass
@@ -61,8 +79,8 @@ class Outcome:
 
     workload: Workload
     contestants: list[Contestant]
-    queries: int  # per block
-    samples: dict[str, list[Sample]] = field(default_factory=dict)
+    block: str  # how long one is, in words
+    samples: dict[str, list[Sample]]
 
     def seconds(self, name: str) -> Spread:
         """Time per query."""
@@ -90,38 +108,50 @@ def measure(
     rounds: int,
     rng: random.Random,
     *,
+    most_seconds: float,
     pin: Callable[[connection], None],
     tick: Callable[[], None],
 ) -> Outcome:
-    """Run *rounds* rounds of *workload*; call *pin* with each new connection, *tick* after a block.
+    """Run *rounds* rounds of *workload*; call *pin* with each new connection, *tick* at every step.
 
-    *tick* is called once for each block, the warm-up of each contestant being one.
-    What it raises ends the measurement.
+    After *most_seconds* no round is begun that the figures can do without. *tick* is
+    called up to ``rounds + 2`` times for each contestant; what it raises ends the
+    measurement.
 
     :raises psycopg2.Error: the server, or the way to it, failed.
     :raises WrongResultError: a contestant brought a wrong answer.
     """
     before = get_wait_callback()
+    enough = time.monotonic() + most_seconds
     with contextlib.ExitStack() as cleanup:
         cleanup.callback(set_wait_callback, before)
         entries = [_Entry(each, workload, dsn, cleanup) for each in contestants]
         for entry in entries:
             pin(entry.conn)
+            entry.check()
+            tick()
         if workload.busy:
             cleanup.enter_context(busy_thread())
+        # Ends the warm-up: a moment of querying, which also tells how long a query takes.
         pace = {}
         for entry in entries:
-            pace[entry.name] = entry.warm_up()
+            pace[entry.name] = entry.block(1, _BLOCK_SECONDS).seconds
             tick()
-        block = _BUSY_BLOCK_SECONDS if workload.busy else _BLOCK_SECONDS
-        queries = max(1, min(workload.most_queries, round(block / pace[BLOCKING])))
+        if workload.busy:
+            queries, seconds, block = 1, _BUSY_BLOCK_SECONDS, f"{_BUSY_BLOCK_SECONDS} s"
+        else:
+            fitting = max(1, round(_BLOCK_SECONDS / pace[BLOCKING]))
+            queries, seconds = min(workload.most_queries, fitting), 0.0
+            block = "1 query" if queries == 1 else f"{queries} queries"
         samples: dict[str, list[Sample]] = {each.name: [] for each in contestants}
-        for _ in range(rounds):
+        for done in range(rounds):
+            if done >= _FEWEST_ROUNDS and time.monotonic() > enough:
+                break
             gc.collect()
             for entry in rng.sample(entries, len(entries)):
-                samples[entry.name].append(entry.block(queries))
+                samples[entry.name].append(entry.block(queries, seconds))
                 tick()
-    return Outcome(workload, contestants, queries, samples)
+    return Outcome(workload, contestants, block, samples)
 
 
 class _Entry:
@@ -149,34 +179,34 @@ class _Entry:
         self.conn.autocommit = True  # no BEGIN: an execute() is one wait
         self._cursor = self.conn.cursor()
 
-    def warm_up(self) -> float:
-        """Check the answer, query for a moment, and return the seconds per query."""
+    def check(self) -> None:
+        """Begin the warm-up: query once, and raise WrongResultError if the answer is wrong."""
         set_wait_callback(self._callback)
         self._cursor.execute(self._workload.statement)
         self._workload.check(self._cursor)
-        queries, start = 0, time.perf_counter()
-        while queries == 0 or time.perf_counter() - start < _WARM_UP_SECONDS:
-            self._cursor.execute(self._workload.statement)
-            queries += 1
-        return (time.perf_counter() - start) / queries
 
-    def block(self, queries: int) -> Sample:
-        """Time *queries* queries. Fetching is left out: it waits for nothing."""
-        statement, execute, cpu_clock = (
-            self._workload.statement,
-            self._cursor.execute,
-            self._cpu_clock,
-        )
+    def block(self, queries: int, seconds: float) -> Sample:
+        """Time *queries* queries, and as many again until *seconds* have passed.
+
+        Fetching is left out: it waits for nothing.
+        """
+        statement, execute = self._workload.statement, self._cursor.execute
+        clock, cpu_clock = time.perf_counter, self._cpu_clock
         set_wait_callback(self._callback)
         # Unmeasured, for the caches: another contestant's block came before.
         for _ in range(min(5, queries // 10)):
             execute(statement)
         gc.disable()
         try:
-            cpu_start, start = cpu_clock(), time.perf_counter()
-            for _ in repeat(None, queries):
-                execute(statement)
-            seconds, cpu_seconds = time.perf_counter() - start, cpu_clock() - cpu_start
+            done, cpu_start, start = 0, cpu_clock(), clock()
+            while True:
+                for _ in repeat(None, queries):
+                    execute(statement)
+                done += queries
+                elapsed = clock() - start
+                if elapsed >= seconds:
+                    break
+            cpu_elapsed = cpu_clock() - cpu_start
         finally:
             gc.enable()
-        return Sample(seconds / queries, cpu_seconds / queries)
+        return Sample(done, elapsed / done, cpu_elapsed / done)

@@ -46,7 +46,9 @@ PAGE = """<!doctype html>
 <div class="card">{overview}</div>
 
 <h2>greenwait (poll) against the fastest Python callback</h2>
-<p>The fastest of five Python callbacks, chosen after the fact, workload by workload.</p>
+<p>The fastest of five Python callbacks, chosen after the fact, workload by workload, which is in
+that one's favour. The last column is the 95 % confidence interval of the median: one that
+includes 1 shows no difference.</p>
 <div class="card">{against}</div>
 
 <h2>All figures</h2>
@@ -61,9 +63,12 @@ order shuffled anew; the garbage collector is off within a block. A ratio compar
 block with the blocking one of the same round; given are the median of these ratios and, as the
 spread, the range from their 10th to their 90th percentile. Fetching the rows from the result is
 not part of the time: it waits for nothing and is the same for all.</p>
-<p>With a busy thread, another thread of the same process computes in pure Python all the while.
+<p>Where it says busy, another thread of the same process computes in pure Python all the while.
 It holds the GIL for up to {switch_interval} ms at a time (<code>sys.getswitchinterval()</code>),
 and a callback that goes back to Python for every piece of a large result queues for it each time.
+Blocks are then spans of time, since queries that find the GIL free are a hundred times faster
+than those that do not; with the cores left free, whole blocks are of one kind or the other,
+depending on where the kernel puts the threads, and the spread is as wide as that.
 The CPU time is then that of the querying thread alone, otherwise that of the client process.</p>
 <p>The five Python callbacks are written for speed, and unlike
 <code>psycopg2.extras.wait_select</code> and greenwait the other four leave Ctrl-C alone.

@@ -13,11 +13,13 @@ from benchmarks.measure import Outcome
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["Plot", "draw", "write_pngs"]
+__all__ = ["Plot", "draw", "ratio_text", "write_pngs"]
 
+_TITLE = "Time per query, as a multiple of blocking psycopg2's"
+_BUSY_TITLE = f"{_TITLE}, beside a busy Python thread"
 _COLUMNS = 3
 _DPI = 160
-_INK, _SOFT, _LINE = "#1f2933", "#616e7c", "#e4e7eb"
+_INK, _SOFT, _LINE, _GREEN_TEXT = "#1f2933", "#616e7c", "#e4e7eb", "#0b7a55"
 _COLOURS = {
     "blocking": "#52606d",
     "python": "#b8c2cc",
@@ -35,18 +37,21 @@ class Plot:
     png: bytes
 
 
+def ratio_text(ratio: float) -> str:
+    """Return *ratio* with three digits."""
+    return f"{ratio:.2f}" if ratio < 9.995 else f"{ratio:.1f}" if ratio < 99.95 else f"{ratio:.0f}"
+
+
 def draw(outcomes: Sequence[Outcome], subtitle: str) -> list[Plot]:
-    """Draw the workloads alone, and those beside a busy thread: a plot for each that there is."""
-    plots = []
-    for busy, title in (
-        (False, "psycopg2 wait callbacks: time per query, as a multiple of blocking psycopg2"),
-        (True, "The same beside a thread that is busy in Python"),
-    ):
-        chosen = [outcome for outcome in outcomes if outcome.workload.busy is busy]
-        if chosen:
-            suffix = "-busy" if busy and len(chosen) < len(outcomes) else ""
-            plots.append(Plot(title, suffix, _figure(chosen, title, subtitle)))
-    return plots
+    """Draw one plot, or two where there is much: beside a busy thread, and without."""
+    busy = [outcome for outcome in outcomes if outcome.workload.busy]
+    alone = [outcome for outcome in outcomes if not outcome.workload.busy]
+    if len(busy) < _COLUMNS or not alone:
+        return [Plot(_TITLE, "", _figure(outcomes, _TITLE, subtitle))]
+    return [
+        Plot(_TITLE, "", _figure(alone, _TITLE, subtitle)),
+        Plot(_BUSY_TITLE, "-busy", _figure(busy, _BUSY_TITLE, subtitle)),
+    ]
 
 
 def write_pngs(plots: Sequence[Plot], report: Path) -> list[Path]:
@@ -68,24 +73,28 @@ def _figure(outcomes: Sequence[Outcome], title: str, subtitle: str) -> bytes:
     columns = min(_COLUMNS, len(outcomes))
     rows = math.ceil(len(outcomes) / columns)
     bars = max(len(outcome.contestants) for outcome in outcomes)
-    height = rows * (0.24 * bars + 0.75) + 1.15
-    figure = Figure(figsize=(4.2 * columns + 1.6, height), facecolor="white")
+    height = rows * (0.24 * bars + 0.75) + 1.2
+    width = 4.2 * columns + (2.6 if columns == 1 else 1.6)
+    figure = Figure(figsize=(width, height), facecolor="white")
     FigureCanvasAgg(figure)
-    axes = figure.subplots(rows, columns, squeeze=False, sharey=True)
+    axes = figure.subplots(rows, columns, squeeze=False)
     for position, panel in enumerate(axes.flat):
         if position < len(outcomes):
             _panel(panel, outcomes[position], names=position % columns == 0)
         else:
             panel.set_visible(False)
-    figure.text(0.012, 1 - 0.18 / height, title, size=14, weight="bold", color=_INK, va="top")
-    figure.text(0.012, 1 - 0.48 / height, subtitle, size=9, color=_SOFT, va="top")
-    figure.tight_layout(rect=(0, 0, 1, 1 - 0.72 / height), w_pad=1.6, h_pad=1.6)
+    left = 0.16 / width
+    figure.text(left, 1 - 0.16 / height, title, size=13, weight="bold", color=_INK, va="top")
+    figure.text(left, 1 - 0.45 / height, subtitle, size=9, color=_SOFT, va="top", linespacing=1.4)
+    figure.tight_layout(rect=(0, 0, 1, 1 - 0.85 / height), w_pad=1.2, h_pad=1.6)
     stream = io.BytesIO()
     figure.savefig(stream, format="png", dpi=_DPI)
     return stream.getvalue()
 
 
 def _panel(panel: "Axes", outcome: Outcome, *, names: bool) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     entries = outcome.contestants
     ratios = [outcome.ratio(entry.name) for entry in entries]
     places = range(len(entries))
@@ -96,34 +105,32 @@ def _panel(panel: "Axes", outcome: Outcome, *, names: bool) -> None:
         color=[_COLOURS[entry.kind] for entry in entries],
         zorder=2,
     )
-    # One outlier must not squash the rest: a whisker may run out of the panel.
-    end = max(1.15, max(ratio.median for ratio in ratios) * 1.45)
     for place, entry, ratio in zip(places, entries, ratios, strict=True):
         if entry.name != BLOCKING:
-            panel.plot([ratio.p10, ratio.p90], [place, place], color=_INK, lw=1.1, zorder=3)
-        label = "1" if entry.name == BLOCKING else f"{ratio.median:.2f}"
-        inside = max(ratio.median, 0 if entry.name == BLOCKING else ratio.p90)
-        panel.annotate(
-            label,
-            (min(inside, end * 0.84), place),
-            xytext=(4, 0),
-            textcoords="offset points",
+            panel.plot([ratio.p10, ratio.p90], [place, place], color=_INK, lw=1, zorder=3)
+        # All in one column beside the panel, where no bar or line can run through.
+        panel.text(
+            1.02,
+            place,
+            "1" if entry.name == BLOCKING else ratio_text(ratio.median),
+            transform=panel.get_yaxis_transform(),
             va="center",
-            size=8.5,
-            color=_COLOURS["greenwait"] if entry.kind == "greenwait" else _INK,
+            size=9,
+            color=_GREEN_TEXT if entry.kind == "greenwait" else _INK,
             weight="bold" if entry.kind == "greenwait" else "normal",
-            zorder=4,
-            bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6, "alpha": 0.85},
         )
-    panel.axvline(1, color=_COLOURS["blocking"], lw=1, ls=(0, (3, 2)), zorder=1)
-    panel.set_xlim(0, end)
+    panel.axvline(1, color=_INK, lw=1, ls=(0, (4, 3)), zorder=4)
+    # One outlier must not squash the rest: a line may run out of the panel.
+    slowest = max(ratio.median for ratio in ratios)
+    panel.set_xlim(0, max(1.15, min(slowest * 1.5, 1.04 * max(ratio.p90 for ratio in ratios))))
+    panel.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
     panel.set_ylim(len(entries) - 0.4, -0.6)
     panel.set_title(outcome.workload.title, size=10.5, weight="bold", color=_INK, loc="left")
-    panel.set_yticks(places, [entry.title for entry in entries], size=9)
-    panel.tick_params(axis="both", length=0, colors=_SOFT, labelsize=8.5, labelleft=names)
+    panel.set_yticks(places, [entry.title if names else "" for entry in entries])
+    panel.tick_params(axis="both", length=0, colors=_SOFT, labelsize=8.5)
     for tick, entry in zip(panel.get_yticklabels(), entries, strict=True):
         highlighted = entry.kind == "greenwait"
-        tick.set_color(_COLOURS["greenwait"] if highlighted else _INK)
+        tick.set_color(_GREEN_TEXT if highlighted else _INK)
         tick.set_fontweight("bold" if highlighted else "normal")
     panel.grid(axis="x", color=_LINE, lw=0.8, zorder=0)
     for spine in panel.spines.values():

@@ -7,13 +7,15 @@ import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from rich.console import Console
+from rich.box import SIMPLE_HEAD
+from rich.console import Console, JustifyMethod
+from rich.markup import escape
 from rich.table import Table
 
 from benchmarks.callbacks import BLOCKING, GREENWAIT
-from benchmarks.measure import Outcome, Spread
+from benchmarks.measure import FEWEST_TO_BE_SURE, Outcome, Spread
 from benchmarks.page import PAGE, STYLE
-from benchmarks.plots import Plot
+from benchmarks.plots import Plot, ratio_text
 
 __all__ = ["Run", "print_tables", "write_html", "write_json"]
 
@@ -29,30 +31,37 @@ class Run:
     skipped: dict[str, str]  # contestants that can't run here, and why
 
 
+def _unit(seconds: float) -> tuple[str, float]:
+    return ("s", 1) if seconds >= 1 else ("ms", 1e3) if seconds >= 1e-3 else ("µs", 1e6)
+
+
+def _digits(number: float) -> str:
+    return f"{number:.{0 if number >= 100 else 1 if number >= 10 else 2}f}"
+
+
 def _time(seconds: float) -> str:
-    for unit, scale in (("s", 1.0), ("ms", 1e3), ("µs", 1e6)):
-        if seconds * scale >= 1 or unit == "µs":
-            scaled = seconds * scale
-            return f"{scaled:.{0 if scaled >= 100 else 1 if scaled >= 10 else 2}f} {unit}"
-    raise AssertionError
+    unit, scale = _unit(seconds)
+    return f"{_digits(seconds * scale)} {unit}"
 
 
 def _times(spread: Spread) -> str:
-    return f"{_time(spread.p10)} - {_time(spread.p90)}"
-
-
-def _ratio(value: float) -> str:
-    return f"{value:.2f}" if value < 9.995 else f"{value:.1f}"
+    unit, scale = _unit(spread.median)
+    return f"{_digits(spread.p10 * scale)} - {_digits(spread.p90 * scale)} {unit}"
 
 
 def _ratios(spread: Spread) -> str:
-    return f"{_ratio(spread.p10)} - {_ratio(spread.p90)}"
+    return f"{ratio_text(spread.p10)} - {ratio_text(spread.p90)}"
+
+
+def _surely(outcome: Outcome, spread: Spread) -> str:
+    if len(outcome.samples[BLOCKING]) < FEWEST_TO_BE_SURE:
+        return "too few rounds"
+    return f"{ratio_text(spread.low)} - {ratio_text(spread.high)}"
 
 
 def _details(outcome: Outcome) -> str:
-    queries = "1 query" if outcome.queries == 1 else f"{outcome.queries} queries"
     rounds = len(outcome.samples[BLOCKING])
-    return f"{rounds} {'round' if rounds == 1 else 'rounds'} of {queries}"
+    return f"{rounds} {'round' if rounds == 1 else 'rounds'} of {outcome.block}"
 
 
 def _against_python(outcome: Outcome) -> tuple[str, Spread] | None:
@@ -69,50 +78,74 @@ def _against_python(outcome: Outcome) -> tuple[str, Spread] | None:
 
 def print_tables(run: Run, console: Console) -> None:
     """Print every figure, then greenwait against the fastest of the Python callbacks."""
-    table = Table(title="Time per query; ratios are to blocking psycopg2", title_justify="left")
-    table.add_column("", no_wrap=True)
-    for heading in ("median", "10 - 90 %", "client CPU", "ratio", "10 - 90 %"):
-        table.add_column(heading, justify="right", no_wrap=True)
+    console.print(
+        "Medians per query, and between which values eight of ten rounds lie; the ratios are to "
+        "blocking psycopg2 in the same round.\n",
+        highlight=False,
+    )
     for outcome in run.outcomes:
-        table.add_section()
-        table.add_row(
-            f"[bold]{outcome.workload.title}[/]", "", "", "", "", f"[dim]{_details(outcome)}[/]"
+        table = _table(
+            f"[bold]{outcome.workload.title}[/] [dim]{_details(outcome)}[/]",
+            ("", 19, "left"),
+            ("per query", 9, "right"),
+            ("10 - 90 %", 14, "right"),
+            ("client CPU", 10, "right"),
+            ("ratio", 5, "right"),
+            ("10 - 90 %", 11, "right"),
         )
         for entry in outcome.contestants:
             seconds, ratio = outcome.seconds(entry.name), outcome.ratio(entry.name)
             table.add_row(
-                f"  {entry.title}",
+                entry.title,
                 _time(seconds.median),
                 _times(seconds),
                 _time(outcome.cpu_seconds(entry.name).median),
-                "1" if entry.name == BLOCKING else _ratio(ratio.median),
+                "1" if entry.name == BLOCKING else ratio_text(ratio.median),
                 "" if entry.name == BLOCKING else _ratios(ratio),
                 style="green" if entry.kind == "greenwait" else None,
             )
-    console.print(table)
+        console.print(table, "")
     _print_against_python(run, console)
     for heading, facts in (("on", run.machine), ("with", run.versions), ("how", run.settings)):
-        text = "; ".join(f"{name} {value}" for name, value in facts.items())
+        text = "; ".join(f"{name} [bold]{escape(value)}[/]" for name, value in facts.items())
         console.print(f"[dim]{heading}:[/] {text}", highlight=False)
     for name, reason in run.skipped.items():
         console.print(f"[dim]left out:[/] {name}, {reason}", highlight=False)
 
 
-def _print_against_python(run: Run, console: Console) -> None:
+def _table(title: str, *columns: tuple[str, int, JustifyMethod]) -> Table:
+    """Return an empty table; the widths are least ones, so that tables stand in line."""
     table = Table(
-        title="greenwait (poll) against the fastest Python callback", title_justify="left"
+        title=title,
+        title_justify="left",
+        title_style="",
+        box=SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
     )
-    for heading in ("", "fastest Python"):
-        table.add_column(heading, no_wrap=True)
-    for heading in ("ratio", "10 - 90 %"):
-        table.add_column(heading, justify="right", no_wrap=True)
+    for heading, width, justify in columns:
+        table.add_column(heading, min_width=width, justify=justify, no_wrap=True)
+    return table
+
+
+def _print_against_python(run: Run, console: Console) -> None:
+    table = _table(
+        "[bold]greenwait (poll) against the fastest Python callback[/]",
+        ("", 31, "left"),
+        ("the fastest", 18, "left"),
+        ("ratio", 5, "right"),
+        ("median, 95 % sure", 17, "right"),
+    )
     for outcome in run.outcomes:
         against = _against_python(outcome)
         if against is not None:
-            title, ratio = against
-            table.add_row(outcome.workload.title, title, _ratio(ratio.median), _ratios(ratio))
+            fastest, ratio = against
+            table.add_row(
+                outcome.workload.title, fastest, ratio_text(ratio.median), _surely(outcome, ratio)
+            )
     if table.row_count:
-        console.print(table)
+        console.print(table, "")
 
 
 # -- JSON
@@ -138,7 +171,7 @@ def _outcome_as_json(outcome: Outcome) -> dict[str, object]:
         "title": outcome.workload.title,
         "transport": outcome.workload.transport,
         "busy_thread": outcome.workload.busy,
-        "queries_per_block": outcome.queries,
+        "block": outcome.block,
         "rounds": len(outcome.samples[BLOCKING]),
         "contestants": {
             entry.name: {
@@ -164,7 +197,7 @@ def write_html(run: Run, plots: list[Plot], path: Path) -> None:
         style=STYLE,
         headline=html.escape(_headline(run)),
         subline=html.escape(
-            f"{run.machine['date']} · {run.machine['CPU']} · {run.settings['cores']}"
+            f"{run.machine['date']} · {run.machine['CPU']} · {run.settings['pinning']}"
         ),
         plots="\n".join(_figure(plot) for plot in plots),
         overview=_overview(run),
@@ -182,11 +215,11 @@ def _headline(run: Run) -> str:
     outcome = run.outcomes[0]
     if GREENWAIT not in outcome.samples:
         return "psycopg2 wait callbacks compared"
-    ratio = _ratio(outcome.ratio(GREENWAIT).median)
+    ratio = ratio_text(outcome.ratio(GREENWAIT).median)
     text = f"{outcome.workload.title}: greenwait takes {ratio} of blocking psycopg2's time"
     fastest = outcome.fastest_python()
     if fastest is not None:
-        text += f", the fastest Python callback {_ratio(outcome.ratio(fastest).median)}"
+        text += f", the fastest Python callback {ratio_text(outcome.ratio(fastest).median)}"
     return text
 
 
@@ -212,19 +245,24 @@ def _overview(run: Run) -> str:
         for entry in entries:
             value = medians[entry.name]
             kind = f"{entry.kind}{' best' if value == best and entry.name != BLOCKING else ''}"
-            text = "1" if entry.name == BLOCKING else _ratio(value)
+            text = "1" if entry.name == BLOCKING else ratio_text(value)
             cells.append(f'<span class="{kind}">{text}</span>')
         rows.append(_row(cells))
     return f"<table>{''.join(rows)}</table>"
 
 
 def _against_table(run: Run) -> str:
-    rows = [_row(["", "fastest Python callback", "ratio", "10 - 90 %"], tag="th")]
+    rows = [_row(["", "fastest Python callback", "ratio", "median, 95 % sure"], tag="th")]
     for outcome in run.outcomes:
         against = _against_python(outcome)
         if against is not None:
             title, ratio = against
-            cells = [outcome.workload.title, title, _ratio(ratio.median), _ratios(ratio)]
+            cells = [
+                outcome.workload.title,
+                title,
+                ratio_text(ratio.median),
+                _surely(outcome, ratio),
+            ]
             rows.append(_row([html.escape(cell) for cell in cells]))
     if len(rows) == 1:
         return "<p>Not both of them took part.</p>"
@@ -241,7 +279,7 @@ def _detail(outcome: Outcome) -> str:
             _time(seconds.median),
             _times(seconds),
             _time(outcome.cpu_seconds(entry.name).median),
-            _ratio(ratio.median),
+            ratio_text(ratio.median),
             _ratios(ratio),
         ]
         rows.append(_row([html.escape(cell) for cell in cells], entry.kind))

@@ -32,7 +32,7 @@ class Workload:
     transport: str
     statement: bytes
     check: Callable[[cursor], None]
-    most_queries: int  # in a block; fewer are run where they take long
+    most_queries: int  # in a block; fewer where they take long
     rounds: int
     quick_rounds: int  # 0: not part of --quick
     busy: bool = False
@@ -81,8 +81,8 @@ def workloads(transports: Sequence[str] = ()) -> list[Workload]:
             statement=b"select 1",
             check=_check_one,
             most_queries=300,
-            rounds=60,
-            quick_rounds=20,
+            rounds=200,
+            quick_rounds=40,
         )
         for transport in (transports or ("",))
     ]
@@ -94,18 +94,18 @@ def workloads(transports: Sequence[str] = ()) -> list[Workload]:
             statement=_rows(100),
             check=_check_rows(100),
             most_queries=300,
-            rounds=60,
-            quick_rounds=15,
+            rounds=150,
+            quick_rounds=30,
         ),
         Workload(
             name="rows-200k",
-            title=f"200,000 rows (25 MB){suffix}",
+            title=f"200,000 rows, 25 MB{suffix}",
             transport=first,
             statement=_rows(_MANY),
             check=_check_rows(_MANY),
             most_queries=1,
-            rounds=15,
-            quick_rounds=5,
+            rounds=20,
+            quick_rounds=6,
         ),
         Workload(
             name="statement-20mb",
@@ -115,8 +115,8 @@ def workloads(transports: Sequence[str] = ()) -> list[Workload]:
             statement=b"select length('" + b"x" * _LITERAL_BYTES + b"')",
             check=_check_length,
             most_queries=1,
-            rounds=15,
-            quick_rounds=5,
+            rounds=20,
+            quick_rounds=6,
         ),
     ]
     return alone + [_beside_busy_thread(workload) for workload in alone]
@@ -126,8 +126,8 @@ def _beside_busy_thread(workload: Workload) -> Workload:
     return replace(
         workload,
         name=f"{workload.name}-busy",
-        title=f"{workload.title}, busy thread",
-        rounds=max(5, workload.rounds // 3),
+        title=f"{workload.title}, busy",
+        rounds=max(8, workload.rounds // 8),
         quick_rounds=8 if workload.name in ("select-1-unix", "select-1") else 0,
         busy=True,
     )

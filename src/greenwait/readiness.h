@@ -70,8 +70,8 @@ readiness_epoll_create(void)
 /* EPOLLONESHOT keeps the set stateless between sleeps: a registration reports
  * once and is then silent, so whatever is left in the set (a connection that
  * nobody waits for, an outer wait of the same thread, a socket that a forked
- * child still holds open) can't wake this thread over and over. Arming again is
- * one EPOLL_CTL_MOD, which also finds out that the number now belongs to
+ * child still holds open) wakes this thread once at the most, and its caller asks
+ * the connection again, as after any readiness. Arming again is one EPOLL_CTL_MOD, which also finds out that the number now belongs to
  * another socket: the kernel's key is (open file, descriptor), epoll(7) Q1. */
 static inline int
 readiness_epoll(int epfd, int fd, int events, int timeout_ms)
@@ -80,13 +80,10 @@ readiness_epoll(int epfd, int fd, int events, int timeout_ms)
     int n;
 
     event.events = (uint32_t)events | EPOLLONESHOT; /* EPOLLIN == POLLIN, ... */
-    event.data.fd = fd;
     if (epoll_ctl(epfd, EPOLL_CTL_MOD, fd, &event) < 0
             && (errno != ENOENT || epoll_ctl(epfd, EPOLL_CTL_ADD, fd, &event) < 0))
         return -errno;
-    do
-        n = epoll_wait(epfd, &event, 1, timeout_ms);
-    while (n > 0 && event.data.fd != fd);
+    n = epoll_wait(epfd, &event, 1, timeout_ms);
     return n < 0 ? -errno : n == 0 ? 0 : (int)(event.events & 0xffff);
 }
 
