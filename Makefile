@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # Half of the tests' time is sleep; PARALLEL= runs them one after another, in one process.
 PARALLEL ?= --numprocesses=2 --dist=worksteal
+# There the ratios are stable; pinning is Linux's.
+SAME_CORE := $(if $(filter Linux,$(shell uname -s)),--same-core)
 SOURCES := setup.py pyproject.toml $(wildcard src/greenwait/*.pyx src/greenwait/*.pxd src/greenwait/*.h)
 
 .DELETE_ON_ERROR:
@@ -32,10 +34,10 @@ test: $(VENV)/.built ## build, start a PostgreSQL of our own, run all the tests
 	$(BIN)/python -m pytest $(PARALLEL) $(PYTEST_ARGS)
 
 bench: $(VENV)/.bench ## build, start a PostgreSQL of our own, compare the callbacks briefly
-	$(BIN)/python benchmarks/compare.py --quick --report report.html
+	$(BIN)/python benchmarks/compare.py --quick $(SAME_CORE) --report report.html
 
 bench-full: $(VENV)/.bench ## the whole comparison, free and on one core
-	$(BIN)/python benchmarks/compare.py --same-core --report report-same-core.html --json report-same-core.json
+	$(BIN)/python benchmarks/compare.py $(SAME_CORE) --report report-same-core.html --json report-same-core.json
 	$(BIN)/python benchmarks/compare.py --report report.html --json report.json
 
 conformance: $(VENV)/.built ## psycopg2's own test-suite, under our callbacks

@@ -132,7 +132,7 @@ def test_closed_descriptor_is_an_operational_error_from_the_oserror(callback, pa
         number = pair[0].fileno()
         pair[0].close()
     with pytest.raises(psycopg2.OperationalError, match=f"descriptor {number} was closed") as info:
-        callback(Stub([POLL_READ], [number]))
+        callback(Stub([POLL_READ], [number] * 5))
     assert isinstance(info.value.__cause__, OSError)
     assert info.value.__cause__.errno == errno.EBADF
 
@@ -163,7 +163,7 @@ def test_descriptor_closed_during_the_sleep_is_noticed(callback, pair, where):
 def test_regular_file_is_always_ready(callback, tmp_path):
     """epoll refuses files (EPERM), poll(2) calls them ready; a caller should see no difference."""
     with (tmp_path / "file").open("w") as file:
-        callback(Stub([POLL_READ, POLL_WRITE, POLL_OK], [file.fileno()] * 2))
+        callback(Stub([POLL_READ, POLL_WRITE, POLL_OK], [file.fileno()] * 10))
 
 
 @pytest.mark.parametrize("method", ["poll", "fileno"])

@@ -71,6 +71,62 @@ thread.join()
     )
 
 
+def test_process_that_closes_all_descriptors_can_go_on(run_green):
+    """As a daemon does: greenwait's own descriptors are gone, and their numbers go to others."""
+    assert (
+        run_green("""
+def serve_signals():
+    conn, late = connect(), []
+    signal.signal(signal.SIGUSR1, lambda *_: late.append(time.monotonic() - sent))
+    def send():
+        global sent
+        time.sleep(0.2)
+        sent = time.monotonic()
+        signal.pthread_kill(threading.get_ident(), signal.SIGUSR1)
+    helper = threading.Thread(target=send)
+    helper.start()
+    one(conn, "select pg_sleep(1)")
+    helper.join()
+    conn.close()
+    return len(late) == 1 and late[0] < 0.6
+
+def thread(function):
+    worker = threading.Thread(target=function)
+    worker.start()
+    worker.join()
+
+print(serve_signals())
+thread(lambda: one(connect()))
+os.closerange(3, 256)
+print(serve_signals())  # its connection has the number of greenwait's descriptor
+kept = [os.open(os.devnull, os.O_WRONLY) for _ in range(20)]
+thread(lambda: one(connect()))
+os.closerange(3, 256)
+kept = [os.open(os.devnull, os.O_WRONLY) for _ in range(20)]
+print(serve_signals())
+thread(lambda: one(connect()))
+print(all(os.write(number, b"x") for number in kept))
+""")
+        == "True\n" * 4
+    )
+
+
+def test_child_that_closes_all_descriptors_keeps_what_it_opens_then(run_green):
+    assert (
+        run_green("""
+one(connect())
+pid = os.fork()
+if pid == 0:
+    os.closerange(3, 256)
+    kept = [os.open(os.devnull, os.O_WRONLY) for _ in range(20)]
+    one(connect())
+    os._exit(0 if all(os.write(number, b"x") for number in kept) else 1)
+print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+""")
+        == "0\n"
+    )
+
+
 def test_multiprocessing_workers_query(run_green):
     assert (
         run_green("""

@@ -10,7 +10,7 @@ forked child, and while the interpreter shuts down.
 """
 
 cimport cython
-from cpython.dict cimport PyDict_GetItem, PyDict_SetItem
+from cpython.dict cimport PyDict_DelItem, PyDict_GetItem, PyDict_SetItem
 from cpython.exc cimport PyErr_CheckSignals, PyErr_SetInterrupt
 from cpython.object cimport PyObject, PyObject_TypeCheck, PyTypeObject
 from cpython.pystate cimport PyThreadState_GetDict
@@ -25,7 +25,10 @@ from greenwait._readiness cimport (
     readiness_epoll_close,
     readiness_epoll_create,
     readiness_epoll_forget,
+    readiness_epoll_is_set,
     readiness_poll,
+    readiness_ticker_close,
+    readiness_ticker_create,
 )
 
 import os
@@ -50,9 +53,11 @@ cdef enum:
 # signal can arrive after the last look and before the sleep, or be delivered to
 # another thread: so the main thread looks again this often. The other threads only
 # have to notice a descriptor that was closed under them, which no poller reports.
-cdef enum:
-    MAIN_THREAD_SLICE_MS = 50
-    OTHER_THREAD_SLICE_MS = 1000
+cdef enum:  # a thread's role
+    MAIN_THREAD = 0
+    OTHER_THREAD = 1
+
+cdef int[2] SLICE_MS = [50, 1000]  # by role
 
 cdef enum Poller:
     POLLER_POLL
@@ -71,42 +76,58 @@ POLLERS = ("poll", "epoll") if READINESS_HAS_EPOLL else ("poll",)
 # -- Who waits? This thread, asleep.
 
 cdef unsigned long main_thread_ident = threading.main_thread().ident
-cdef int fork_generation = 0
+cdef int[2] tickers = [-1, -1]  # by role, shared by all threads of the role
+cdef object thread_epoll_key = object()
 
 
 def _after_fork_in_child():
-    """The thread that forked is the child's main thread; inherited epoll sets are the parent's."""
-    global main_thread_ident, fork_generation
+    """The thread that forked is the child's main thread; inherited descriptors are the parent's.
+
+    They are closed here and now, before the child's own code closes "all" descriptors
+    and their numbers go to others.
+    """
+    global main_thread_ident
+    cdef PyObject* state = <PyObject*>PyThreadState_GetDict()
+    cdef int role
     main_thread_ident = PyThread_get_thread_ident()
-    fork_generation += 1
+    for role in range(2):
+        if tickers[role] >= 0:
+            readiness_ticker_close(tickers[role])
+            tickers[role] = -1
+    if state is not NULL and PyDict_GetItem(<dict>state, thread_epoll_key) is not NULL:
+        PyDict_DelItem(<dict>state, thread_epoll_key)
 
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
+cdef int ticker_of(int role) noexcept:
+    """Return the ticker of this role's threads, made on first use; < 0 where there is none."""
+    if tickers[role] < 0:
+        tickers[role] = readiness_ticker_create(SLICE_MS[role])
+    return tickers[role]
+
+
 @cython.final
 @cython.internal
 cdef class ThreadEpoll:
-    """This thread's epoll descriptor; closed when the thread's state goes."""
+    """A thread's epoll descriptor, and the ticker in its set; closed with the thread's state."""
 
     cdef int epfd
-    cdef int generation
+    cdef int ticker
 
-    def __cinit__(self):
-        self.epfd = readiness_epoll_create()
-        self.generation = fork_generation
+    def __cinit__(self, int role):
+        self.ticker = ticker_of(role)
+        self.epfd = readiness_epoll_create(self.ticker)
 
     def __dealloc__(self):
         if self.epfd >= 0:
             readiness_epoll_close(self.epfd)
 
 
-cdef object thread_epoll_key = object()
-
-
-cdef ThreadEpoll thread_epoll():
-    """Return this thread's epoll set, made on first use and anew in a forked child.
+cdef ThreadEpoll thread_epoll(int role):
+    """Return this thread's epoll set, made on first use.
 
     None where there is none to be had (no more descriptors, the thread's state
     is already gone): the caller sleeps in poll(2), which needs nothing.
@@ -117,11 +138,9 @@ cdef ThreadEpoll thread_epoll():
     if state is NULL:
         return None
     found = PyDict_GetItem(<dict>state, thread_epoll_key)
-    if found is not NULL:
-        epoll = <ThreadEpoll>found
-        if epoll.generation == fork_generation:
-            return epoll
-    epoll = ThreadEpoll()
+    if found is not NULL and (<ThreadEpoll>found).epfd >= 0:
+        return <ThreadEpoll>found
+    epoll = ThreadEpoll(role)
     if epoll.epfd < 0:
         return None
     PyDict_SetItem(<dict>state, thread_epoll_key, epoll)
@@ -130,38 +149,55 @@ cdef ThreadEpoll thread_epoll():
 
 cdef int sleep_until_ready(object conn, Poller poller, int events) except -1:
     """Sleep until the connection's descriptor is ready for *events*; run signal handlers."""
-    cdef ThreadEpoll epoll = thread_epoll() if poller == POLLER_EPOLL else None
-    cdef int epfd = epoll.epfd if epoll is not None else -1
-    cdef int slice_ms = (
-        MAIN_THREAD_SLICE_MS
-        if PyThread_get_thread_ident() == main_thread_ident
-        else OTHER_THREAD_SLICE_MS
+    cdef int role = (
+        MAIN_THREAD if PyThread_get_thread_ident() == main_thread_ident else OTHER_THREAD
     )
+    cdef int slice_ms = SLICE_MS[role]
+    cdef ThreadEpoll epoll = thread_epoll(role) if poller == POLLER_EPOLL else None
+    cdef int epfd = -1
     cdef int fd = -1
-    cdef int rc
+    cdef int rc = 0
+    cdef int ticker, used_ticker
+    if epoll is not None:
+        epfd = epoll.epfd
     try:
         while True:
             # Read anew each time: libpq may have put another socket in its place.
             fd = conn.fileno()
+            ticker = used_ticker = epoll.ticker if epfd >= 0 else ticker_of(role)
             with nogil:
-                rc = -1
                 if epfd >= 0:
-                    rc = readiness_epoll(epfd, fd, events, slice_ms)
-                    if rc < 0 and rc != -EINTR and rc != -EBADF:
-                        epfd = -1  # not for epoll (a file, too many watches): poll(2) takes all
-                if epfd < 0:
-                    rc = readiness_poll(fd, events, slice_ms)
+                    rc = readiness_epoll(epfd, fd, events, slice_ms, &ticker)
+                else:
+                    rc = readiness_poll(fd, events, slice_ms, &ticker)
             # Not only after EINTR: a descriptor that is always ready, a large result's
             # say, would put the handlers off until the end.
             PyErr_CheckSignals()
+            if ticker != used_ticker:
+                forget_ticker(used_ticker)
             if rc > 0:
                 return 0  # a hang-up or an error too: conn.poll() says what happened
-            if rc != 0 and rc != -EINTR:
+            if rc == 0 or rc == -EINTR:
+                continue
+            if epfd < 0:
                 raise_cannot_wait(fd, -rc)
+            # poll(2) takes what epoll does not (a file, one watch too many), and says
+            # which of the two descriptors was closed.
+            if not readiness_epoll_is_set(epfd):
+                epoll.epfd = -1  # abandoned: the number may be another's by now
+            epfd = -1
     except BaseException:
         if epfd >= 0 and fd >= 0:
             readiness_epoll_forget(epfd, fd)
         raise
+
+
+cdef int forget_ticker(int ticker) noexcept:
+    """Somebody closed it, as a daemon does with all descriptors: the next sleep makes another."""
+    cdef int role
+    for role in range(2):
+        if tickers[role] == ticker:
+            tickers[role] = -1
 
 
 cdef int raise_cannot_wait(int fd, int error) except -1:

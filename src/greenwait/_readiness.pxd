@@ -1,6 +1,6 @@
 """Sleep until one descriptor is ready, without the GIL.
 
-The return codes are listed at the top of ``readiness.h``.
+The return codes, and what a ticker is, stand at the top of ``readiness.h``.
 """
 
 cdef extern from "readiness.h" nogil:
@@ -8,8 +8,11 @@ cdef extern from "readiness.h" nogil:
     const int READINESS_WRITE
     const bint READINESS_HAS_EPOLL
 
-    int readiness_poll(int fd, int events, int timeout_ms) noexcept
-    int readiness_epoll_create() noexcept
-    int readiness_epoll(int epfd, int fd, int events, int timeout_ms) noexcept
+    int readiness_ticker_create(int slice_ms) noexcept
+    void readiness_ticker_close(int ticker) noexcept
+    int readiness_poll(int fd, int events, int slice_ms, int* ticker) noexcept
+    int readiness_epoll_create(int ticker) noexcept
+    int readiness_epoll(int epfd, int fd, int events, int slice_ms, int* ticker) noexcept
+    bint readiness_epoll_is_set(int epfd) noexcept
     void readiness_epoll_forget(int epfd, int fd) noexcept
     void readiness_epoll_close(int epfd) noexcept

@@ -1,11 +1,18 @@
 /* Sleep until one descriptor is ready: poll(2), WSAPoll and epoll(7) behind one
  * return value. No Python in here: these run without the GIL.
  *
- * Every function returns
+ * The sleeps return
  *     > 0      the descriptor is ready: the POLL* bits that are set
- *     0        the time has passed
+ *     0        the slice is over
  *     < 0      -errno; -EINTR when a signal came, -EBADF when the descriptor is
  *              not open (poll(2) says POLLNVAL for that)
+ *
+ * Every sleep is a slice of at most slice_ms. A timeout would do, but it makes the
+ * kernel set up and tear down a timer for each sleep, which is 4 % of a local
+ * "select 1". A ticker is a timerfd(2) that is armed once and watched beside the
+ * descriptor; it is set anew only when it has fired. With *ticker < 0 the sleep has
+ * a timeout; where the ticker proves to be none (somebody closed all descriptors),
+ * *ticker is set to -1.
  */
 #ifndef GREENWAIT_READINESS_H
 #define GREENWAIT_READINESS_H
@@ -27,64 +34,61 @@
 
 #ifdef __linux__
 #  include <sys/epoll.h>
+#  include <sys/timerfd.h>
 #  include <unistd.h>
 #  define READINESS_HAS_EPOLL 1
-#else
-#  define READINESS_HAS_EPOLL 0
-#endif
+
+/* Arm the ticker; this also makes it unready. Fails with EINVAL on any other kind
+ * of descriptor, which is why it is never read(2): the number may be another's. */
+static inline int
+readiness_ticker_arm(int ticker, int slice_ms)
+{
+    struct itimerspec once = {{0, 0}, {slice_ms / 1000, slice_ms % 1000 * 1000000L}};
+    return timerfd_settime(ticker, 0, &once, NULL) < 0 ? -errno : 0;
+}
 
 static inline int
-readiness_poll(int fd, int events, int timeout_ms)
+readiness_ticker_create(int slice_ms)
 {
-    if (fd < 0) /* poll(2) would skip it and sleep; libpq has -1 for "no socket" */
-        return -EBADF;
-#ifdef _WIN32
-    /* Before Windows 10 2004 WSAPoll did not report a connect() that failed;
-     * the caller sleeps in slices and asks libpq again, so it is not lost. */
-    WSAPOLLFD one = {(SOCKET)fd, (SHORT)events, 0};
-    int n = WSAPoll(&one, 1, timeout_ms);
-    if (n < 0) {
-        int error = WSAGetLastError();
-        return error == WSAENOTSOCK ? -EBADF : error == WSAEINTR ? -EINTR : -error;
-    }
-#else
-    struct pollfd one = {fd, (short)events, 0};
-    int n = poll(&one, 1, timeout_ms);
-    if (n < 0)
+    int ticker = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+    if (ticker < 0)
         return -errno;
-#endif
-    if (n == 0)
-        return 0;
-    return (one.revents & POLLNVAL) ? -EBADF : (unsigned short)one.revents;
+    (void)readiness_ticker_arm(ticker, slice_ms);
+    return ticker;
 }
 
-#if READINESS_HAS_EPOLL
-
-static inline int
-readiness_epoll_create(void)
+static inline void
+readiness_ticker_close(int ticker)
 {
-    int epfd = epoll_create1(EPOLL_CLOEXEC);
-    return epfd < 0 ? -errno : epfd;
+    struct itimerspec left;
+    if (timerfd_gettime(ticker, &left) == 0)
+        (void)close(ticker);
 }
 
-/* EPOLLONESHOT keeps the set stateless between sleeps: a registration reports
- * once and is then silent, so whatever is left in the set (a connection that
- * nobody waits for, an outer wait of the same thread, a socket that a forked
- * child still holds open) wakes this thread once at the most, and its caller asks
- * the connection again, as after any readiness. Arming again is one EPOLL_CTL_MOD, which also finds out that the number now belongs to
- * another socket: the kernel's key is (open file, descriptor), epoll(7) Q1. */
 static inline int
-readiness_epoll(int epfd, int fd, int events, int timeout_ms)
+readiness_poll(int fd, int events, int slice_ms, int *ticker)
 {
-    struct epoll_event event = {0};
+    struct pollfd watched[2] = {{fd, (short)events, 0}, {*ticker, POLLIN, 0}};
     int n;
 
-    event.events = (uint32_t)events | EPOLLONESHOT; /* EPOLLIN == POLLIN, ... */
-    if (epoll_ctl(epfd, EPOLL_CTL_MOD, fd, &event) < 0
-            && (errno != ENOENT || epoll_ctl(epfd, EPOLL_CTL_ADD, fd, &event) < 0))
+    if (fd < 0) /* poll(2) would skip it and sleep; libpq has -1 for "no socket" */
+        return -EBADF;
+    if (*ticker == fd) /* closed, and the number given to the connection */
+        *ticker = -1;
+    n = *ticker < 0 ? poll(watched, 1, slice_ms) : poll(watched, 2, -1);
+    if (n < 0)
         return -errno;
-    n = epoll_wait(epfd, &event, 1, timeout_ms);
-    return n < 0 ? -errno : n == 0 ? 0 : (int)(event.events & 0xffff);
+    if (watched[1].revents && readiness_ticker_arm(*ticker, slice_ms) < 0)
+        *ticker = -1;
+    return (watched[0].revents & POLLNVAL) ? -EBADF : (unsigned short)watched[0].revents;
+}
+
+/* Is the descriptor still what it was, or has somebody closed it? */
+static inline int
+readiness_epoll_is_set(int epfd)
+{
+    struct epoll_event ignored;
+    return epoll_wait(epfd, &ignored, 1, 0) >= 0;
 }
 
 static inline void
@@ -100,14 +104,86 @@ readiness_epoll_close(int epfd)
     (void)close(epfd);
 }
 
-#else
-
-static inline int readiness_epoll_create(void) { return -ENOSYS; }
-static inline int readiness_epoll(int epfd, int fd, int events, int timeout_ms)
+/* The ticker, if there is one, stays in the set. */
+static inline int
+readiness_epoll_create(int ticker)
 {
-    (void)epfd; (void)fd; (void)events; (void)timeout_ms;
+    struct epoll_event event = {0};
+    int epfd = epoll_create1(EPOLL_CLOEXEC);
+    if (epfd < 0)
+        return -errno;
+    event.events = EPOLLIN;
+    event.data.fd = ticker;
+    if (ticker >= 0)
+        (void)epoll_ctl(epfd, EPOLL_CTL_ADD, ticker, &event);
+    return epfd;
+}
+
+/* EPOLLONESHOT keeps the set stateless between sleeps: a registration reports
+ * once and is then silent, so whatever is left in the set (a connection that
+ * nobody waits for, an outer wait of the same thread, a socket that a forked
+ * child still holds open) wakes this thread once at the most, and its caller asks
+ * the connection again, as after any readiness. Arming again is one EPOLL_CTL_MOD,
+ * which also finds out that the number now belongs to another socket: the kernel's
+ * key is (open file, descriptor), epoll(7) Q1. */
+static inline int
+readiness_epoll(int epfd, int fd, int events, int slice_ms, int *ticker)
+{
+    struct epoll_event ready[2] = {{0}, {0}};
+    int i, n, revents = 0;
+
+    ready[0].events = (uint32_t)events | EPOLLONESHOT; /* EPOLLIN == POLLIN, ... */
+    ready[0].data.fd = fd;
+    if (epoll_ctl(epfd, EPOLL_CTL_MOD, fd, &ready[0]) < 0
+            && (errno != ENOENT || epoll_ctl(epfd, EPOLL_CTL_ADD, fd, &ready[0]) < 0))
+        return -errno;
+    n = epoll_wait(epfd, ready, 2, *ticker < 0 ? slice_ms : -1);
+    if (n < 0)
+        return -errno;
+    for (i = 0; i < n; i++) {
+        if (ready[i].data.fd != *ticker)
+            revents |= (int)(ready[i].events & 0xffff);
+        else if (readiness_ticker_arm(*ticker, slice_ms) < 0)
+            *ticker = -1;
+    }
+    return revents;
+}
+
+#else
+#  define READINESS_HAS_EPOLL 0
+
+static inline int
+readiness_poll(int fd, int events, int slice_ms, int *ticker)
+{
+#ifdef _WIN32
+    /* Before Windows 10 2004, WSAPoll does not report a connect() that failed. */
+    WSAPOLLFD watched = {(SOCKET)fd, (SHORT)events, 0};
+    int n = fd < 0 ? 0 : WSAPoll(&watched, 1, slice_ms);
+    if (n < 0) {
+        int error = WSAGetLastError();
+        return error == WSAENOTSOCK ? -EBADF : error == WSAEINTR ? -EINTR : -error;
+    }
+#else
+    struct pollfd watched = {fd, (short)events, 0};
+    int n = fd < 0 ? 0 : poll(&watched, 1, slice_ms);
+    if (n < 0)
+        return -errno;
+#endif
+    (void)ticker;
+    if (fd < 0) /* poll(2) would skip it and sleep; libpq has -1 for "no socket" */
+        return -EBADF;
+    return (watched.revents & POLLNVAL) ? -EBADF : (unsigned short)watched.revents;
+}
+
+static inline int readiness_ticker_create(int slice_ms) { (void)slice_ms; return -ENOSYS; }
+static inline void readiness_ticker_close(int ticker) { (void)ticker; }
+static inline int readiness_epoll_create(int ticker) { (void)ticker; return -ENOSYS; }
+static inline int readiness_epoll(int epfd, int fd, int events, int slice_ms, int *ticker)
+{
+    (void)epfd; (void)fd; (void)events; (void)slice_ms; (void)ticker;
     return -ENOSYS;
 }
+static inline int readiness_epoll_is_set(int epfd) { (void)epfd; return 0; }
 static inline void readiness_epoll_forget(int epfd, int fd) { (void)epfd; (void)fd; }
 static inline void readiness_epoll_close(int epfd) { (void)epfd; }
 
