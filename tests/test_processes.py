@@ -75,8 +75,8 @@ def test_process_that_closes_all_descriptors_can_go_on(run_green):
     """As a daemon does: greenwait's own descriptors are gone, and their numbers go to others."""
     assert (
         run_green("""
-def serve_signals():
-    conn, late = connect(), []
+def serve_signals(conn):
+    late = []
     signal.signal(signal.SIGUSR1, lambda *_: late.append(time.monotonic() - sent))
     def send():
         global sent
@@ -87,36 +87,49 @@ def serve_signals():
     helper.start()
     one(conn, "select pg_sleep(1)")
     helper.join()
-    conn.close()
     return len(late) == 1 and late[0] < 0.6
 
-def thread(function):
-    worker = threading.Thread(target=function)
-    worker.start()
-    worker.join()
+def descriptors(kind):
+    links = {n: os.path.realpath(f"/proc/self/fd/{n}") for n in os.listdir("/proc/self/fd")}
+    return [int(n) for n, to in links.items() if kind in to]
 
-print(serve_signals())
-thread(lambda: one(connect()))
+def take_until(number):
+    while os.open(os.devnull, os.O_WRONLY) < number:
+        pass
+
+print(serve_signals(connect()))
+(timer,) = descriptors("timerfd")
 os.closerange(3, 256)
-print(serve_signals())  # its connection has the number of greenwait's descriptor
-kept = [os.open(os.devnull, os.O_WRONLY) for _ in range(20)]
-thread(lambda: one(connect()))
-os.closerange(3, 256)
-kept = [os.open(os.devnull, os.O_WRONLY) for _ in range(20)]
-print(serve_signals())
-thread(lambda: one(connect()))
+take_until(timer - 1)
+conn = connect()
+assert conn.fileno() == timer
+print(serve_signals(conn))
+
+def close_all_in_a_thread():
+    global kept
+    one(connect())
+    os.closerange(3, 256)
+    kept = [os.open(os.devnull, os.O_WRONLY) for _ in range(20)]
+    one(connect())
+
+worker = threading.Thread(target=close_all_in_a_thread)
+worker.start()
+worker.join()
 print(all(os.write(number, b"x") for number in kept))
+print(serve_signals(connect()))
 """)
         == "True\n" * 4
     )
 
 
-def test_child_that_closes_all_descriptors_keeps_what_it_opens_then(run_green):
+def test_child_inherits_no_descriptor_and_keeps_what_it_opens(run_green):
     assert (
         run_green("""
 one(connect())
 pid = os.fork()
 if pid == 0:
+    inherited = [os.path.realpath(f"/proc/self/fd/{n}") for n in os.listdir("/proc/self/fd")]
+    assert not [to for to in inherited if "anon_inode" in to], inherited
     os.closerange(3, 256)
     kept = [os.open(os.devnull, os.O_WRONLY) for _ in range(20)]
     one(connect())
