@@ -10,6 +10,7 @@ import time
 import psycopg2
 import pytest
 
+from tests.asleep import when_asleep
 from tools.postgres import Server
 
 
@@ -17,24 +18,6 @@ def one(conn, query):
     cur = conn.cursor()
     cur.execute(query)
     return cur.fetchone()[0]
-
-
-@contextlib.contextmanager
-def when_active(watcher, conn, action):
-    """Run *action* in a thread as soon as the server is busy with *conn*'s query."""
-    pid = conn.info.backend_pid
-    watcher.autocommit = True
-
-    def run():
-        while not one(watcher, f"select state = 'active' from pg_stat_activity where pid = {pid}"):
-            pass
-        action()
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    yield
-    thread.join(30)
-    assert not thread.is_alive()
 
 
 def connect_again(dsn):
@@ -54,7 +37,7 @@ def test_terminated_backend_is_an_operational_error(conn, connect):
     pid = conn.info.backend_pid
     terminate = f"select pg_terminate_backend({pid})"
     with (
-        when_active(watcher, conn, lambda: one(watcher, terminate)),
+        when_asleep(watcher, conn, lambda: one(watcher, terminate)),
         pytest.raises(psycopg2.OperationalError, match="terminating connection"),
     ):
         one(conn, "select pg_sleep(20)")
@@ -83,7 +66,7 @@ def test_killed_server_process_is_an_operational_error(breakable):
     conn, watcher = breakable
     pid = conn.info.backend_pid
     with (
-        when_active(watcher, conn, lambda: os.kill(pid, signal.SIGKILL)),
+        when_asleep(watcher, conn, lambda: os.kill(pid, signal.SIGKILL)),
         pytest.raises(psycopg2.OperationalError, match=r"closed the connection|SSL SYSCALL|reset"),
     ):
         one(conn, "select pg_sleep(20)")
@@ -94,7 +77,7 @@ def test_server_process_killed_during_a_large_result_is_an_operational_error(bre
     conn, watcher = breakable
     pid = conn.info.backend_pid
     with (
-        when_active(watcher, conn, lambda: os.kill(pid, signal.SIGKILL)),
+        when_asleep(watcher, conn, lambda: os.kill(pid, signal.SIGKILL)),
         pytest.raises(psycopg2.OperationalError),
     ):
         one(conn, "select repeat('x', 10000), pg_sleep(0.0005) from generate_series(1, 100000)")
@@ -107,7 +90,7 @@ def test_descriptor_closed_under_the_wait_is_an_operational_error(
     conn = psycopg2.connect(server.dsn(transport))
     number = conn.fileno()
     with (
-        when_active(connect(), conn, lambda: os.close(number)),
+        when_asleep(connect(), conn, lambda: os.close(number)),
         pytest.raises(psycopg2.OperationalError, match=str(number)) as info,
     ):
         one(conn, "select pg_sleep(5)")

@@ -12,6 +12,8 @@ import pytest
 from psycopg2 import errors
 from psycopg2.extensions import POLL_OK, POLL_READ
 
+from tests.asleep import wait_until_asleep, when_asleep
+
 
 @pytest.fixture
 def on_signal():
@@ -40,35 +42,24 @@ def one(conn, query):
     return cur.fetchone()[0]
 
 
-def wait_until_asleep(watcher, pid):
-    """Return when a server process is in ``pg_sleep()``: a cancel sent earlier would be lost."""
-    asleep = f"select true from pg_stat_activity where pid = {pid} and wait_event = 'PgSleep'"
-    cur = watcher.cursor()
-    while True:
-        cur.execute(asleep)
-        if cur.fetchone():
-            return
-
-
 class Interrupter:
     """Sends a signal to this process as soon as the server sleeps in a connection's query."""
 
     def __init__(self, watcher, conn, number=signal.SIGINT):
-        self._watcher, self._pid, self._number = watcher, conn.info.backend_pid, number
+        self._when_asleep = when_asleep(watcher, conn, self._send)
+        self._number = number
         self.sent = None
-        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def _send(self):
+        self.sent = time.monotonic()
+        os.kill(os.getpid(), self._number)
 
     def __enter__(self):
-        self._thread.start()
+        self._when_asleep.__enter__()
         return self
 
     def __exit__(self, *exc_info):
-        self._thread.join(30)
-
-    def _run(self):
-        wait_until_asleep(self._watcher, self._pid)
-        self.sent = time.monotonic()
-        os.kill(os.getpid(), self._number)
+        self._when_asleep.__exit__(None, None, None)
 
 
 @pytest.fixture

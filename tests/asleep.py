@@ -1,0 +1,37 @@
+"""Do something while the server sleeps in a query: then it has begun, and nothing has come back.
+
+A query that is only "active" may still be the BEGIN before it, and what is done to
+that, a cancel or a kill, is another case.
+"""
+
+import contextlib
+import threading
+
+TIMEOUT = 30  # seconds
+
+
+def wait_until_asleep(watcher, pid):
+    """Return when the server process *pid* is in ``pg_sleep()``; *watcher* is who asks."""
+    query = f"select true from pg_stat_activity where pid = {pid} and wait_event = 'PgSleep'"
+    cur = watcher.cursor()
+    while True:
+        cur.execute(query)
+        if cur.fetchone():
+            return
+
+
+@contextlib.contextmanager
+def when_asleep(watcher, conn, action):
+    """In the ``with`` block, run *action* in a thread as soon as *conn*'s query sleeps."""
+    pid = conn.info.backend_pid
+    watcher.autocommit = True
+
+    def run():
+        wait_until_asleep(watcher, pid)
+        action()
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    yield
+    thread.join(TIMEOUT)
+    assert not thread.is_alive()
