@@ -1,7 +1,6 @@
 """One server for the run, every callback, every transport, and bounds on all of it."""
 
 import contextlib
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -16,7 +15,7 @@ import greenwait
 from tools.postgres import ExternalServer, Server, running
 
 CALLBACKS = {"poll": greenwait.wait, "epoll": greenwait.EpollWaitCallback}
-TRANSPORTS = ("dsn",) if os.environ.get("GREENWAIT_TEST_DSN") else ("unix", "tcp", "tls")
+TRANSPORTS = running().transports  # not started yet
 ROOT = Path(__file__).parent.parent
 
 
@@ -89,14 +88,15 @@ def conn(callback: Any, transport: str, connect: Callable[..., Any]) -> Any:
 def run_python(server: Server | ExternalServer) -> Callable[..., str]:
     """Return a function that runs a script in a process of its own and returns what it printed.
 
-    The script finds the DSN in ``sys.argv[1]``; it fails the test when it exits with anything but
+    The script finds the DSN in ``sys.argv[1]``, over *transport*; it fails the test when it exits with anything but
     0, and when it hangs, after its stacks have been dumped.
     """
 
-    def run(script: str, *arguments: str, timeout: float = 40) -> str:
+    def run(script: str, *arguments: str, transport: str = "", timeout: float = 40) -> str:
+        dsn = server.dsn(transport or server.transports[0])
         guard = f"import faulthandler; faulthandler.dump_traceback_later({timeout}, exit=True)\n"
         done = subprocess.run(
-            [sys.executable, "-W", "error", "-c", guard + script, server.dsn(), *arguments],
+            [sys.executable, "-W", "error", "-c", guard + script, dsn, *arguments],
             capture_output=True,
             text=True,
             timeout=timeout + 10,

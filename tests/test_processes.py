@@ -22,12 +22,11 @@ def connect():
 @pytest.fixture(params=POLLERS)
 def run_green(request, run_python):
     """Return a function that runs a script with the callback installed, for every poller."""
-    return lambda script: run_python(PREAMBLE + script, request.param)
+    return lambda script, **options: run_python(PREAMBLE + script, request.param, **options)
 
 
-def test_forked_child_queries_on_its_own_connection(run_green):
-    assert (
-        run_green("""
+def test_forked_child_queries_on_its_own_connection(run_green, transport):
+    script = """
 mine = connect()
 one(mine)
 for number in range(5):
@@ -37,9 +36,8 @@ for number in range(5):
     assert one(mine, "select 8 from pg_sleep(0.04)") == 8
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == number
 print("ok")
-""")
-        == "ok\n"
-    )
+"""
+    assert run_green(script, transport=transport) == "ok\n"
 
 
 def test_child_forked_from_a_thread_serves_signals(run_green):

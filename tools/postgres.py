@@ -40,13 +40,11 @@ _SETTINGS = {
     "max_connections": "450",
     "max_prepared_transactions": "20",
     "wal_level": "logical",
-    "ssl": "on",
-    "ssl_cert_file": "server.pem",
-    "ssl_key_file": "server.key",
     "shared_buffers": "64MB",
     "timezone": "UTC",
     "log_min_messages": "fatal",
 }
+_TLS_SETTINGS = {"ssl": "on", "ssl_cert_file": "server.pem", "ssl_key_file": "server.key"}
 
 
 class NoPostgresError(Exception):
@@ -109,16 +107,17 @@ class ExternalServer:
 
 
 class Server:
-    """A running PostgreSQL, on 127.0.0.1 and on a unix socket, with TLS.
+    """A running PostgreSQL, on 127.0.0.1 and on a unix socket, with TLS where it was built with it.
 
     Started by ``__enter__``, stopped by ``__exit__``. As root it runs as
     ``nobody``, since PostgreSQL refuses to run as root.
     """
 
-    transports: tuple[str, ...] = ("unix", "tcp", "tls")
-
     def __init__(self, binaries: Path | None = None) -> None:
         self._found = binaries or find_binaries()
+        # A build without TLS refuses to start with ssl=on.
+        self._has_tls = b"libssl" in (self._found / "postgres").read_bytes()
+        self.transports = ("unix", "tcp", "tls") if self._has_tls else ("unix", "tcp")
         self._process: subprocess.Popen[bytes] | None = None
         self._cleanup = contextlib.ExitStack()
         self.port = 0
@@ -186,7 +185,8 @@ class Server:
             f"--username={USER}",
             f"--pgdata={self._data}",
         )
-        self._make_certificate()
+        if self._has_tls:
+            self._make_certificate()
         self._launch()
         self._cleanup.callback(self._stop)
         self._create_database()
@@ -232,7 +232,8 @@ class Server:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
-        settings = _SETTINGS | {
+        settings = _SETTINGS | (_TLS_SETTINGS if self._has_tls else {})
+        settings |= {
             "listen_addresses": "127.0.0.1",
             "port": str(self.port),
             "unix_socket_directories": str(self.directory),
