@@ -1,6 +1,7 @@
 """What the loop asks of a connection, and what it makes of the answers: with stubs and pipes."""
 
 import errno
+import fcntl
 import os
 import select
 import socket
@@ -128,9 +129,9 @@ def test_unknown_state_is_an_operational_error_that_names_it(callback, state):
 
 @pytest.mark.parametrize("number", ["closed", -1])
 def test_closed_descriptor_is_an_operational_error_from_the_oserror(callback, pair, number):
-    if number == "closed":
-        number = pair[0].fileno()
-        pair[0].close()
+    if number == "closed":  # and high, so that nobody is given the number meanwhile
+        number = fcntl.fcntl(pair[0].fileno(), fcntl.F_DUPFD, 900)
+        os.close(number)
     with pytest.raises(psycopg2.OperationalError, match=f"descriptor {number} was closed") as info:
         callback(Stub([POLL_READ], [number] * 5))
     assert isinstance(info.value.__cause__, OSError)
