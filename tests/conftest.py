@@ -88,8 +88,8 @@ def conn(callback: Any, transport: str, connect: Callable[..., Any]) -> Any:
 def run_python(server: Server | ExternalServer) -> Callable[..., str]:
     """Return a function that runs a script in a process of its own and returns what it printed.
 
-    The script finds the DSN in ``sys.argv[1]``, over *transport*; it fails the test when it exits with anything but
-    0, and when it hangs, after its stacks have been dumped.
+    The script finds the DSN, over *transport*, in ``sys.argv[1]``; it fails the test when it exits
+    with anything but 0, and when it hangs, after its stacks have been dumped.
     """
 
     def run(script: str, *arguments: str, transport: str = "", timeout: float = 40) -> str:
