@@ -32,6 +32,8 @@ def when_asleep(watcher, conn, action):
 
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
-    yield
-    thread.join(TIMEOUT)
+    try:
+        yield
+    finally:
+        thread.join(TIMEOUT)
     assert not thread.is_alive()

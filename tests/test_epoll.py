@@ -3,7 +3,10 @@
 import contextlib
 import os
 import resource
+import signal
+import socket
 import threading
+import time
 
 import psycopg2
 import pytest
@@ -176,6 +179,38 @@ def test_without_a_descriptor_to_be_had_the_thread_polls(connect):
     thread.start()
     thread.join()
     assert answers == [3]
+
+
+def test_readiness_of_an_outer_wait_is_not_that_of_the_nested_one():
+    """``PQconnectPoll()`` takes a socket for connected when it is asked before it is ready."""
+    (outer, outer_peer), (inner, inner_peer) = socket.socketpair(), socket.socketpair()
+    late = threading.Timer(0.3, inner_peer.send, [b"x"])
+    waited = []
+
+    class Stub:
+        def __init__(self, sock):
+            self.states, self.fileno = iter([POLL_READ, POLL_OK]), sock.fileno
+
+        def poll(self):
+            return next(self.states)
+
+    def handler(*_):
+        outer_peer.send(b"x")
+        late.start()
+        start = time.monotonic()
+        greenwait.EpollWaitCallback(Stub(inner))
+        waited.append(time.monotonic() - start)
+
+    before = signal.signal(signal.SIGUSR1, handler)
+    try:
+        with outer, outer_peer, inner, inner_peer:
+            threading.Timer(0.1, os.kill, [os.getpid(), signal.SIGUSR1]).start()
+            greenwait.EpollWaitCallback(Stub(outer))
+            late.join()
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert len(waited) == 1
+    assert waited[0] > 0.2
 
 
 def test_forked_child_makes_its_own_set(run_python):

@@ -130,3 +130,32 @@ def test_many_threads_enter_and_leave():
     for thread in threads:
         thread.join(40)
     assert get_wait_callback() is None
+
+
+def test_block_that_ends_out_of_turn_leaves_a_callback_that_came_between():
+    first, second = greenwait.installed(), greenwait.installed()
+    first.__enter__()
+    set_wait_callback(wait_select)
+    second.__enter__()
+    with pytest.raises(RuntimeError, match=r"wait_select.*was registered after greenwait"):
+        first.__exit__(None, None, None)
+    second.__exit__(None, None, None)
+    assert get_wait_callback() is wait_select
+
+
+def test_uninstall_within_a_block_is_about_install_only():
+    with greenwait.installed(), pytest.raises(RuntimeError, match="nothing to uninstall"):
+        greenwait.uninstall()
+    greenwait.install()
+    with greenwait.installed() as callback:
+        greenwait.uninstall()
+        assert get_wait_callback() is callback
+    assert get_wait_callback() is None
+
+
+def test_block_with_a_foreign_callback_is_left_for_good():
+    with pytest.raises(RuntimeError, match="was registered after"), greenwait.installed():
+        set_wait_callback(wait_select)
+    assert get_wait_callback() is wait_select
+    with pytest.raises(RuntimeError, match="nothing to uninstall"):
+        greenwait.uninstall()

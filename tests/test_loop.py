@@ -161,6 +161,32 @@ def test_descriptor_closed_during_the_sleep_is_noticed(callback, pair, where):
     assert [exc.__cause__.errno for exc in outcome] == [errno.EBADF]
 
 
+def test_descriptors_closed_under_many_threads_are_noticed_by_all(callback):
+    """Each thread has its own end of the sleep: none takes it from another."""
+    pairs = [socket.socketpair() for _ in range(30)]
+    noticed = []
+
+    def wait(number):
+        with pytest.raises(psycopg2.OperationalError):
+            callback(Stub([POLL_READ] * 100, [number] * 100))
+        noticed.append(number)
+
+    numbers = [fcntl.fcntl(left.fileno(), fcntl.F_DUPFD, 900) for left, _ in pairs]
+    threads = [threading.Thread(target=wait, args=(number,), daemon=True) for number in numbers]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.2)
+    for number in numbers:
+        os.close(number)
+    give_up = time.monotonic() + 5
+    for thread in threads:
+        thread.join(give_up - time.monotonic())
+    for left, right in pairs:
+        left.close()
+        right.close()
+    assert sorted(noticed) == sorted(numbers)
+
+
 def test_regular_file_is_always_ready(callback, tmp_path):
     """epoll refuses files (EPERM), poll(2) calls them ready; a caller should see no difference."""
     with (tmp_path / "file").open("w") as file:

@@ -120,6 +120,59 @@ print(serve_signals(connect()))
     )
 
 
+def test_thread_that_ends_closes_only_its_own_descriptor(run_green):
+    """Its number may have gone to a file, if somebody closed all descriptors meanwhile."""
+    assert (
+        run_green("""
+queried, closed = threading.Event(), threading.Event()
+
+def work():
+    one(connect())
+    queried.set()
+    closed.wait(20)
+
+thread = threading.Thread(target=work)
+thread.start()
+queried.wait(20)
+os.closerange(3, 256)
+kept = [os.open(os.devnull, os.O_WRONLY) for _ in range(20)]
+closed.set()
+thread.join()
+print(all(os.write(number, b"x") for number in kept))
+""")
+        == "True\n"
+    )
+
+
+def test_main_thread_is_known_where_threading_is_patched(run_python):
+    """gevent makes up the idents that threading gives; signals are the real main thread's."""
+    assert (
+        run_python("""
+import os, signal, sys, threading, time, types
+threading.main_thread = lambda: types.SimpleNamespace(ident=12345)
+import greenwait, psycopg2
+greenwait.install()
+conn, late = psycopg2.connect(sys.argv[1]), []
+cur = conn.cursor()
+signal.signal(signal.SIGUSR1, lambda *_: late.append(time.monotonic() - sent))
+
+def send():
+    global sent
+    for _ in range(5):
+        time.sleep(0.1)
+        sent = time.monotonic()
+        signal.pthread_kill(threading.get_ident(), signal.SIGUSR1)
+
+sender = threading.Thread(target=send)
+sender.start()
+cur.execute("select pg_sleep(1)")
+sender.join()
+print(len(late), max(late) < 0.4)
+""")
+        == "5 True\n"
+    )
+
+
 def test_child_inherits_no_descriptor_and_keeps_what_it_opens(run_green):
     assert (
         run_green("""

@@ -134,10 +134,10 @@ def test_handler_runs_while_a_result_streams_in(local_conn, watcher, on_signal):
     sender = threading.Thread(target=send, daemon=True)
     sender.start()
     cur = local_conn.cursor()
-    cur.execute("select repeat('x', 8192), pg_sleep(0.001) from generate_series(1, 400)")
+    cur.execute("select repeat('x', 8192), pg_sleep(0.001) from generate_series(1, 1000)")
     done = time.monotonic()
     sender.join(30)
-    assert cur.rowcount == 400
+    assert cur.rowcount == 1000
     assert len(ran) == 1
     assert done - ran[0] > 0.3
 

@@ -70,10 +70,12 @@ def find_binaries() -> Path:
 
 def remove_leftovers() -> None:
     """Remove the directories of servers whose starter was killed, which could not do it."""
-    for directory in _PLACE.glob(f"{_PREFIX}[0-9]*-*"):
-        starter = int(directory.name.removeprefix(_PREFIX).split("-")[0])
+    for directory in _PLACE.glob(f"{_PREFIX}*"):
+        starter = directory.name.removeprefix(_PREFIX).split("-")[0]
+        if not starter.isdigit():
+            continue
         try:
-            os.kill(starter, 0)
+            os.kill(int(starter), 0)
         except ProcessLookupError:
             shutil.rmtree(directory, ignore_errors=True)
         except PermissionError:

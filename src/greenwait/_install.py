@@ -20,15 +20,16 @@ __all__ = ["install", "installed", "uninstall"]
 class _Entry:
     callback: WaitCallback
     replaced: Any  # whatever was registered: a callable, or None
+    is_block: bool  # ended by leaving the block, not by uninstall()
 
 
 _entries: list[_Entry] = []  # the last one is registered
 _lock = threading.RLock()  # reentrant: a signal handler may install
 
 
-def _register(callback: WaitCallback) -> _Entry:
+def _register(callback: WaitCallback, *, is_block: bool) -> _Entry:
     with _lock:
-        entry = _Entry(callback, get_wait_callback())
+        entry = _Entry(callback, get_wait_callback(), is_block)
         _entries.append(entry)
         set_wait_callback(callback)
         return entry
@@ -36,18 +37,20 @@ def _register(callback: WaitCallback) -> _Entry:
 
 def _unregister(entry: _Entry) -> None:
     with _lock:
-        above = _entries.index(entry) + 1
-        if above < len(_entries):
-            # Ended out of turn, by another thread say: who came later now has this
-            # one's predecessor to put back.
-            _entries[above].replaced = entry.replaced
+        # Ended out of turn, by another thread say: whoever came next has this one's
+        # predecessor to put back.
+        following = _entries[_entries.index(entry) + 1 :]
+        registered = following[0].replaced if following else get_wait_callback()
+        if registered is not entry.callback:
+            if entry.is_block:
+                _entries.remove(entry)  # there is no second time to leave it
+            raise RuntimeError(
+                f"{registered!r} was registered after greenwait was installed, and stays: "
+                "uninstall that first, then greenwait"
+            )
+        if following:
+            following[0].replaced = entry.replaced
         else:
-            registered = get_wait_callback()
-            if registered is not entry.callback:
-                raise RuntimeError(
-                    f"{registered!r} was registered after greenwait was installed, and stays: "
-                    "uninstall that first, then greenwait"
-                )
             set_wait_callback(entry.replaced)
         _entries.remove(entry)
 
@@ -63,7 +66,7 @@ def install(**options: Any) -> WaitCallback:
 
     Connections opened before use the callback too, from their next statement on.
     """
-    return _register(WaitCallback(**options)).callback
+    return _register(WaitCallback(**options), is_block=False).callback
 
 
 def uninstall() -> None:
@@ -73,9 +76,10 @@ def uninstall() -> None:
         registered meanwhile, which is left in place.
     """
     with _lock:
-        if not _entries:
+        installed = [entry for entry in _entries if not entry.is_block]
+        if not installed:
             raise RuntimeError("there is nothing to uninstall: greenwait.install() was not called")
-        _unregister(_entries[-1])
+        _unregister(installed[-1])
 
 
 class installed(ContextDecorator):  # noqa: N801, used like a function
@@ -93,7 +97,7 @@ class installed(ContextDecorator):  # noqa: N801, used like a function
         self._entered: list[_Entry] = []  # a decorated function may be recursive
 
     def __enter__(self) -> WaitCallback:
-        self._entered.append(_register(self._callback))
+        self._entered.append(_register(self._callback, is_block=True))
         return self._callback
 
     def __exit__(self, *exc_info: object) -> None:

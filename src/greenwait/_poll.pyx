@@ -31,6 +31,7 @@ from greenwait._readiness cimport (
     readiness_ticker_create,
 )
 
+import _thread
 import os
 import threading
 
@@ -75,7 +76,17 @@ POLLERS = ("poll", "epoll") if READINESS_HAS_EPOLL else ("poll",)
 
 # -- Who waits? This thread, asleep.
 
-cdef unsigned long main_thread_ident = threading.main_thread().ident
+
+def _find_main_thread_ident():
+    """Return the main thread's ident, the real one: gevent patches threading's."""
+    if hasattr(_thread, "_get_main_thread_ident"):  # CPython 3.13
+        return _thread._get_main_thread_ident()
+    if threading.get_native_id() == os.getpid():  # this is it, gettid(2)
+        return PyThread_get_thread_ident()
+    return threading.main_thread().ident
+
+
+cdef unsigned long main_thread_ident = _find_main_thread_ident()
 cdef int[2] tickers = [-1, -1]  # by role, shared by all threads of the role
 cdef object thread_epoll_key = object()
 
@@ -84,7 +95,8 @@ def _after_fork_in_child():
     """The thread that forked is the child's main thread; inherited descriptors are the parent's.
 
     They are closed here and now, before the child's own code closes "all" descriptors
-    and their numbers go to others.
+    and their numbers go to others. (Of threads that slept in epoll_wait they stay open
+    in the child, unused: nobody is left to let go of them.)
     """
     global main_thread_ident
     cdef PyObject* state = <PyObject*>PyThreadState_GetDict()
@@ -118,11 +130,12 @@ cdef class ThreadEpoll:
     cdef int ticker
 
     def __cinit__(self, int role):
-        self.ticker = ticker_of(role)
+        self.ticker = ticker_of(role) if role == MAIN_THREAD else -1
         self.epfd = readiness_epoll_create(self.ticker)
 
     def __dealloc__(self):
-        if self.epfd >= 0:
+        # The number may be another's by now, if somebody closed it.
+        if self.epfd >= 0 and readiness_epoll_is_set(self.epfd):
             readiness_epoll_close(self.epfd)
 
 

@@ -12,7 +12,8 @@
  * "select 1". A ticker is a timerfd(2) that is armed once and watched beside the
  * descriptor; it is set anew only when it has fired. With *ticker < 0 the sleep has
  * a timeout; where the ticker proves to be none (somebody closed all descriptors),
- * *ticker is set to -1.
+ * *ticker is set to -1. What is not noticed is a ticker that was closed without a
+ * fork, and whose number then went to a descriptor that stays silent.
  */
 #ifndef GREENWAIT_READINESS_H
 #define GREENWAIT_READINESS_H
@@ -104,7 +105,9 @@ readiness_epoll_close(int epfd)
     (void)close(epfd);
 }
 
-/* The ticker, if there is one, stays in the set. */
+/* The ticker, if there is one, stays in the set. It may be in one set only: the
+ * first thread to see it fire arms it anew, and epoll then leaves the others asleep.
+ * (With poll(2) they have looked at their descriptors at least.) */
 static inline int
 readiness_epoll_create(int ticker)
 {
@@ -122,10 +125,11 @@ readiness_epoll_create(int ticker)
 /* EPOLLONESHOT keeps the set stateless between sleeps: a registration reports
  * once and is then silent, so whatever is left in the set (a connection that
  * nobody waits for, an outer wait of the same thread, a socket that a forked
- * child still holds open) wakes this thread once at the most, and its caller asks
- * the connection again, as after any readiness. Arming again is one EPOLL_CTL_MOD,
- * which also finds out that the number now belongs to another socket: the kernel's
- * key is (open file, descriptor), epoll(7) Q1. */
+ * child still holds open) can end a slice once, and no more. It must not count as
+ * readiness: PQconnectPoll() takes a socket for connected when it is asked early.
+ * Arming again is one EPOLL_CTL_MOD, which also finds out that the number now
+ * belongs to another socket: the kernel's key is (open file, descriptor),
+ * epoll(7) Q1. */
 static inline int
 readiness_epoll(int epfd, int fd, int events, int slice_ms, int *ticker)
 {
@@ -141,9 +145,9 @@ readiness_epoll(int epfd, int fd, int events, int slice_ms, int *ticker)
     if (n < 0)
         return -errno;
     for (i = 0; i < n; i++) {
-        if (ready[i].data.fd != *ticker)
-            revents |= (int)(ready[i].events & 0xffff);
-        else if (readiness_ticker_arm(*ticker, slice_ms) < 0)
+        if (ready[i].data.fd == fd)
+            revents = (int)(ready[i].events & 0xffff);
+        else if (ready[i].data.fd == *ticker && readiness_ticker_arm(*ticker, slice_ms) < 0)
             *ticker = -1;
     }
     return revents;
