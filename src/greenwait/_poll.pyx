@@ -37,6 +37,9 @@ import threading
 
 from greenwait import _psycopg2
 
+cdef extern from "Python.h":
+    object PyObject_CallOneArg(object callable, object argument)
+
 __all__ = ["POLLERS", "EpollWaitCallback", "WaitCallback", "wait"]
 
 # psycopg2 names these in psycopg2.extensions; their values are part of its API.
@@ -67,11 +70,28 @@ cdef enum Poller:
 # Module-level C variables outlive the module's dict: a query from a __del__ at
 # interpreter exit still finds them.
 cdef type connection_type = _psycopg2.connection
+cdef object connection_poll = _psycopg2.connection.poll
+cdef object connection_fileno = _psycopg2.connection.fileno
 cdef object OperationalError = _psycopg2.OperationalError
 cdef object strerror = os.strerror
 
 #: The values that ``poller=`` accepts on this system.
 POLLERS = ("poll", "epoll") if READINESS_HAS_EPOLL else ("poll",)
+
+
+# psycopg2's own class is called without a look-up, which is a tenth of what a wait costs
+# above blocking psycopg2. A subclass or a stub may have methods of its own.
+
+cdef inline object call_poll(object conn):
+    if type(conn) is connection_type:
+        return PyObject_CallOneArg(connection_poll, conn)
+    return conn.poll()
+
+
+cdef inline object call_fileno(object conn):
+    if type(conn) is connection_type:
+        return PyObject_CallOneArg(connection_fileno, conn)
+    return conn.fileno()
 
 
 # -- Who waits? This thread, asleep.
@@ -176,7 +196,7 @@ cdef int sleep_until_ready(object conn, Poller poller, int events) except -1:
     try:
         while True:
             # Read anew each time: libpq may have put another socket in its place.
-            fd = conn.fileno()
+            fd = call_fileno(conn)
             ticker = used_ticker = epoll.ticker if epfd >= 0 else ticker_of(role)
             with nogil:
                 if epfd >= 0:
@@ -233,7 +253,7 @@ cdef object drive(object conn, Poller poller):
     while True:
         try:
             while True:
-                state = conn.poll()
+                state = call_poll(conn)
                 if state == POLL_OK:
                     break
                 if state == POLL_READ:
