@@ -76,10 +76,10 @@ def uninstall() -> None:
         registered meanwhile, which is left in place.
     """
     with _lock:
-        installed = [entry for entry in _entries if not entry.is_block]
-        if not installed:
+        ours = [entry for entry in _entries if not entry.is_block]
+        if not ours:
             raise RuntimeError("there is nothing to uninstall: greenwait.install() was not called")
-        _unregister(installed[-1])
+        _unregister(ours[-1])
 
 
 class installed(ContextDecorator):  # noqa: N801, used like a function

@@ -207,7 +207,11 @@ cdef int sleep_until_ready(object conn, Poller poller, int events) except -1:
             # say, would put the handlers off until the end.
             PyErr_CheckSignals()
             if ticker != used_ticker:
-                forget_ticker(used_ticker)
+                # Somebody closed it, as a daemon does with all descriptors.
+                if tickers[role] == used_ticker:
+                    tickers[role] = -1  # the next sleep makes another
+                if epoll is not None:
+                    epoll.ticker = -1  # not in this set any more: its sleeps have a timeout
             if rc > 0:
                 return 0  # a hang-up or an error too: conn.poll() says what happened
             if rc == 0 or rc == -EINTR:
@@ -223,14 +227,6 @@ cdef int sleep_until_ready(object conn, Poller poller, int events) except -1:
         if epfd >= 0 and fd >= 0:
             readiness_epoll_forget(epfd, fd)
         raise
-
-
-cdef int forget_ticker(int ticker) noexcept:
-    """Somebody closed it, as a daemon does with all descriptors: the next sleep makes another."""
-    cdef int role
-    for role in range(2):
-        if tickers[role] == ticker:
-            tickers[role] = -1
 
 
 cdef int raise_cannot_wait(int fd, int error) except -1:
