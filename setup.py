@@ -1,18 +1,22 @@
 """The compiled part of the build; everything else is in pyproject.toml."""
 
 import sys
+from glob import glob
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 
+MODULES = ["_known", "_libpq", "_poll", "_sleep", "_stats"]
+
 extensions = [
     Extension(
-        "greenwait._poll",
-        ["src/greenwait/_poll.pyx"],
-        depends=["src/greenwait/_readiness.pxd", "src/greenwait/readiness.h"],
+        f"greenwait.{name}",
+        [f"src/greenwait/{name}.pyx"],
+        depends=[*glob("src/greenwait/*.pxd"), *glob("src/greenwait/*.h")],
         include_dirs=["src/greenwait"],
         libraries=["ws2_32"] if sys.platform == "win32" else [],
-    ),
+    )
+    for name in MODULES
 ]
 
 setup(

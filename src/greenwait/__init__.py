@@ -6,14 +6,17 @@ psycopg2.extensions.set_wait_callback(greenwait.wait)
 
 from greenwait._install import install, installed, uninstall
 from greenwait._poll import EpollWaitCallback, WaitCallback, wait
+from greenwait._stats import Stats, stats
 from greenwait._version import __version__
 
 __all__ = [
     "EpollWaitCallback",
+    "Stats",
     "WaitCallback",
     "__version__",
     "install",
     "installed",
+    "stats",
     "uninstall",
     "wait",
 ]

@@ -5,12 +5,12 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 
 from psycopg2 import __libpq_version__ as libpq_version_at_build
-from psycopg2.extensions import libpq_version
 
 import greenwait
-from greenwait._poll import POLLERS
+from greenwait._libpq import FAST_PATHS
+from greenwait._psycopg2 import LIBPQ_VERSION, get_wait_callback
 from greenwait._psycopg2 import VERSION as PSYCOPG2_VERSION
-from greenwait._psycopg2 import get_wait_callback
+from greenwait._sleep import POLLERS
 
 
 def _psycopg2_build() -> str:
@@ -33,10 +33,11 @@ def report() -> str:
         "greenwait": greenwait.__version__,
         "Python": f"{platform.python_version()} ({sys.implementation.name}, {sys.platform})",
         "psycopg2": f"{PSYCOPG2_VERSION} [{_psycopg2_build()}]",
-        "libpq": f"{_libpq_release(libpq_version())} loaded, "
+        "libpq": f"{_libpq_release(LIBPQ_VERSION)} loaded, "
         f"{_libpq_release(libpq_version_at_build)} built against",
         "pollers": ", ".join(POLLERS),
         "wait callback": repr(get_wait_callback()),
+        **FAST_PATHS,
     }
     return "\n".join(f"{name + ':':<15}{fact}" for name, fact in facts.items())
 

@@ -1,6 +1,6 @@
 from typing import Literal, Protocol, final
 
-__all__ = ["POLLERS", "EpollWaitCallback", "WaitCallback", "wait"]
+__all__ = ["EpollWaitCallback", "WaitCallback", "wait"]
 
 class _Pollable(Protocol):
     """What a wait needs of a connection: psycopg2's are the usual ones."""
@@ -8,15 +8,23 @@ class _Pollable(Protocol):
     def fileno(self) -> int: ...
     def poll(self) -> int: ...
 
-POLLERS: tuple[str, ...]
-
 def wait(conn: _Pollable, /) -> None: ...
 
 @final
 class WaitCallback:
-    def __new__(cls, *, poller: Literal["poll", "epoll"] = ...) -> WaitCallback: ...
+    def __new__(
+        cls,
+        *,
+        poller: Literal["poll", "epoll"] = ...,
+        spin: float | Literal["auto"] = ...,
+        slow: float | None = ...,
+    ) -> WaitCallback: ...
     @property
     def poller(self) -> Literal["poll", "epoll"]: ...
+    @property
+    def spin(self) -> float | Literal["auto"]: ...
+    @property
+    def slow(self) -> float | None: ...
     def __call__(self, conn: _Pollable, /) -> None: ...
 
 EpollWaitCallback: WaitCallback

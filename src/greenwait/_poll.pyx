@@ -1,46 +1,37 @@
-"""What does the connection need? The wait loop, and the sleep of a plain thread.
+"""What does the connection need? The wait loop.
 
 psycopg2 calls a wait callback with the GIL held and, in a query, with the
 connection's mutex held: nothing here may call a method of the connection that
 takes that mutex (``poll``, ``fileno``, ``status`` and ``cancel`` do not).
 
-The loop keeps no state between calls. That is what lets it be entered from any
-thread, again from a ``__del__`` or a signal handler that runs a query, in a
-forked child, and while the interpreter shuts down.
+The loop keeps no state between calls, but for what is known of a connection. That is
+what lets it be entered from any thread, again from a ``__del__`` or a signal handler
+that runs a query, in a forked child, and while the interpreter shuts down.
 """
 
 cimport cython
-from cpython.dict cimport PyDict_DelItem, PyDict_GetItem, PyDict_SetItem
-from cpython.exc cimport PyErr_CheckSignals, PyErr_SetInterrupt
-from cpython.object cimport PyObject, PyObject_TypeCheck, PyTypeObject
-from cpython.pystate cimport PyThreadState_GetDict
-from cpython.pythread cimport PyThread_get_thread_ident
-from libc.errno cimport EBADF, EINTR
+from cpython.exc cimport PyErr_SetInterrupt, PyErr_WriteUnraisable
+from cpython.object cimport PyObject_TypeCheck, PyTypeObject
+from libc.math cimport isfinite
+from libc.stdint cimport int64_t
+from libc.string cimport memset
 
-from greenwait._readiness cimport (
-    READINESS_HAS_EPOLL,
-    READINESS_READ,
-    READINESS_WRITE,
-    readiness_epoll,
-    readiness_epoll_close,
-    readiness_epoll_create,
-    readiness_epoll_forget,
-    readiness_epoll_is_set,
-    readiness_poll,
-    readiness_ticker_close,
-    readiness_ticker_create,
-)
-
-import _thread
-import os
-import threading
+from greenwait._known cimport Known, is_in_query, known, pgconn_of, prepare
+from greenwait._libpq cimport PGconn, can_see_pending, can_send, libpq
+from greenwait._monotonic cimport monotonic_ns
+from greenwait._readiness cimport READINESS_READ, READINESS_WRITE
+from greenwait._sleep cimport POLLER_EPOLL, POLLER_POLL, Poller, Sleep, sleep_until_ready
+from greenwait._spin cimport spin_learn, spin_limit_ns
+from greenwait._stats cimport counters
 
 from greenwait import _psycopg2
+from greenwait._sleep import POLLERS
+from greenwait._slow import log_slow_wait
 
 cdef extern from "Python.h":
     object PyObject_CallOneArg(object callable, object argument)
 
-__all__ = ["POLLERS", "EpollWaitCallback", "WaitCallback", "wait"]
+__all__ = ["EpollWaitCallback", "WaitCallback", "wait"]
 
 # psycopg2 names these in psycopg2.extensions; their values are part of its API.
 cdef enum:
@@ -48,229 +39,114 @@ cdef enum:
     POLL_READ = 1
     POLL_WRITE = 2
 
-# STATUS_SETUP; 20 and above are the steps of connecting (psycopg/connection.h).
-cdef enum:
-    STATUS_SETUP = 0
-    STATUS_CONNECTING = 20
-
-# Nobody sleeps for ever. Python runs signal handlers in the main thread only, and a
-# signal can arrive after the last look and before the sleep, or be delivered to
-# another thread: so the main thread looks again this often. The other threads only
-# have to notice a descriptor that was closed under them, which no poller reports.
-cdef enum:  # a thread's role
-    MAIN_THREAD = 0
-    OTHER_THREAD = 1
-
-cdef int[2] SLICE_MS = [50, 1000]  # by role
-
-cdef enum Poller:
-    POLLER_POLL
-    POLLER_EPOLL
-
 # Module-level C variables outlive the module's dict: a query from a __del__ at
 # interpreter exit still finds them.
 cdef type connection_type = _psycopg2.connection
-cdef object connection_poll = _psycopg2.connection.poll
-cdef object connection_fileno = _psycopg2.connection.fileno
+cdef object connection_poll = connection_type.poll
 cdef object OperationalError = _psycopg2.OperationalError
-cdef object strerror = os.strerror
+cdef object log_slow = log_slow_wait
 
-#: The values that ``poller=`` accepts on this system.
-POLLERS = ("poll", "epoll") if READINESS_HAS_EPOLL else ("poll",)
+# What a WaitCallback was given, as C has it.
+cdef struct Options:
+    Poller poller
+    bint spin_auto
+    int64_t spin_ns
+    int64_t slow_ns  # < 0: nothing is logged
+
+
+cdef object drive(object conn, const Options* options):
+    """Wait until the server has answered, and say so if that took long."""
+    cdef int64_t began_ns, waited_ns
+    counters.waits += 1
+    if options.slow_ns < 0:
+        wait_or_cancel(conn, options)
+        return None
+    began_ns = monotonic_ns()
+    try:
+        wait_or_cancel(conn, options)
+    finally:
+        waited_ns = monotonic_ns() - began_ns
+        if waited_ns > options.slow_ns:
+            try:
+                log_slow(conn, waited_ns / 1e9)
+            except Exception:
+                PyErr_WriteUnraisable(log_slow)  # raised, it would cost the connection
+    return None
+
+
+cdef int wait_or_cancel(object conn, const Options* options) except -1:
+    """Wait until POLL_OK; on KeyboardInterrupt cancel the query, and go on."""
+    cdef bint interrupted = False
+    cdef Known connection = None
+    if PyObject_TypeCheck(conn, <PyTypeObject*>connection_type):
+        connection = known(conn)
+    else:
+        check_pollable(conn)
+    while True:
+        try:
+            wait_until_ok(conn, connection, options)
+            break
+        except KeyboardInterrupt:
+            if not has_query_to_cancel(conn, connection):
+                raise
+            # The server ends the query with an error, and that ends the wait.
+            conn.cancel()
+            counters.cancels += 1
+            interrupted = True
+    if interrupted and connection is not None and not conn.info.error_message:
+        PyErr_SetInterrupt()  # the query was faster than the cancel: Ctrl-C is still to be heard
+    return 0
+
+
+cdef int wait_until_ok(object conn, Known connection, const Options* options) except -1:
+    """Call ``conn.poll()`` until POLL_OK, and sleep in between.
+
+    It is called for the first that arrives of an answer, which is cheapest for most
+    answers. Where more is to come, libpq takes that in by itself, without the GIL.
+    """
+    cdef bint is_answered = False    # some of the answer has arrived
+    cdef bint is_received = False    # all of it, by libpq
+    cdef bint may_have_read = False  # so there may be an answer already, and nothing to sleep for
+    while True:
+        state = call_poll(conn)
+        if state == POLL_OK:
+            break
+        if connection is not None and not connection.is_prepared and is_in_query(conn):
+            prepare(connection, conn)
+        if state == POLL_READ:
+            if may_have_read:
+                may_have_read = False
+                is_answered = True
+            elif not is_answered:
+                is_answered = sleep_for_answer(conn, connection, options)
+            elif is_native(connection):
+                is_received = receive(conn, connection, options) or is_received
+            else:
+                sleep_for_rest(conn, connection, options)
+        elif state == POLL_WRITE:
+            if is_native(connection) and can_send:
+                send(conn, options)
+                may_have_read = True
+            else:
+                sleep_to_write(conn, options)
+        else:
+            raise OperationalError(
+                f"conn.poll() returned {state!r}, which is none of "
+                "POLL_OK (0), POLL_READ (1), POLL_WRITE (2)"
+            )
+    if is_received:
+        counters.results_libpq += 1
+    elif connection is None or connection.is_prepared:
+        counters.results_plain += 1
+    return 0
 
 
 # psycopg2's own class is called without a look-up, which is a tenth of what a wait costs
 # above blocking psycopg2. A subclass or a stub may have methods of its own.
-
 cdef inline object call_poll(object conn):
     if type(conn) is connection_type:
         return PyObject_CallOneArg(connection_poll, conn)
     return conn.poll()
-
-
-cdef inline object call_fileno(object conn):
-    if type(conn) is connection_type:
-        return PyObject_CallOneArg(connection_fileno, conn)
-    return conn.fileno()
-
-
-# -- Who waits? This thread, asleep.
-
-
-def _find_main_thread_ident():
-    """Return the main thread's ident, the real one: gevent patches threading's."""
-    if hasattr(_thread, "_get_main_thread_ident"):  # CPython 3.13
-        return _thread._get_main_thread_ident()
-    if threading.get_native_id() == os.getpid():  # this is it, gettid(2)
-        return PyThread_get_thread_ident()
-    return threading.main_thread().ident
-
-
-cdef unsigned long main_thread_ident = _find_main_thread_ident()
-cdef int[2] tickers = [-1, -1]  # by role, shared by all threads of the role
-cdef object thread_epoll_key = object()
-
-
-def _after_fork_in_child():
-    """The thread that forked is the child's main thread; inherited descriptors are the parent's.
-
-    They are closed here and now, before the child's own code closes "all" descriptors
-    and their numbers go to others. (Of threads that slept in epoll_wait they stay open
-    in the child, unused: nobody is left to let go of them.)
-    """
-    global main_thread_ident
-    cdef PyObject* state = <PyObject*>PyThreadState_GetDict()
-    cdef int role
-    main_thread_ident = PyThread_get_thread_ident()
-    for role in range(2):
-        if tickers[role] >= 0:
-            readiness_ticker_close(tickers[role])
-            tickers[role] = -1
-    if state is not NULL and PyDict_GetItem(<dict>state, thread_epoll_key) is not NULL:
-        PyDict_DelItem(<dict>state, thread_epoll_key)
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
-
-
-cdef int ticker_of(int role) noexcept:
-    """Return the ticker of this role's threads, made on first use; < 0 where there is none."""
-    if tickers[role] < 0:
-        tickers[role] = readiness_ticker_create(SLICE_MS[role])
-    return tickers[role]
-
-
-@cython.final
-@cython.internal
-cdef class ThreadEpoll:
-    """A thread's epoll descriptor, and the ticker in its set; closed with the thread's state."""
-
-    cdef int epfd
-    cdef int ticker
-
-    def __cinit__(self, int role):
-        self.ticker = ticker_of(role) if role == MAIN_THREAD else -1
-        self.epfd = readiness_epoll_create(self.ticker)
-
-    def __dealloc__(self):
-        # The number may be another's by now, if somebody closed it.
-        if self.epfd >= 0 and readiness_epoll_is_set(self.epfd):
-            readiness_epoll_close(self.epfd)
-
-
-cdef ThreadEpoll thread_epoll(int role):
-    """Return this thread's epoll set, made on first use.
-
-    None where there is none to be had (no more descriptors, the thread's state
-    is already gone): the caller sleeps in poll(2), which needs nothing.
-    """
-    cdef PyObject* found
-    cdef PyObject* state = <PyObject*>PyThreadState_GetDict()
-    cdef ThreadEpoll epoll
-    if state is NULL:
-        return None
-    found = PyDict_GetItem(<dict>state, thread_epoll_key)
-    if found is not NULL and (<ThreadEpoll>found).epfd >= 0:
-        return <ThreadEpoll>found
-    epoll = ThreadEpoll(role)
-    if epoll.epfd < 0:
-        return None
-    PyDict_SetItem(<dict>state, thread_epoll_key, epoll)
-    return epoll
-
-
-cdef int sleep_until_ready(object conn, Poller poller, int events) except -1:
-    """Sleep until the connection's descriptor is ready for *events*; run signal handlers."""
-    cdef int role = (
-        MAIN_THREAD if PyThread_get_thread_ident() == main_thread_ident else OTHER_THREAD
-    )
-    cdef int slice_ms = SLICE_MS[role]
-    cdef ThreadEpoll epoll = thread_epoll(role) if poller == POLLER_EPOLL else None
-    cdef int epfd = -1
-    cdef int fd = -1
-    cdef int rc = 0
-    cdef int ticker, used_ticker
-    if epoll is not None:
-        epfd = epoll.epfd
-    try:
-        while True:
-            # Read anew each time: libpq may have put another socket in its place.
-            fd = call_fileno(conn)
-            ticker = used_ticker = epoll.ticker if epfd >= 0 else ticker_of(role)
-            with nogil:
-                if epfd >= 0:
-                    rc = readiness_epoll(epfd, fd, events, slice_ms, &ticker)
-                else:
-                    rc = readiness_poll(fd, events, slice_ms, &ticker)
-            # Not only after EINTR: a descriptor that is always ready, a large result's
-            # say, would put the handlers off until the end.
-            PyErr_CheckSignals()
-            if ticker != used_ticker:
-                # Somebody closed it, as a daemon does with all descriptors.
-                if tickers[role] == used_ticker:
-                    tickers[role] = -1  # the next sleep makes another
-                if epoll is not None:
-                    epoll.ticker = -1  # not in this set any more: its sleeps have a timeout
-            if rc > 0:
-                return 0  # a hang-up or an error too: conn.poll() says what happened
-            if rc == 0 or rc == -EINTR:
-                continue
-            if epfd < 0:
-                raise_cannot_wait(fd, -rc)
-            # poll(2) takes what epoll does not (a file, one watch too many), and says
-            # which of the two descriptors was closed.
-            if not readiness_epoll_is_set(epfd):
-                epoll.epfd = -1  # abandoned: the number may be another's by now
-            epfd = -1
-    except BaseException:
-        if epfd >= 0 and fd >= 0:
-            readiness_epoll_forget(epfd, fd)
-        raise
-
-
-cdef int raise_cannot_wait(int fd, int error) except -1:
-    reason = OSError(error, strerror(error))
-    if error == EBADF:
-        raise OperationalError(
-            f"descriptor {fd} was closed while greenwait waited for the server on it; "
-            "the connection is lost, close it and connect again"
-        ) from reason
-    raise OperationalError(f"can't wait for the server on descriptor {fd}: {reason}") from reason
-
-
-# -- What does the connection need?
-
-cdef object drive(object conn, Poller poller):
-    """Call ``conn.poll()`` until POLL_OK, and sleep in between."""
-    cdef bint interrupted = False
-    if not PyObject_TypeCheck(conn, <PyTypeObject*>connection_type):
-        check_pollable(conn)
-    while True:
-        try:
-            while True:
-                state = call_poll(conn)
-                if state == POLL_OK:
-                    break
-                if state == POLL_READ:
-                    sleep_until_ready(conn, poller, READINESS_READ)
-                elif state == POLL_WRITE:
-                    sleep_until_ready(conn, poller, READINESS_WRITE)
-                else:
-                    raise OperationalError(
-                        f"conn.poll() returned {state!r}, which is none of "
-                        "POLL_OK (0), POLL_READ (1), POLL_WRITE (2)"
-                    )
-            break
-        except KeyboardInterrupt:
-            if not has_query_to_cancel(conn):
-                raise
-            # The server ends the query with an error, and that ends the loop.
-            conn.cancel()
-            interrupted = True
-    if interrupted and succeeded(conn):
-        PyErr_SetInterrupt()  # the query was faster than the cancel: Ctrl-C is still to be heard
-    return None
 
 
 cdef int check_pollable(object conn) except -1:
@@ -283,19 +159,132 @@ cdef int check_pollable(object conn) except -1:
     return 0
 
 
-cdef bint has_query_to_cancel(object conn) except -1:
-    if not hasattr(conn, "cancel"):
+cdef bint has_query_to_cancel(object conn, Known connection) except -1:
+    return is_in_query(conn) if connection is not None else hasattr(conn, "cancel")
+
+
+cdef inline bint is_native(Known connection) noexcept:
+    """May libpq be called for this connection, in this wait?"""
+    return connection is not None and connection.is_prepared and not connection.is_plain
+
+
+# -- One step of a wait: a sleep, and what is done without the GIL when it ends
+
+cdef inline Sleep a_sleep(int events) noexcept:
+    cdef Sleep sleep
+    memset(&sleep, 0, sizeof(sleep))
+    sleep.events = events
+    return sleep
+
+
+cdef bint sleep_for_answer(object conn, Known connection, const Options* options) except -1:
+    """Sleep until the first of the answer is there, or spin for it."""
+    cdef Sleep sleep = a_sleep(READINESS_READ)
+    cdef bint learns = options.spin_auto and connection is not None and connection.is_prepared
+    sleep.spin_ns = spin_limit_ns(&connection.spin) if learns else options.spin_ns
+    # Whoever waits for an async_=1 connection may have polled it before.
+    sleep.look_again = connection is not None and connection.look_again and connection.is_async
+    if not sleep_until_ready(conn, options.poller, &sleep):
         return False
-    status = getattr(conn, "status", None)
-    return not isinstance(status, int) or STATUS_SETUP < status < STATUS_CONNECTING
+    if learns:
+        spin_learn(&connection.spin, sleep.answer_ns)
+    return True
 
 
-cdef bint succeeded(object conn) except -1:
-    """Did the connection's last query end without an error?"""
-    return PyObject_TypeCheck(conn, <PyTypeObject*>connection_type) and not conn.info.error_message
+cdef int sleep_for_rest(object conn, Known connection, const Options* options) except -1:
+    cdef Sleep sleep = a_sleep(READINESS_READ)
+    sleep.look_again = connection is not None and connection.look_again
+    sleep_until_ready(conn, options.poller, &sleep)
+    return 0
+
+
+cdef int sleep_to_write(object conn, const Options* options) except -1:
+    cdef Sleep sleep = a_sleep(READINESS_WRITE)
+    sleep_until_ready(conn, options.poller, &sleep)
+    return 0
+
+
+# What an advance returns; 0 is "go on sleeping".
+cdef enum:
+    DONE = 1
+    FAILED = 2  # the connection is lost
+
+
+cdef bint receive(object conn, Known connection, const Options* options) except -1:
+    """Let libpq take in the rest of a result. Returns whether it has."""
+    cdef Sleep sleep = a_sleep(READINESS_READ)
+    cdef PGconn* pgconn = pgconn_of(conn)
+    cdef int rc
+    if pgconn is NULL or has_pending(pgconn):
+        return False  # poll() says that it is closed, or goes on reading
+    sleep.look_again = connection.look_again
+    sleep.advance = receive_more
+    sleep.argument = pgconn
+    rc = sleep_until_ready(conn, options.poller, &sleep)
+    if rc == FAILED:
+        raise_lost(pgconn)
+    return rc == DONE
+
+
+cdef int receive_more(void* argument, int revents) noexcept nogil:
+    cdef PGconn* pgconn = <PGconn*>argument
+    while True:
+        if not libpq.consumeInput(pgconn):
+            return FAILED
+        if not libpq.isBusy(pgconn):
+            return DONE
+        if not has_pending(pgconn):
+            return 0
+
+
+cdef int send(object conn, const Options* options) except -1:
+    """Let libpq send the rest of a statement.
+
+    It reads meanwhile: a server that has something to say, and finds nobody reading,
+    stops to read itself (libpq manual, PQflush).
+    """
+    cdef Sleep sleep = a_sleep(READINESS_READ | READINESS_WRITE)
+    cdef PGconn* pgconn = pgconn_of(conn)
+    if pgconn is NULL:
+        return 0
+    sleep.advance = send_more
+    sleep.argument = pgconn
+    if sleep_until_ready(conn, options.poller, &sleep) == FAILED:
+        raise_lost(pgconn)
+    return 0
+
+
+cdef int send_more(void* argument, int revents) noexcept nogil:
+    cdef PGconn* pgconn = <PGconn*>argument
+    if revents & ~READINESS_WRITE and not libpq.consumeInput(pgconn):
+        return FAILED
+    return 0 if libpq.flush(pgconn) == 1 else DONE  # if it failed, poll() will say so
+
+
+cdef inline bint has_pending(PGconn* pgconn) noexcept nogil:
+    """Has OpenSSL decrypted bytes that libpq has not read? poll(2) does not see these."""
+    cdef void* ssl = libpq.getssl(pgconn) if can_see_pending else NULL
+    return ssl is not NULL and libpq.SSL_pending(ssl) > 0
+
+
+cdef int raise_lost(PGconn* pgconn) except -1:
+    """Raise what psycopg2's ``poll()`` would have raised in the place of libpq's function.
+
+    Asked now, it would call that a second time, and libpq add "connection not open".
+    """
+    raise OperationalError(libpq.errorMessage(pgconn).decode("utf-8", "replace"))
 
 
 # -- The public names
+
+cdef double LONGEST_SECONDS = 1e9  # 30 years; more would not fit into 64 bits of nanoseconds
+
+cdef Options default_options
+default_options.poller = POLLER_POLL
+default_options.spin_auto = False
+default_options.spin_ns = 0
+default_options.slow_ns = -1
+
 
 def wait(conn, /):
     """Wait until the server has answered: the wait callback.
@@ -325,12 +314,12 @@ def wait(conn, /):
     connections), from a ``__del__`` or a signal handler during another
     connection's wait, and at interpreter exit.
     """
-    return drive(conn, POLLER_POLL)
+    return drive(conn, &default_options)
 
 
 @cython.final
 cdef class WaitCallback:
-    """WaitCallback(*, poller="poll")
+    """WaitCallback(*, poller="poll", spin=0.0, slow=None)
 --
 
     A wait callback with options: a callable that does what ``wait`` does.
@@ -341,13 +330,26 @@ cdef class WaitCallback:
         ``"epoll"``. With ``"epoll"`` every thread keeps one epoll descriptor as
         long as it lives; a forked child makes its own. Where none can be had
         (EMFILE), the thread sleeps in poll(2).
-    :raises ValueError: this system has no such poller.
+    :param spin: seconds to look for the answer of a query before sleeping, without
+        the GIL, and giving up the CPU between two looks. It saves the wake-up, which
+        can take longer than the query, and costs CPU time. 0.0 sleeps at once.
+        ``"auto"`` learns, for every connection on its own, how long answers take:
+        while they come within 100 us, it spins for at most twice that time, and
+        ever more rarely if they don't. A thread that may use only one CPU
+        (sched_setaffinity(2)) never spins.
+    :param slow: seconds; a wait that took longer is logged as a warning by the logger
+        ``greenwait``, with the backend's pid and the Python line that waited. None
+        logs nothing. A handler of that logger must leave this connection alone.
+    :raises ValueError: this system has no such poller, or a time is negative or
+        not finite.
     :raises TypeError: an option is unknown or has the wrong type.
     """
 
-    cdef Poller _poller
+    cdef Options _options
+    cdef object _spin
+    cdef object _slow
 
-    def __cinit__(self, *args, poller="poll", **unknown):
+    def __cinit__(self, *args, poller="poll", spin=0.0, slow=None, **unknown):
         if args:
             raise TypeError(
                 "WaitCallback takes keyword options only; register an instance, "
@@ -355,25 +357,60 @@ cdef class WaitCallback:
             )
         if unknown:
             raise TypeError(
-                f"WaitCallback has no option {next(iter(unknown))!r}; it accepts: poller"
+                f"WaitCallback has no option {next(iter(unknown))!r}; "
+                "it accepts: poller, spin, slow"
             )
         if not isinstance(poller, str):
             raise TypeError(f"poller must be one of {POLLERS}, not {type(poller).__name__!r}")
         if poller not in POLLERS:
             raise ValueError(f"poller={poller!r} is not available here; this system has {POLLERS}")
-        self._poller = POLLER_EPOLL if poller == "epoll" else POLLER_POLL
+        self._options.poller = POLLER_EPOLL if poller == "epoll" else POLLER_POLL
+        self._spin = spin if spin == "auto" else checked_seconds("spin", spin, ', or "auto"')
+        self._options.spin_auto = spin == "auto"
+        self._options.spin_ns = 0 if spin == "auto" else to_ns(self._spin)
+        self._slow = None if slow is None else checked_seconds("slow", slow, ", or None")
+        self._options.slow_ns = -1 if slow is None else to_ns(self._slow)
 
     @property
     def poller(self):
         """The system call that sleeps: ``"poll"`` or ``"epoll"``."""
-        return "epoll" if self._poller == POLLER_EPOLL else "poll"
+        return "epoll" if self._options.poller == POLLER_EPOLL else "poll"
+
+    @property
+    def spin(self):
+        """Seconds to look before sleeping, or ``"auto"``."""
+        return self._spin
+
+    @property
+    def slow(self):
+        """Seconds after which a wait is logged, or None."""
+        return self._slow
 
     def __call__(self, conn, /):
         """Wait until the server has answered; see ``greenwait.wait``."""
-        return drive(conn, self._poller)
+        return drive(conn, &self._options)
 
     def __repr__(self):
-        return f"greenwait.WaitCallback(poller={self.poller!r})"
+        return (
+            f"greenwait.WaitCallback(poller={self.poller!r}, spin={self.spin!r}, "
+            f"slow={self.slow!r})"
+        )
+
+
+cdef object checked_seconds(str option, object value, str otherwise):
+    """Return *value* as a float; raise if it is not a length of time."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(
+            f"{option} must be a number of seconds{otherwise}, not {type(value).__name__!r}"
+        )
+    seconds = float(value)
+    if not (0.0 <= seconds and isfinite(seconds)):
+        raise ValueError(f"{option}={value!r}: it must be 0 or more seconds{otherwise}")
+    return seconds
+
+
+cdef int64_t to_ns(double seconds) noexcept:
+    return <int64_t>(min(seconds, LONGEST_SECONDS) * 1e9)
 
 
 #: ``WaitCallback(poller="epoll")``, ready made; on a system without epoll it polls.

@@ -5,6 +5,8 @@ one is reported once, in words that say what to install.
 """
 
 __all__ = [
+    "EXTENSION_FILE",
+    "LIBPQ_VERSION",
     "OLDEST",
     "VERSION",
     "OperationalError",
@@ -47,5 +49,15 @@ def _import_version() -> str:
 #: What psycopg2 calls itself, with its build's features: ``"2.9.13 (dt dec pq3 ext lo64)"``.
 VERSION = _import_version()
 
-from psycopg2 import OperationalError  # noqa: E402, only once it is known to be one of ours
-from psycopg2.extensions import connection, get_wait_callback, set_wait_callback  # noqa: E402
+from psycopg2 import OperationalError, _psycopg  # noqa: E402, only once it is one of ours
+from psycopg2.extensions import (  # noqa: E402
+    connection,
+    get_wait_callback,
+    libpq_version,
+    set_wait_callback,
+)
+
+#: The libpq that psycopg2 has loaded, as PQlibVersion() puts it: 170006 for 17.6.
+LIBPQ_VERSION = libpq_version()
+#: psycopg2's compiled module, which is linked with that libpq.
+EXTENSION_FILE: str | None = getattr(_psycopg, "__file__", None)

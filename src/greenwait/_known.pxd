@@ -1,0 +1,18 @@
+"""What is known of a connection, from one wait to the next."""
+
+from greenwait._libpq cimport PGconn
+from greenwait._spin cimport spin_t
+
+cdef class Known:
+    cdef object reference    # weak: it tells when to forget
+    cdef spin_t spin
+    cdef bint is_async       # async_=1: nobody holds the mutex while it is waited for
+    # Of a connection that is_prepared:
+    cdef bint is_prepared    # in its first query by now
+    cdef bint is_plain       # only conn.poll() may be called, not libpq
+    cdef bint look_again     # bytes of its answer may lie in OpenSSL, unseen by poll(2)
+
+cdef Known known(object conn)
+cdef bint is_in_query(object conn) except -1
+cdef int prepare(Known connection, object conn) except -1
+cdef PGconn* pgconn_of(object conn) except? NULL

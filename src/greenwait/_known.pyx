@@ -1,0 +1,116 @@
+"""What is known of a connection, from one wait to the next?
+
+What would be too slow to find out in every wait, and what was learned. A connection has
+no room for it, so it is kept beside it, and forgotten with it.
+"""
+
+cimport cython
+from cpython.long cimport PyLong_AsVoidPtr, PyLong_FromVoidPtr
+from cpython.object cimport PyObject
+
+from greenwait._libpq cimport (
+    PGconn,
+    can_receive,
+    can_see_pending,
+    can_set_nonblocking,
+    leaves_tls_bytes,
+    libpq,
+)
+
+import weakref
+
+from greenwait import _psycopg2
+
+# psycopg2's own, whatever a subclass makes of the names. None of them takes a lock.
+cdef type connection_type = _psycopg2.connection
+cdef object connection_poll = connection_type.poll
+cdef object connection_pgconn_ptr = connection_type.pgconn_ptr
+cdef object connection_async = connection_type.async_
+cdef object connection_status = connection_type.status
+
+# STATUS_SETUP; 20 and above are the steps of connecting (psycopg/connection.h).
+cdef enum:
+    STATUS_SETUP = 0
+    STATUS_CONNECTING = 20
+
+cdef dict known_by_address = {}
+# The one asked for last: a connection that waits usually waited before.
+cdef size_t last_address = 0
+cdef Known last = None
+
+
+class _Reference(weakref.ref):
+    """A weak reference that remembers where its object was."""
+
+    __slots__ = ("address",)
+
+
+def _forget(reference):
+    global last, last_address
+    known_by_address.pop(reference.address, None)
+    if reference.address == last_address:
+        last_address = 0
+        last = None
+
+
+@cython.final
+cdef class Known:
+    """See ``_known.pxd``."""
+
+
+cdef Known known(object conn):
+    """Return what is known of a psycopg2 connection; of a new one that is little."""
+    global last, last_address
+    cdef size_t address = <size_t><PyObject*>conn
+    cdef Known connection
+    if address == last_address:
+        return last
+    key = PyLong_FromVoidPtr(<PyObject*>conn)
+    connection = known_by_address.get(key)
+    if connection is None:
+        connection = Known.__new__(Known)
+        connection.reference = _Reference(conn, _forget)
+        connection.reference.address = key
+        connection.is_async = connection_async.__get__(conn)
+        known_by_address[key] = connection
+    last, last_address = connection, address
+    return connection
+
+
+cdef bint is_in_query(object conn) except -1:
+    """Is it connected, so that what it waits for is a query's answer?"""
+    cdef int status = connection_status.__get__(conn)
+    return STATUS_SETUP < status < STATUS_CONNECTING
+
+
+cdef int prepare(Known connection, object conn) except -1:
+    """Make a connection that is in its first query ready for its waits.
+
+    One that was opened before a wait callback was registered is in libpq's blocking
+    mode, in which PQsendQuery() does not return before all is sent: that is over now,
+    and later statements are sent from the callback.
+    """
+    cdef PGconn* pgconn = pgconn_of(conn)
+    if can_set_nonblocking and pgconn is not NULL and not libpq.isnonblocking(pgconn):
+        libpq.setnonblocking(pgconn, 1)  # fails if the connection is lost: poll() will say so
+    connection.is_plain = not can_receive or connection.is_async or not has_own_poll(conn)
+    connection.look_again = (
+        leaves_tls_bytes
+        and (connection.is_plain or not can_see_pending)
+        and conn.info.ssl_in_use
+    )
+    connection.is_prepared = True
+    return 0
+
+
+cdef bint has_own_poll(object conn) except -1:
+    """Is its ``poll()`` psycopg2's, and not a subclass's that wants to be called?"""
+    if type(conn) is connection_type:
+        return True
+    return type(conn).poll is connection_poll and "poll" not in getattr(conn, "__dict__", ())
+
+
+cdef PGconn* pgconn_of(object conn) except? NULL:
+    """Return libpq's connection; NULL when it is closed."""
+    pointer = connection_pgconn_ptr.__get__(conn)
+    return NULL if pointer is None else <PGconn*>PyLong_AsVoidPtr(pointer)

@@ -1,0 +1,3 @@
+__all__ = ["FAST_PATHS"]
+
+FAST_PATHS: dict[str, str]

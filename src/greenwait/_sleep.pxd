@@ -1,0 +1,23 @@
+"""A plain thread sleeps until its connection's descriptor is ready."""
+
+from libc.stdint cimport int64_t
+
+cdef enum Poller:
+    POLLER_POLL
+    POLLER_EPOLL
+
+# Called without the GIL when the descriptor is ready; *revents* are poll(2)'s. Returns
+# 0 to go on sleeping, anything else to end the sleep, which returns it.
+ctypedef int (*Advance)(void* argument, int revents) noexcept nogil
+
+cdef struct Sleep:
+    int events            # READINESS_READ, READINESS_WRITE or both
+    bint look_again       # end it after 50 ms, ready or not: it returns 0
+    int64_t spin_ns       # look for this long first; counted down
+    Advance advance       # NULL: the sleep ends when the descriptor is ready, and returns 1
+    void* argument
+    # out:
+    int64_t began_ns
+    int64_t answer_ns     # from the first look until the descriptor was ready
+
+cdef int sleep_until_ready(object conn, Poller poller, Sleep* sleep) except -1

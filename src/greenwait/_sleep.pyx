@@ -1,0 +1,305 @@
+"""Who waits? This thread, asleep in poll(2) or epoll_wait(2) without the GIL.
+
+The one place that sleeps for a plain thread: it runs Python's signal handlers, and
+turns the kernel's errors into exceptions.
+"""
+
+cimport cython
+from cpython.dict cimport PyDict_DelItem, PyDict_GetItem, PyDict_SetItem
+from cpython.exc cimport PyErr_CheckSignals
+from cpython.object cimport PyObject
+from cpython.pystate cimport PyThreadState_GetDict
+from cpython.pythread cimport PyThread_get_thread_ident
+from libc.errno cimport EBADF, EINTR
+from libc.stdint cimport INT64_MAX, int64_t
+
+from greenwait._monotonic cimport monotonic_ns
+from greenwait._readiness cimport (
+    READINESS_HAS_EPOLL,
+    readiness_epoll,
+    readiness_epoll_close,
+    readiness_epoll_create,
+    readiness_epoll_forget,
+    readiness_epoll_is_set,
+    readiness_poll,
+    readiness_ticker_close,
+    readiness_ticker_create,
+)
+from greenwait._spin cimport spin_is_possible, spin_until_ready
+from greenwait._stats cimport counters
+
+import _thread
+import os
+import threading
+
+from greenwait import _psycopg2
+
+cdef extern from "Python.h":
+    object PyObject_CallOneArg(object callable, object argument)
+
+__all__ = ["POLLERS"]
+
+# Nobody sleeps for ever. Python runs signal handlers in the main thread only, and a
+# signal can arrive after the last look and before the sleep, or be delivered to
+# another thread: so the main thread looks again this often. The other threads only
+# have to notice a descriptor that was closed under them, which no poller reports.
+cdef enum:  # a thread's role
+    MAIN_THREAD = 0
+    OTHER_THREAD = 1
+
+cdef int[2] SLICE_MS = [50, 1000]  # by role
+
+# How long the main thread may go on without the GIL while data keeps coming: a signal
+# waits that long. Taking the GIL from a busy thread takes 5 ms (sys.getswitchinterval).
+cdef int64_t LONGEST_WITHOUT_GIL_NS = 80_000_000
+
+# Module-level C variables outlive the module's dict: a query from a __del__ at
+# interpreter exit still finds them.
+cdef type connection_type = _psycopg2.connection
+cdef object connection_fileno = connection_type.fileno
+cdef object OperationalError = _psycopg2.OperationalError
+cdef object strerror = os.strerror
+
+#: The values that ``poller=`` accepts on this system.
+POLLERS = ("poll", "epoll") if READINESS_HAS_EPOLL else ("poll",)
+
+
+def _find_main_thread_ident():
+    """Return the main thread's ident, the real one: gevent patches threading's."""
+    if hasattr(_thread, "_get_main_thread_ident"):  # CPython 3.13
+        return _thread._get_main_thread_ident()
+    if threading.get_native_id() == os.getpid():  # this is it, gettid(2)
+        return PyThread_get_thread_ident()
+    return threading.main_thread().ident
+
+
+cdef unsigned long main_thread_ident = _find_main_thread_ident()
+cdef int[2] tickers = [-1, -1]  # by role, shared by all threads of the role
+cdef object thread_epoll_key = object()
+
+
+def _after_fork_in_child():
+    """The thread that forked is the child's main thread; inherited descriptors are the parent's.
+
+    They are closed here and now, before the child's own code closes "all" descriptors
+    and their numbers go to others. (Of threads that slept in epoll_wait they stay open
+    in the child, unused: nobody is left to let go of them.)
+    """
+    global main_thread_ident
+    cdef PyObject* state = <PyObject*>PyThreadState_GetDict()
+    cdef int role
+    main_thread_ident = PyThread_get_thread_ident()
+    for role in range(2):
+        if tickers[role] >= 0:
+            readiness_ticker_close(tickers[role])
+            tickers[role] = -1
+    if state is not NULL and PyDict_GetItem(<dict>state, thread_epoll_key) is not NULL:
+        PyDict_DelItem(<dict>state, thread_epoll_key)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+cdef int ticker_of(int role) noexcept:
+    """Return the ticker of this role's threads, made on first use; < 0 where there is none."""
+    if tickers[role] < 0:
+        tickers[role] = readiness_ticker_create(SLICE_MS[role])
+    return tickers[role]
+
+
+@cython.final
+@cython.internal
+cdef class ThreadEpoll:
+    """A thread's epoll descriptor, and the ticker in its set; closed with the thread's state."""
+
+    cdef int epfd
+    cdef int ticker
+
+    def __cinit__(self, int role):
+        self.ticker = ticker_of(role) if role == MAIN_THREAD else -1
+        self.epfd = readiness_epoll_create(self.ticker)
+
+    def __dealloc__(self):
+        # The number may be another's by now, if somebody closed it.
+        if self.epfd >= 0 and readiness_epoll_is_set(self.epfd):
+            readiness_epoll_close(self.epfd)
+
+
+cdef ThreadEpoll thread_epoll(int role):
+    """Return this thread's epoll set, made on first use.
+
+    None where there is none to be had (no more descriptors, the thread's state
+    is already gone): the caller sleeps in poll(2), which needs nothing.
+    """
+    cdef PyObject* found
+    cdef PyObject* state = <PyObject*>PyThreadState_GetDict()
+    cdef ThreadEpoll epoll
+    if state is NULL:
+        return None
+    found = PyDict_GetItem(<dict>state, thread_epoll_key)
+    if found is not NULL and (<ThreadEpoll>found).epfd >= 0:
+        return <ThreadEpoll>found
+    epoll = ThreadEpoll(role)
+    if epoll.epfd < 0:
+        return None
+    PyDict_SetItem(<dict>state, thread_epoll_key, epoll)
+    return epoll
+
+
+# -- Without the GIL
+
+# From one look at Python's signals to the next.
+cdef struct Turn:
+    int fd
+    int epfd             # < 0: poll(2)
+    int ticker           # set to -1 where it proves to be none
+    int slice_ms
+    int64_t longest_ns
+    # out:
+    int rc               # of the last sleep, as in readiness.h
+    int done             # nonzero: what the sleep shall return
+    int sleeps
+    int64_t asleep_ns
+    int64_t spun_ns
+    int64_t now_ns
+
+
+cdef void take_turn(Sleep* sleep, Turn* turn) noexcept nogil:
+    """Spin, sleep and advance until that is done, or Python is wanted."""
+    cdef int64_t began_ns = monotonic_ns()
+    turn.now_ns = began_ns
+    if sleep.began_ns == 0:
+        sleep.began_ns = began_ns
+    if sleep.spin_ns > 0:
+        spin(sleep, turn)
+        if turn.rc == 0 and sleep.spin_ns > 0:
+            return
+    while True:
+        if turn.rc == 0:
+            sleep_slice(sleep, turn)
+        if turn.rc <= 0:
+            return
+        turn.done = 1 if sleep.advance is NULL else sleep.advance(sleep.argument, turn.rc)
+        if turn.done != 0 or turn.now_ns - began_ns >= turn.longest_ns:
+            return
+        turn.rc = 0
+
+
+cdef inline void spin(Sleep* sleep, Turn* turn) noexcept nogil:
+    cdef int64_t began_ns = turn.now_ns
+    cdef int64_t limit_ns = min(sleep.spin_ns, turn.slice_ms * <int64_t>1_000_000)
+    if not spin_is_possible():
+        sleep.spin_ns = 0
+        return
+    turn.rc = spin_until_ready(turn.fd, sleep.events, limit_ns)
+    turn.now_ns = monotonic_ns()
+    turn.spun_ns = turn.now_ns - began_ns
+    sleep.spin_ns = 0 if turn.rc != 0 else sleep.spin_ns - limit_ns
+
+
+cdef inline void sleep_slice(Sleep* sleep, Turn* turn) noexcept nogil:
+    cdef int64_t began_ns = turn.now_ns
+    if turn.epfd >= 0:
+        turn.rc = readiness_epoll(
+            turn.epfd, turn.fd, sleep.events, turn.slice_ms, &turn.ticker)
+    else:
+        turn.rc = readiness_poll(turn.fd, sleep.events, turn.slice_ms, &turn.ticker)
+    turn.now_ns = monotonic_ns()
+    turn.asleep_ns += turn.now_ns - began_ns
+    turn.sleeps += 1
+
+
+# -- With it
+
+cdef inline object call_fileno(object conn):
+    """Call ``conn.fileno()``; psycopg2's own without looking it up."""
+    if type(conn) is connection_type:
+        return PyObject_CallOneArg(connection_fileno, conn)
+    return conn.fileno()
+
+
+cdef int sleep_until_ready(object conn, Poller poller, Sleep* sleep) except -1:
+    """Sleep until the connection's descriptor is ready; run signal handlers.
+
+    Returns 1 when it is, 0 when it is time to look again (``look_again``), or what
+    ``advance`` returned.
+    """
+    cdef int role = (
+        MAIN_THREAD if PyThread_get_thread_ident() == main_thread_ident else OTHER_THREAD
+    )
+    cdef ThreadEpoll epoll = thread_epoll(role) if poller == POLLER_EPOLL else None
+    cdef Turn turn
+    cdef int ticker
+    turn.fd = -1
+    turn.epfd = -1 if epoll is None else epoll.epfd
+    # Only the main thread's ticker is fast enough to look again by.
+    turn.slice_ms = SLICE_MS[MAIN_THREAD if sleep.look_again else role]
+    turn.longest_ns = LONGEST_WITHOUT_GIL_NS if role == MAIN_THREAD else INT64_MAX
+    sleep.began_ns = 0
+    try:
+        while True:
+            # Read anew each time: libpq may have put another socket in its place.
+            turn.fd = call_fileno(conn)
+            if turn.epfd >= 0:
+                ticker = epoll.ticker
+            elif sleep.look_again and role == OTHER_THREAD:
+                ticker = -1
+            else:
+                ticker = ticker_of(role)
+            turn.ticker = ticker
+            turn.rc = turn.done = turn.sleeps = 0
+            turn.asleep_ns = turn.spun_ns = 0
+            with nogil:
+                take_turn(sleep, &turn)
+            count(&turn)
+            # Not only after EINTR: a descriptor that is always ready, a large result's
+            # say, would put the handlers off until the end.
+            PyErr_CheckSignals()
+            if turn.ticker != ticker:
+                # Somebody closed it, as a daemon does with all descriptors.
+                if tickers[role] == ticker:
+                    tickers[role] = -1  # the next sleep makes another
+                if epoll is not None:
+                    epoll.ticker = -1  # not in this set any more: its sleeps have a timeout
+            if turn.done != 0:
+                sleep.answer_ns = turn.now_ns - sleep.began_ns
+                return turn.done  # for a hang-up or an error too: poll() says what happened
+            if turn.rc == 0 and sleep.look_again:
+                return 0
+            if turn.rc >= 0 or turn.rc == -EINTR:
+                continue
+            if turn.epfd < 0:
+                raise_cannot_wait(turn.fd, -turn.rc)
+            # poll(2) takes what epoll does not (a file, one watch too many), and says
+            # which of the two descriptors was closed.
+            if not readiness_epoll_is_set(turn.epfd):
+                epoll.epfd = -1  # abandoned: the number may be another's by now
+            turn.epfd = -1
+    except BaseException:
+        if turn.epfd >= 0 and turn.fd >= 0:
+            readiness_epoll_forget(turn.epfd, turn.fd)
+        raise
+
+
+cdef inline void count(const Turn* turn) noexcept:
+    counters.sleeps += turn.sleeps
+    counters.asleep_ns += turn.asleep_ns
+    if turn.spun_ns > 0:
+        counters.spinning_ns += turn.spun_ns
+        if turn.sleeps > 0:
+            counters.spin_misses += 1
+        elif turn.rc > 0:
+            counters.spin_hits += 1
+
+
+cdef int raise_cannot_wait(int fd, int error) except -1:
+    reason = OSError(error, strerror(error))
+    if error == EBADF:
+        raise OperationalError(
+            f"descriptor {fd} was closed while greenwait waited for the server on it; "
+            "the connection is lost, close it and connect again"
+        ) from reason
+    raise OperationalError(f"can't wait for the server on descriptor {fd}: {reason}") from reason
+
+

@@ -1,0 +1,66 @@
+"""What has greenwait done so far? Counters, cheap enough to be always on."""
+
+import os
+from typing import NamedTuple
+
+from libc.string cimport memset
+
+__all__ = ["Stats", "stats"]
+
+
+class Stats(NamedTuple):
+    """What ``stats()`` returns: counts since the process began, or since they were reset."""
+
+    #: Calls of the wait callback.
+    waits: int
+    #: Times that a thread slept for the server.
+    sleeps: int
+    #: How long, all threads together.
+    seconds_asleep: float
+    #: Spins that ended with the answer, and those that did not.
+    spin_hits: int
+    spin_misses: int
+    #: How long all of them took.
+    seconds_spinning: float
+    #: Queries answered through ``conn.poll()`` alone, and those received by libpq without the GIL.
+    results_plain: int
+    results_libpq: int
+    #: Cancel requests sent.
+    cancels: int
+    #: Waits ended by a deadline.
+    timeouts: int
+
+
+def stats(*, reset=False):
+    """Return greenwait's counters of this process.
+
+    :param reset: start again from zero, in the same step: nothing is counted twice or lost.
+    :returns: a ``Stats`` named tuple. Waits under way are counted in ``waits``, and with
+        what they have slept as far as they have looked up.
+
+    May be called anywhere and at any time: it takes no lock. A forked child starts
+    from zero.
+    """
+    cdef Counters now = counters
+    if reset:
+        _reset()
+    return Stats(
+        waits=now.waits,
+        sleeps=now.sleeps,
+        seconds_asleep=now.asleep_ns / 1e9,
+        spin_hits=now.spin_hits,
+        spin_misses=now.spin_misses,
+        seconds_spinning=now.spinning_ns / 1e9,
+        results_plain=now.results_plain,
+        results_libpq=now.results_libpq,
+        cancels=now.cancels,
+        timeouts=now.timeouts,
+    )
+
+
+def _reset():
+    memset(&counters, 0, sizeof(counters))
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_reset)
