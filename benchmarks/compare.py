@@ -32,6 +32,7 @@ try:
 
     from benchmarks import plots, report
     from benchmarks.callbacks import BLOCKING, NAMES, Contestant, contestants, unavailable
+    from benchmarks.figures import positive, terminal
     from benchmarks.machine import (
         CannotPinError,
         SameCore,
@@ -92,7 +93,7 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         help=f"only this one, beside {BLOCKING}, which the ratios need; may be repeated",
     )
-    parser.add_argument("--rounds", metavar="N", type=_positive, help="rounds of every workload")
+    parser.add_argument("--rounds", metavar="N", type=positive, help="rounds of every workload")
     parser.add_argument("--seed", metavar="N", type=int, help="of the shuffled order; printed")
     parser.add_argument("--json", metavar="FILE", type=Path, help="write all figures and samples")
     parser.add_argument(
@@ -102,16 +103,6 @@ def _parser() -> argparse.ArgumentParser:
         help="write one self-contained page, and its plots as PNG beside it",
     )
     return parser
-
-
-def _positive(text: str) -> int:
-    try:
-        number = int(text)
-    except ValueError:
-        number = 0
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of at least 1")
-    return number
 
 
 # -- What was asked for
@@ -367,13 +358,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         run = _compare(options)
-        console = Console()
-        if not console.is_terminal:
-            console = Console(width=100)
-        report.print_tables(run, console)
+        report.print_tables(run, terminal())
         written = _write(options, run)
-    except (UsageError, CannotPinError) as exc:
+    except UsageError as exc:
         parser.error(str(exc))
+    except CannotPinError as exc:
+        parser.error(f"--same-core: {exc}; or leave --same-core out")
     except KeyboardInterrupt:
         print("interrupted, nothing written", file=sys.stderr)
         return 130

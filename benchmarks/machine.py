@@ -1,5 +1,6 @@
-"""Where was it measured, and with what? Machine, versions, and the pinning to one core."""
+"""Where was it measured, and with what? Machine, versions, and who runs on which core."""
 
+import ctypes
 import importlib.metadata
 import os
 import platform
@@ -13,7 +14,15 @@ from psycopg2.extensions import connection, libpq_version
 
 import greenwait
 
-__all__ = ["CannotPinError", "SameCore", "load_average", "machine", "transport_of", "versions"]
+__all__ = [
+    "CannotPinError",
+    "OtherCore",
+    "SameCore",
+    "load_average",
+    "machine",
+    "transport_of",
+    "versions",
+]
 
 
 def machine() -> dict[str, str]:
@@ -107,27 +116,18 @@ def _virtual() -> str:
 
 
 class CannotPinError(Exception):
-    """Client and server can't be put on one core here; says why and what to do."""
+    """Client and server can't be put on the cores asked for; says why and what to do."""
 
 
-class SameCore:
-    """Keeps the thread that measures and its server processes on one core.
-
-    There no time goes by in waking another core, which on a virtual machine costs
-    more than the query, and the ratios are stable.
-    """
+class _Pinning:
+    """Keeps server processes on one core, whose number is ``core``."""
 
     def __init__(self) -> None:
         if not hasattr(os, "sched_setaffinity"):
-            raise CannotPinError(
-                f"--same-core: {sys.platform} can't pin a process to a core; leave it out"
-            )
+            raise CannotPinError(f"{sys.platform} can't pin a process to a core")
+        self._usable = os.sched_getaffinity(0)
         # The last one: the first is where Linux serves most interrupts.
-        self.core = max(os.sched_getaffinity(0))
-
-    def pin_client(self) -> None:
-        """Pin this thread, and with it the threads that it starts from now on."""
-        os.sched_setaffinity(0, {self.core})
+        self.core = max(self._usable)
 
     def pin_server(self, conn: connection) -> None:
         """Pin the server process behind *conn*."""
@@ -141,12 +141,49 @@ class SameCore:
             os.sched_setaffinity(pid, {self.core})
         except (FileNotFoundError, ProcessLookupError):
             raise CannotPinError(
-                "--same-core: the server's process is not on this machine (or is in a container "
-                "of its own); leave --same-core out, or leave --dsn out to measure with a server "
-                "started here"
+                "the server's process is not on this machine (or is in a container of its own); "
+                "measure with a server started here"
             ) from None
         except PermissionError:
             raise CannotPinError(
-                f"--same-core: the system does not let you pin the server's process {pid}, which "
-                "is another user's; run this as that user or as root, or leave --same-core out"
+                f"the system does not let you pin the server's process {pid}, which is another "
+                "user's; run this as that user or as root"
             ) from None
+
+
+class SameCore(_Pinning):
+    """Keeps the thread that measures and its server processes on one core.
+
+    There no time goes by in waking another core, which on a virtual machine costs
+    more than the query, and the ratios are stable.
+    """
+
+    def pin_client(self) -> None:
+        """Pin this thread, and with it the threads that it starts from now on."""
+        os.sched_setaffinity(0, {self.core})
+
+
+class OtherCore(_Pinning):
+    """Keeps the server processes on one core, and the thread that measures off it.
+
+    That thread stays free to use at least two cores, since with a single one greenwait
+    does not spin. Of two, one is then the server's, and the kernel may move the thread
+    there: move it off again before each block, and ask ``apart()`` where it ended up.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._others = self._usable - {self.core}
+        if not self._others:
+            raise CannotPinError("client and server need a core each, and there is one")
+        self._current_core = ctypes.CDLL(None).sched_getcpu
+
+    def move_client(self) -> None:
+        """Move this thread off the server's core; where there are cores enough, it stays off."""
+        os.sched_setaffinity(0, self._others)
+        if len(self._others) == 1:
+            os.sched_setaffinity(0, self._usable)
+
+    def apart(self) -> bool:
+        """Return whether this thread runs on another core than the server's, just now."""
+        return bool(self._current_core() != self.core)

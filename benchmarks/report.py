@@ -7,12 +7,10 @@ import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from rich.box import SIMPLE_HEAD
-from rich.console import Console, JustifyMethod
-from rich.markup import escape
-from rich.table import Table
+from rich.console import Console
 
 from benchmarks.callbacks import BLOCKING, GREENWAIT
+from benchmarks.figures import digits, print_facts, table_of, time_text, unit_of
 from benchmarks.measure import FEWEST_TO_BE_SURE, Outcome, Spread
 from benchmarks.page import PAGE, STYLE
 from benchmarks.plots import Plot, ratio_text
@@ -31,22 +29,9 @@ class Run:
     skipped: dict[str, str]  # contestants that can't run here, and why
 
 
-def _unit(seconds: float) -> tuple[str, float]:
-    return ("s", 1) if seconds >= 1 else ("ms", 1e3) if seconds >= 1e-3 else ("µs", 1e6)
-
-
-def _digits(number: float) -> str:
-    return f"{number:.{0 if number >= 100 else 1 if number >= 10 else 2}f}"
-
-
-def _time(seconds: float) -> str:
-    unit, scale = _unit(seconds)
-    return f"{_digits(seconds * scale)} {unit}"
-
-
 def _times(spread: Spread) -> str:
-    unit, scale = _unit(spread.median)
-    return f"{_digits(spread.p10 * scale)} - {_digits(spread.p90 * scale)} {unit}"
+    unit, scale = unit_of(spread.median)
+    return f"{digits(spread.p10 * scale)} - {digits(spread.p90 * scale)} {unit}"
 
 
 def _ratios(spread: Spread) -> str:
@@ -84,7 +69,7 @@ def print_tables(run: Run, console: Console) -> None:
         highlight=False,
     )
     for outcome in run.outcomes:
-        table = _table(
+        table = table_of(
             f"[bold]{outcome.workload.title}[/] [dim]{_details(outcome)}[/]",
             ("", 19, "left"),
             ("per query", 9, "right"),
@@ -97,40 +82,22 @@ def print_tables(run: Run, console: Console) -> None:
             seconds, ratio = outcome.seconds(entry.name), outcome.ratio(entry.name)
             table.add_row(
                 entry.title,
-                _time(seconds.median),
+                time_text(seconds.median),
                 _times(seconds),
-                _time(outcome.cpu_seconds(entry.name).median),
+                time_text(outcome.cpu_seconds(entry.name).median),
                 "1" if entry.name == BLOCKING else ratio_text(ratio.median),
                 "" if entry.name == BLOCKING else _ratios(ratio),
                 style="green" if entry.kind == "greenwait" else None,
             )
         console.print(table, "")
     _print_against_python(run, console)
-    for heading, facts in (("on", run.machine), ("with", run.versions), ("how", run.settings)):
-        text = "; ".join(f"{name} [bold]{escape(value)}[/]" for name, value in facts.items())
-        console.print(f"[dim]{heading}:[/] {text}", highlight=False)
+    print_facts({"on": run.machine, "with": run.versions, "how": run.settings}, console)
     for name, reason in run.skipped.items():
         console.print(f"[dim]left out:[/] {name}, {reason}", highlight=False)
 
 
-def _table(title: str, *columns: tuple[str, int, JustifyMethod]) -> Table:
-    """Return an empty table; the widths are least ones, so that tables stand in line."""
-    table = Table(
-        title=title,
-        title_justify="left",
-        title_style="",
-        box=SIMPLE_HEAD,
-        show_edge=False,
-        pad_edge=False,
-        padding=(0, 1, 0, 0),
-    )
-    for heading, width, justify in columns:
-        table.add_column(heading, min_width=width, justify=justify, no_wrap=True)
-    return table
-
-
 def _print_against_python(run: Run, console: Console) -> None:
-    table = _table(
+    table = table_of(
         "[bold]greenwait (poll) against the fastest Python callback[/]",
         ("", 31, "left"),
         ("the fastest", 18, "left"),
@@ -276,9 +243,9 @@ def _detail(outcome: Outcome) -> str:
         seconds, ratio = outcome.seconds(entry.name), outcome.ratio(entry.name)
         cells = [
             entry.title,
-            _time(seconds.median),
+            time_text(seconds.median),
             _times(seconds),
-            _time(outcome.cpu_seconds(entry.name).median),
+            time_text(outcome.cpu_seconds(entry.name).median),
             ratio_text(ratio.median),
             _ratios(ratio),
         ]

@@ -8,24 +8,64 @@ from psycopg2.extensions import set_wait_callback
 import greenwait
 
 
-@pytest.mark.parametrize("poller", ["poll", "epoll"])
-def test_option_is_kept_and_shown(poller):
-    callback = greenwait.WaitCallback(poller=poller)
-    assert callback.poller == poller
-    assert repr(callback) == f"greenwait.WaitCallback(poller={poller!r})"
-    assert eval(repr(callback), {"greenwait": greenwait}).poller == poller
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"poller": "epoll"},
+        {"spin": "auto"},
+        {"spin": 0.00005},
+        {"spin": 1},
+        {"slow": 0},
+        {"slow": 2.5, "spin": "auto", "poller": "epoll"},
+    ],
+)
+def test_options_are_kept_and_shown(options):
+    callback = greenwait.WaitCallback(**options)
+    expected = {"poller": "poll", "spin": 0.0, "slow": None} | options
+    again = eval(repr(callback), {"greenwait": greenwait})
+    for name, value in expected.items():
+        assert getattr(callback, name) == value
+        assert getattr(again, name) == value
 
 
-def test_default_poller_is_poll():
-    assert greenwait.WaitCallback().poller == "poll"
+def test_default_is_to_poll_to_sleep_at_once_and_to_log_nothing():
+    assert repr(greenwait.WaitCallback()) == (
+        "greenwait.WaitCallback(poller='poll', spin=0.0, slow=None)"
+    )
 
 
 def test_epoll_wait_callback_is_ready_made():
-    assert greenwait.EpollWaitCallback.poller == "epoll"
+    assert repr(greenwait.EpollWaitCallback) == repr(greenwait.WaitCallback(poller="epoll"))
 
 
 def test_signature_names_the_options():
-    assert str(inspect.signature(greenwait.WaitCallback)) == "(*, poller='poll')"
+    assert (
+        str(inspect.signature(greenwait.WaitCallback)) == "(*, poller='poll', spin=0.0, slow=None)"
+    )
+
+
+@pytest.mark.parametrize("option", ["spin", "slow"])
+@pytest.mark.parametrize("value", [-1, -0.001, float("nan"), float("inf")])
+def test_time_that_is_none_is_a_value_error(option, value):
+    with pytest.raises(ValueError, match=rf"{option}={value!r}: it must be 0 or more seconds"):
+        greenwait.WaitCallback(**{option: value})
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "otherwise"),
+    [
+        ("spin", None, '"auto"'),
+        ("spin", "automatic", '"auto"'),
+        ("spin", True, '"auto"'),
+        ("spin", b"auto", '"auto"'),
+        ("slow", "1", "None"),
+        ("slow", False, "None"),
+        ("slow", [1], "None"),
+    ],
+)
+def test_time_of_another_type_is_a_type_error_that_says_what_is_accepted(option, value, otherwise):
+    with pytest.raises(TypeError, match=rf"{option} must be a number of seconds, or {otherwise}"):
+        greenwait.WaitCallback(**{option: value})
 
 
 @pytest.mark.parametrize("poller", ["select", "", "POLL", "kqueue"])
@@ -41,7 +81,7 @@ def test_poller_of_another_type_is_a_type_error(poller):
 
 
 def test_unknown_option_is_a_type_error_that_names_it_and_what_there_is():
-    with pytest.raises(TypeError, match=r"no option 'pollr'; it accepts: poller"):
+    with pytest.raises(TypeError, match=r"no option 'pollr'; it accepts: poller, spin, slow"):
         greenwait.WaitCallback(pollr="poll")
 
 

@@ -10,7 +10,13 @@ that runs a query, in a forked child, and while the interpreter shuts down.
 """
 
 cimport cython
-from cpython.exc cimport PyErr_SetInterrupt, PyErr_WriteUnraisable
+from cpython.exc cimport (
+    PyErr_CheckSignals,
+    PyErr_SetInterrupt,
+    PyErr_SetObject,
+    PyErr_WriteUnraisable,
+)
+from cpython.long cimport PyLong_AsLongAndOverflow
 from cpython.object cimport PyObject_TypeCheck, PyTypeObject
 from libc.math cimport isfinite
 from libc.stdint cimport int64_t
@@ -54,14 +60,18 @@ cdef struct Options:
     int64_t slow_ns  # < 0: nothing is logged
 
 
-cdef object drive(object conn, const Options* options):
+cdef inline object drive(object conn, const Options* options):
     """Wait until the server has answered, and say so if that took long."""
-    cdef int64_t began_ns, waited_ns
     counters.waits += 1
     if options.slow_ns < 0:
         wait_or_cancel(conn, options)
-        return None
-    began_ns = monotonic_ns()
+    else:
+        wait_and_tell(conn, options)
+    return None
+
+
+cdef int wait_and_tell(object conn, const Options* options) except -1:
+    cdef int64_t waited_ns, began_ns = monotonic_ns()
     try:
         wait_or_cancel(conn, options)
     finally:
@@ -69,9 +79,10 @@ cdef object drive(object conn, const Options* options):
         if waited_ns > options.slow_ns:
             try:
                 log_slow(conn, waited_ns / 1e9)
-            except Exception:
+            except Exception as exc:
+                PyErr_SetObject(type(exc), exc)
                 PyErr_WriteUnraisable(log_slow)  # raised, it would cost the connection
-    return None
+    return 0
 
 
 cdef int wait_or_cancel(object conn, const Options* options) except -1:
@@ -107,6 +118,7 @@ cdef int wait_until_ok(object conn, Known connection, const Options* options) ex
     cdef bint is_answered = False    # some of the answer has arrived
     cdef bint is_received = False    # all of it, by libpq
     cdef bint may_have_read = False  # so there may be an answer already, and nothing to sleep for
+    cdef int state
     while True:
         state = call_poll(conn)
         if state == POLL_OK:
@@ -123,17 +135,11 @@ cdef int wait_until_ok(object conn, Known connection, const Options* options) ex
                 is_received = receive(conn, connection, options) or is_received
             else:
                 sleep_for_rest(conn, connection, options)
-        elif state == POLL_WRITE:
-            if is_native(connection) and can_send:
-                send(conn, options)
-                may_have_read = True
-            else:
-                sleep_to_write(conn, options)
+        elif is_native(connection) and can_send:
+            send(conn, options)
+            may_have_read = True
         else:
-            raise OperationalError(
-                f"conn.poll() returned {state!r}, which is none of "
-                "POLL_OK (0), POLL_READ (1), POLL_WRITE (2)"
-            )
+            sleep_to_write(conn, options)
     if is_received:
         counters.results_libpq += 1
     elif connection is None or connection.is_prepared:
@@ -141,12 +147,26 @@ cdef int wait_until_ok(object conn, Known connection, const Options* options) ex
     return 0
 
 
-# psycopg2's own class is called without a look-up, which is a tenth of what a wait costs
-# above blocking psycopg2. A subclass or a stub may have methods of its own.
-cdef inline object call_poll(object conn):
+cdef inline int call_poll(object conn) except -1:
+    """Return ``conn.poll()``.
+
+    psycopg2's own class is called without a look-up, which is a tenth of what a wait
+    costs above blocking psycopg2. A subclass or a stub may have methods of its own.
+    """
+    cdef long number
+    cdef int overflow
     if type(conn) is connection_type:
-        return PyObject_CallOneArg(connection_poll, conn)
-    return conn.poll()
+        state = PyObject_CallOneArg(connection_poll, conn)
+    else:
+        state = conn.poll()
+    if isinstance(state, int):
+        number = PyLong_AsLongAndOverflow(state, &overflow)
+        if POLL_OK <= number <= POLL_WRITE:
+            return number
+    raise OperationalError(
+        f"conn.poll() returned {state!r}, which is none of "
+        "POLL_OK (0), POLL_READ (1), POLL_WRITE (2)"
+    )
 
 
 cdef int check_pollable(object conn) except -1:
@@ -195,12 +215,15 @@ cdef int sleep_for_rest(object conn, Known connection, const Options* options) e
     cdef Sleep sleep = a_sleep(READINESS_READ)
     sleep.look_again = connection is not None and connection.look_again
     sleep_until_ready(conn, options.poller, &sleep)
+    # A descriptor that is always ready would put the handlers off until the end.
+    PyErr_CheckSignals()
     return 0
 
 
 cdef int sleep_to_write(object conn, const Options* options) except -1:
     cdef Sleep sleep = a_sleep(READINESS_WRITE)
     sleep_until_ready(conn, options.poller, &sleep)
+    PyErr_CheckSignals()
     return 0
 
 

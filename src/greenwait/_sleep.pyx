@@ -219,70 +219,93 @@ cdef inline object call_fileno(object conn):
     return conn.fileno()
 
 
+# What sleep_in_epoll() returns where epoll can't do it.
+cdef enum:
+    TAKE_POLL = -2
+
+
 cdef int sleep_until_ready(object conn, Poller poller, Sleep* sleep) except -1:
-    """Sleep until the connection's descriptor is ready; run signal handlers.
+    """Sleep until the connection's descriptor is ready.
 
     Returns 1 when it is, 0 when it is time to look again (``look_again``), or what
-    ``advance`` returned.
+    ``advance`` returned. Signal handlers run as often as it takes, but not when it
+    returns at once: a caller that sleeps again and again runs them, too.
     """
     cdef int role = (
         MAIN_THREAD if PyThread_get_thread_ident() == main_thread_ident else OTHER_THREAD
     )
-    cdef ThreadEpoll epoll = thread_epoll(role) if poller == POLLER_EPOLL else None
     cdef Turn turn
-    cdef int ticker
-    turn.fd = -1
-    turn.epfd = -1 if epoll is None else epoll.epfd
+    cdef int done = TAKE_POLL
     # Only the main thread's ticker is fast enough to look again by.
     turn.slice_ms = SLICE_MS[MAIN_THREAD if sleep.look_again else role]
     turn.longest_ns = LONGEST_WITHOUT_GIL_NS if role == MAIN_THREAD else INT64_MAX
     sleep.began_ns = 0
+    if poller == POLLER_EPOLL:
+        done = sleep_in_epoll(conn, role, sleep, &turn)
+    if done == TAKE_POLL:
+        done = sleep_in_poll(conn, role, sleep, &turn)
+    sleep.answer_ns = turn.now_ns - sleep.began_ns
+    return done
+
+
+cdef int sleep_in_poll(object conn, int role, Sleep* sleep, Turn* turn) except -1:
+    cdef int ticker
+    turn.epfd = -1
+    while True:
+        # Read anew each time: libpq may have put another socket in its place.
+        turn.fd = call_fileno(conn)
+        ticker = -1 if sleep.look_again and role == OTHER_THREAD else ticker_of(role)
+        turn.ticker = ticker
+        release_gil(sleep, turn)
+        if turn.ticker != ticker:
+            forget_ticker(role, ticker)
+        if turn.done != 0:
+            return turn.done  # for a hang-up or an error too: poll() says what happened
+        PyErr_CheckSignals()
+        if turn.rc < 0 and turn.rc != -EINTR:
+            raise_cannot_wait(turn.fd, -turn.rc)
+        if turn.rc == 0 and sleep.look_again:
+            return 0
+
+
+cdef int sleep_in_epoll(object conn, int role, Sleep* sleep, Turn* turn) except -1:
+    cdef ThreadEpoll epoll = thread_epoll(role)
+    cdef int ticker
+    if epoll is None:
+        return TAKE_POLL
+    turn.epfd = epoll.epfd
+    turn.fd = -1
     try:
         while True:
-            # Read anew each time: libpq may have put another socket in its place.
             turn.fd = call_fileno(conn)
-            if turn.epfd >= 0:
-                ticker = epoll.ticker
-            elif sleep.look_again and role == OTHER_THREAD:
-                ticker = -1
-            else:
-                ticker = ticker_of(role)
-            turn.ticker = ticker
-            turn.rc = turn.done = turn.sleeps = 0
-            turn.asleep_ns = turn.spun_ns = 0
-            with nogil:
-                take_turn(sleep, &turn)
-            count(&turn)
-            # Not only after EINTR: a descriptor that is always ready, a large result's
-            # say, would put the handlers off until the end.
-            PyErr_CheckSignals()
+            turn.ticker = ticker = epoll.ticker
+            release_gil(sleep, turn)
             if turn.ticker != ticker:
-                # Somebody closed it, as a daemon does with all descriptors.
-                if tickers[role] == ticker:
-                    tickers[role] = -1  # the next sleep makes another
-                if epoll is not None:
-                    epoll.ticker = -1  # not in this set any more: its sleeps have a timeout
+                forget_ticker(role, ticker)
+                epoll.ticker = -1  # not in this set any more: its sleeps have a timeout
             if turn.done != 0:
-                sleep.answer_ns = turn.now_ns - sleep.began_ns
-                return turn.done  # for a hang-up or an error too: poll() says what happened
+                return turn.done
+            PyErr_CheckSignals()
+            if turn.rc < 0 and turn.rc != -EINTR:
+                # poll(2) takes what epoll does not (a file, one watch too many), and says
+                # which of the two descriptors was closed.
+                if not readiness_epoll_is_set(turn.epfd):
+                    epoll.epfd = -1  # abandoned: the number may be another's by now
+                return TAKE_POLL
             if turn.rc == 0 and sleep.look_again:
                 return 0
-            if turn.rc >= 0 or turn.rc == -EINTR:
-                continue
-            if turn.epfd < 0:
-                raise_cannot_wait(turn.fd, -turn.rc)
-            # poll(2) takes what epoll does not (a file, one watch too many), and says
-            # which of the two descriptors was closed.
-            if not readiness_epoll_is_set(turn.epfd):
-                epoll.epfd = -1  # abandoned: the number may be another's by now
-            turn.epfd = -1
     except BaseException:
-        if turn.epfd >= 0 and turn.fd >= 0:
+        if turn.fd >= 0:
             readiness_epoll_forget(turn.epfd, turn.fd)
         raise
 
 
-cdef inline void count(const Turn* turn) noexcept:
+cdef inline void release_gil(Sleep* sleep, Turn* turn) noexcept:
+    """Take a turn without the GIL, and count it."""
+    turn.rc = turn.done = turn.sleeps = 0
+    turn.asleep_ns = turn.spun_ns = 0
+    with nogil:
+        take_turn(sleep, turn)
     counters.sleeps += turn.sleeps
     counters.asleep_ns += turn.asleep_ns
     if turn.spun_ns > 0:
@@ -291,6 +314,12 @@ cdef inline void count(const Turn* turn) noexcept:
             counters.spin_misses += 1
         elif turn.rc > 0:
             counters.spin_hits += 1
+
+
+cdef void forget_ticker(int role, int ticker) noexcept:
+    """Somebody closed it, as a daemon does with all descriptors: the next sleep makes another."""
+    if tickers[role] == ticker:
+        tickers[role] = -1
 
 
 cdef int raise_cannot_wait(int fd, int error) except -1:

@@ -1,0 +1,161 @@
+"""libpq's functions are those of the library that psycopg2 calls, or none."""
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from greenwait._libpq import FAST_PATHS
+from tools.postgres import find_binaries
+
+LARGE = "select g, repeat('x', 100) from generate_series(1, 50000) g"
+HAS_PATHS = pytest.mark.skipif(
+    FAST_PATHS["receive"] != "on", reason="this run is about the plain path"
+)
+QUERY = f"""
+import greenwait
+greenwait.install()
+conn = psycopg2.connect(sys.argv[1])
+cur = conn.cursor()
+cur.execute("{LARGE}")
+assert cur.rowcount == 50000
+from greenwait._libpq import FAST_PATHS
+print(json.dumps([FAST_PATHS, greenwait.stats().results_libpq]))
+"""
+
+
+@pytest.fixture
+def query(run_python):
+    """Return a function that queries after *preparation*; returns the paths and how many used."""
+
+    def run(preparation=""):
+        script = "import json, os, sys\n" + textwrap.dedent(preparation)
+        return json.loads(run_python(script + "\nimport psycopg2\n" + QUERY))
+
+    return run
+
+
+def other_libpq():
+    """Return the path of a libpq that is not psycopg2's: the server's."""
+    found = sorted((find_binaries().parent / "lib").glob("libpq.so.5"))
+    if not found:
+        pytest.skip("the server came without a libpq of its own")
+    return str(found[0])
+
+
+@HAS_PATHS
+def test_all_paths_are_on(query):
+    paths, used = query()
+    assert {paths[name] for name in ("receive", "send", "non-blocking")} == {"on"}
+    assert paths["TLS"] == "on" or paths["TLS"].startswith("not needed")
+    assert used == 1
+
+
+@HAS_PATHS
+@pytest.mark.parametrize(
+    "preparation",
+    [
+        "import ctypes; ctypes.CDLL({!r})",  # as psycopg 3's is there
+        "import ctypes, psycopg2; ctypes.CDLL({!r}, ctypes.RTLD_GLOBAL)",  # for all to see
+    ],
+)
+def test_another_libpq_in_the_process_is_left_alone(query, preparation):
+    paths, used = query(preparation.format(other_libpq()))
+    assert paths["receive"] == "on"
+    assert used == 1
+
+
+@pytest.mark.parametrize("value", ["1", "yes", "true"])
+def test_environment_switches_everything_off(query, value):
+    paths, used = query(f"os.environ['GREENWAIT_NO_LIBPQ'] = {value!r}")
+    assert paths["receive"] == "off: GREENWAIT_NO_LIBPQ is set"
+    assert used == 0
+
+
+@HAS_PATHS
+@pytest.mark.parametrize("value", ["", "0"])
+def test_environment_that_says_no_switches_nothing_off(query, value):
+    _, used = query(f"os.environ['GREENWAIT_NO_LIBPQ'] = {value!r}")
+    assert used == 1
+
+
+# The libraries that lack one do not exist any more: their look-up is imitated.
+WITHOUT = """
+    import ctypes
+    from ctypes import CDLL
+
+    class Lacking:
+        def __init__(self, *args, **keywords):
+            self._library = CDLL(*args, **keywords)
+        def __getattr__(self, name):
+            if name == {!r}:
+                raise AttributeError(name)
+            return getattr(self._library, name)
+
+    ctypes.CDLL = Lacking
+"""
+
+
+@HAS_PATHS
+@pytest.mark.parametrize(
+    ("function", "path", "used"),
+    [
+        ("PQisBusy", "receive", 0),
+        ("PQflush", "send", 1),
+        ("PQsetnonblocking", "non-blocking", 1),
+        ("SSL_pending", "TLS", 1),
+    ],
+)
+def test_missing_function_switches_off_what_needs_it(query, function, path, used):
+    paths, results_libpq = query(WITHOUT.format(function))
+    off = [name for name, state in paths.items() if state.startswith("off")]
+    if path == "TLS" and not off:
+        assert paths["TLS"].startswith("not needed")
+    else:
+        assert off == [path]
+        assert paths[path] == f"off: there is no {function}"
+    assert results_libpq == used
+
+
+@HAS_PATHS
+def test_library_that_can_not_be_opened_switches_everything_off(query):
+    paths, used = query("""
+        import ctypes
+
+        def fail(*args, **keywords):
+            raise OSError("no such library")
+
+        ctypes.CDLL = fail
+    """)
+    assert paths["receive"].startswith("off: it can't be reached through psycopg2's module")
+    assert used == 0
+
+
+def test_preloaded_libpq_is_not_mistaken_for_the_linked_one(server):
+    """psycopg2 then calls the preloaded one; its own dependency is another."""
+    script = "import json, sys, psycopg2\n" + QUERY
+    done = subprocess.run(
+        [sys.executable, "-c", script, server.dsn("unix")],
+        env=os.environ | {"LD_PRELOAD": other_libpq()},
+        capture_output=True,
+        text=True,
+        timeout=50,
+        cwd=Path(__file__).parent,
+    )
+    assert done.returncode == 0, done.stderr
+    paths, used = json.loads(done.stdout)
+    assert paths["receive"] == "on" or paths["receive"].startswith("off: psycopg2 calls libpq ")
+    assert used == (paths["receive"] == "on")
+
+
+def test_report_lists_every_fast_path():
+    done = subprocess.run(
+        [sys.executable, "-m", "greenwait"], capture_output=True, text=True, timeout=40
+    )
+    facts = dict(line.split(":", 1) for line in done.stdout.splitlines())
+    for name, state in FAST_PATHS.items():
+        assert facts[name].strip() == state

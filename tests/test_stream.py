@@ -1,0 +1,305 @@
+"""Large answers, received by libpq without the GIL: nothing but the speed may be different."""
+
+import json
+import signal
+import textwrap
+import threading
+import time
+
+import pytest
+from psycopg2.extensions import connection
+
+import greenwait
+from greenwait._libpq import FAST_PATHS
+
+IS_NATIVE = FAST_PATHS["receive"] == "on"
+LARGE = "select g, repeat('x', 100) from generate_series(1, 50000) g"
+# Streamed: the rows before the event have been sent, and partly received, when it comes.
+STREAM = "select g, {event}, repeat('x', 100) from (select generate_series(1, 50000) g) s"
+
+SITUATIONS = {
+    "rows": f'cur.execute("{LARGE}"); tell(cur.rowcount, cur.fetchall()[-1])',
+    "value": "cur.execute(\"select repeat('x', 30000000)\"); tell(len(cur.fetchone()[0]))",
+    "statement": "cur.execute('select length(%s)', ('x' * 20000000,)); tell(cur.fetchone())",
+    "statement and answer": "cur.execute('select %s', ('x' * 20000000,)); "
+    "tell(len(cur.fetchone()[0]))",
+    "named cursor": f'named = conn.cursor("c"); named.itersize = 20000; named.execute("{LARGE}"); '
+    "tell(sum(row[0] for row in named))",
+    "several statements": f'cur.execute("select 1; {LARGE}; {LARGE}; select 2"); '
+    "tell(cur.fetchall(), cur.statusmessage)",
+    "empty statements": f'cur.execute(";;{LARGE};;"); tell(cur.rowcount)',
+    "no rows": f'cur.execute("create temp table t as {LARGE}"); tell(cur.rowcount)',
+    "notices": "cur.execute(\"do $$ begin for i in 1..20000 loop raise notice 'n % %', i, "
+    "repeat('x', 20); end loop; end $$\"); tell(len(conn.notices), conn.notices[-1])",
+    "notices between": f"cur.execute(\"do $$ begin raise notice 'first'; end $$; {LARGE}; "
+    "do $$ begin raise warning 'last'; end $$\"); tell(conn.notices)",
+    "notifies": "conn.autocommit = True; cur.execute('listen channel'); "
+    f"cur.execute(\"notify channel, 'one'; {LARGE}; notify channel, 'two'; {LARGE}\"); "
+    "tell([n.payload for n in conn.notifies], cur.rowcount)",
+    "copy to": f'attempt("copy ({LARGE}) to stdout")',
+    "copy after rows": f'attempt("{LARGE}; copy ({LARGE}) to stdout")',
+    "copy from": 'attempt("copy pg_class from stdin")',
+    "error in the stream": f'attempt("{STREAM.format(event="1 / (40000 - g)")}")',
+    "error after a result": f'attempt("{LARGE}; select 1 / 0; {LARGE}")',
+    "two errors": f'attempt("{LARGE}; select nothing; select 1 / 0")',
+    "terminated": 'attempt("'
+    + STREAM.format(event="case when g = 40000 then pg_terminate_backend(pg_backend_pid()) end")
+    + '")',
+    "cancelled": 'attempt("'
+    + STREAM.format(event="case when g = 40000 then pg_cancel_backend(pg_backend_pid()) end")
+    + '")',
+}
+
+# In green mode psycopg2 refuses COPY in execute(), reports the first error of several, and
+# does not hear a dying server's last words.
+UNLIKE_BLOCKING = {"copy to", "copy after rows", "copy from", "two errors", "terminated"}
+
+SCRIPT = """
+import json, sys
+import psycopg2, greenwait
+from psycopg2.extensions import set_wait_callback
+
+told = []
+
+def tell(*things):
+    told.append(things)
+
+def attempt(statement):
+    try:
+        cur.execute(statement)
+        tell("succeeded", cur.rowcount)
+    except psycopg2.Error as exc:
+        tell(type(exc).__name__, exc.pgcode, str(exc))
+
+set_wait_callback({"blocking": None, "poll": greenwait.wait, "epoll": greenwait.EpollWaitCallback}
+    [sys.argv[2]])
+seen = {}
+for name, situation in json.loads(sys.argv[3]).items():
+    told = seen[name] = []
+    conn = psycopg2.connect(sys.argv[1])
+    cur = conn.cursor()
+    exec(situation)
+    tell(conn.closed, conn.status)
+    try:
+        conn.rollback()
+        cur.execute("select 7")
+        tell(cur.fetchone(), conn.info.transaction_status)
+    except psycopg2.Error as exc:
+        tell(type(exc).__name__, exc.pgcode, str(exc))
+    conn.close()
+print(json.dumps([seen, greenwait.stats().results_libpq]))
+"""
+
+
+@pytest.fixture
+def play(run_python, transport):
+    """Return a function that plays all situations and returns what the program saw of each."""
+
+    def run(callback, *, plain=False):
+        force = "import os; os.environ['GREENWAIT_NO_LIBPQ'] = '1'\n" if plain else ""
+        seen, streamed = json.loads(
+            run_python(force + SCRIPT, callback, json.dumps(SITUATIONS), transport=transport)
+        )
+        assert (streamed > 10) == (IS_NATIVE and not plain and callback != "blocking")
+        return seen
+
+    return run
+
+
+def test_libpq_path_gives_what_the_plain_path_gives(play):
+    plain = play("poll", plain=True)
+    assert play("poll") == plain
+    assert play("epoll") == plain
+
+
+def test_libpq_path_gives_what_blocking_psycopg2_gives(play):
+    green, blocking = play("poll"), play("blocking")
+    alike = SITUATIONS.keys() - UNLIKE_BLOCKING
+    assert {name: green[name] for name in alike} == {name: blocking[name] for name in alike}
+
+
+def test_large_answer_takes_the_libpq_path_and_a_small_one_the_plain(callback, connect):
+    conn = connect()
+    cur = conn.cursor()
+    greenwait.stats(reset=True)
+    cur.execute("select 1")  # and BEGIN
+    assert greenwait.stats()[6:8] == (2, 0)
+    cur.execute(LARGE)
+    assert greenwait.stats()[6:8] == ((2, 1) if IS_NATIVE else (3, 0))
+
+
+def test_async_connection_takes_the_plain_path(callback, connect):
+    conn = connect(async_=1)
+    callback(conn)
+    cur = conn.cursor()
+    greenwait.stats(reset=True)
+    cur.execute(LARGE)
+    callback(conn)
+    assert cur.rowcount == 50000
+    assert greenwait.stats().results_libpq == 0
+
+
+def test_subclass_that_polls_by_itself_takes_the_plain_path(callback, connect):
+    class Counting(connection):
+        polls = 0
+
+        def poll(self):
+            self.polls += 1
+            return super().poll()
+
+    conn = connect(connection_factory=Counting)
+    conn.cursor().execute(LARGE)
+    assert conn.polls > 20
+
+
+def test_connection_that_was_given_a_poll_takes_the_plain_path(callback, connect):
+    class Open(connection):
+        pass
+
+    polls = []
+    conn = connect(connection_factory=Open)
+    own = conn.poll
+    conn.poll = lambda: polls.append(1) or own()
+    conn.cursor().execute(LARGE)
+    assert len(polls) > 20
+
+
+def test_subclass_without_a_poll_of_its_own_takes_the_libpq_path(callback, connect):
+    class Other(connection):
+        pass
+
+    conn = connect(connection_factory=Other)
+    greenwait.stats(reset=True)
+    conn.cursor().execute(LARGE)
+    assert greenwait.stats().results_libpq == IS_NATIVE
+
+
+def test_signal_is_served_while_data_keeps_coming(run_python, transport):
+    """The descriptor is ready again and again, so that no sleep is ever interrupted."""
+    out = run_python(
+        textwrap.dedent("""
+            import signal, sys, threading, time
+            import psycopg2, greenwait
+
+            greenwait.install()
+            conn = psycopg2.connect(sys.argv[1])
+            sent, late = [], []
+            signal.signal(signal.SIGUSR1, lambda *_: late.append(time.monotonic() - sent[-1]))
+
+            def send():
+                for _ in range(8):
+                    time.sleep(0.1)
+                    sent.append(time.monotonic())
+                    # To this thread: the one that waits is not interrupted.
+                    signal.pthread_kill(threading.get_ident(), signal.SIGUSR1)
+                    while len(late) < len(sent):
+                        time.sleep(0.001)
+
+            cur = conn.cursor()
+            sender = threading.Thread(target=send, daemon=True)
+            sender.start()
+            while sender.is_alive():
+                cur.execute("select generate_series(1, 300000), repeat('x', 300)")
+                assert cur.rowcount == 300000
+            print(*sorted(late))
+        """),
+        transport=transport,
+    )
+    late = [float(word) for word in out.split()]
+    assert len(late) == 8
+    assert late[3] < 0.2  # the bound is 0.1; the machine is busy
+    assert late[-1] < 1
+
+
+def test_ctrl_c_stops_a_result_that_is_being_received(callback, connect, run_python):
+    out = run_python(
+        textwrap.dedent("""
+            import os, signal, sys, threading, time
+            import psycopg2, greenwait
+
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            greenwait.install()
+            conn = psycopg2.connect(sys.argv[1])
+            cur = conn.cursor()
+            cur.execute("select 1")
+            threading.Timer(0.7, os.kill, (os.getpid(), signal.SIGINT)).start()
+            began = time.monotonic()
+            try:
+                # More than the memory holds, if nobody stops it.
+                cur.execute("select generate_series(1, 2000000000), repeat('x', 300)")
+            except psycopg2.errors.QueryCanceled:
+                conn.rollback()
+                cur.execute("select 2")
+                print(cur.fetchone(), time.monotonic() - began < 20)
+        """)
+    )
+    assert out.split() == ["(2,)", "True"]
+
+
+def test_other_threads_run_while_a_value_arrives(callback, connect):
+    """A hundred megabytes; blocking psycopg2 holds the GIL for none of it, the plain path for all.
+
+    What is measured is the share of the looks, not a time: a machine that stands still
+    stands still for both.
+    """
+    conn = connect()
+    looks = []
+    done = threading.Event()
+
+    def look():
+        while not done.is_set():
+            looks.append(time.perf_counter())
+            time.sleep(0.001)
+
+    cur = conn.cursor()
+    cur.execute("select 1")
+    thread = threading.Thread(target=look, daemon=True)
+    thread.start()
+    began = time.perf_counter()
+    cur.execute("select repeat('x', 100000000)")
+    took = time.perf_counter() - began
+    done.set()
+    thread.join()
+    silences = [b - a for a, b in zip(looks, looks[1:], strict=False) if b > began]
+    if IS_NATIVE:
+        assert max(silences) < max(0.5 * took, 0.05)
+
+
+def test_threads_receive_large_answers_at_once(callback, connect, transport):
+    conns = [connect(transport) for _ in range(8)]
+    sums = []
+
+    def query(conn):
+        cur = conn.cursor()
+        for _ in range(3):
+            cur.execute(LARGE)
+            sums.append(sum(row[0] for row in cur))
+
+    threads = [threading.Thread(target=query, args=(conn,), daemon=True) for conn in conns]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(50)
+    assert sums == [50000 * 50001 // 2] * 24
+
+
+def test_handler_that_queries_another_connection_does_not_disturb_the_stream(callback, connect):
+    conn, other = connect(), connect()
+    answers = []
+
+    def query(*_):
+        cur = other.cursor()
+        cur.execute(LARGE)
+        answers.append(cur.rowcount)
+
+    before = signal.signal(signal.SIGALRM, query)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.05, 0.2)
+        cur = conn.cursor()
+        for _ in range(5):
+            cur.execute("select generate_series(1, 200000), repeat('x', 100)")
+            assert sum(row[0] for row in cur) == 200000 * 200001 // 2
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert set(answers) == {50000}
