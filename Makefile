@@ -2,6 +2,8 @@
 # interpreter, VENV=.venv312 another place.
 PYTHON ?= python3
 VENV ?= .venv
+# binary: psycopg2-binary, with a libpq of its own; psycopg2: built here, on the system's libpq.
+PSYCOPG2 ?= binary
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # Half of the tests' time is sleep; PARALLEL= runs them one after another, in one process.
@@ -11,7 +13,7 @@ SAME_CORE := $(if $(filter Linux,$(shell uname -s)),--same-core)
 SOURCES := setup.py pyproject.toml $(wildcard src/greenwait/*.pyx src/greenwait/*.pxd src/greenwait/*.h)
 
 .DELETE_ON_ERROR:
-.PHONY: help test bench bench-full conformance oldest lint dist cross clean
+.PHONY: help test bench bench-full conformance plain source oldest lint dist cross clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -19,11 +21,11 @@ help: ## list the targets
 $(VENV)/.built: $(SOURCES)
 	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
 	$(PIP) install --upgrade pip
-	$(PIP) install --editable '.[binary,test]'
+	$(PIP) install --editable '.[$(PSYCOPG2),test]'
 	touch $@
 
 $(VENV)/.bench: $(VENV)/.built pyproject.toml
-	$(PIP) install --editable '.[binary,test,bench]'
+	$(PIP) install --editable '.[$(PSYCOPG2),test,bench]'
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.built pyproject.toml
@@ -42,6 +44,15 @@ bench-full: $(VENV)/.bench ## the whole comparison, free and on one core
 
 conformance: $(VENV)/.built ## psycopg2's own test-suite, under our callbacks
 	$(BIN)/python -m tools.conformance
+
+plain: $(VENV)/.built ## the tests and psycopg2's own, without calling libpq directly
+	GREENWAIT_NO_LIBPQ=1 $(BIN)/python -m pytest $(PARALLEL) $(PYTEST_ARGS)
+	GREENWAIT_NO_LIBPQ=1 $(BIN)/python -m tools.conformance
+
+SOURCE := VENV=$(VENV)-source PSYCOPG2=psycopg2
+source: ## both of that on a psycopg2 built from source; needs libpq's headers (Debian: libpq-dev)
+	@command -v pg_config > /dev/null || { echo "needs pg_config: apt-get install libpq-dev" >&2; exit 1; }
+	$(MAKE) $(SOURCE) test conformance plain
 
 OLDEST := $(VENV)-oldest
 $(OLDEST)/.built: $(VENV)/.dev $(SOURCES)
@@ -70,4 +81,4 @@ cross: $(VENV)/.dev ## compile the generated C for systems that are not here
 	$(BIN)/python -m tools.cross_compile
 
 clean: ## remove what the other targets made
-	rm -rf $(VENV) $(OLDEST) build dist report*.html report*.png report*.json src/greenwait/*.so src/*.egg-info
+	rm -rf $(VENV) $(VENV)-source $(OLDEST) build dist report*.html report*.png report*.json src/greenwait/*.so src/*.egg-info

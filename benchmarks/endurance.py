@@ -108,8 +108,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     add_only(parser)
     options = parser.parse_args(arguments)
-    if options.waits < 10 * _CHUNK:
-        parser.error(f"--waits {options.waits}: at least {10 * _CHUNK} are needed")
+    if options.waits % (10 * _CHUNK):
+        parser.error(f"--waits {options.waits}: that is not a multiple of {10 * _CHUNK}")
     entries = contestants(chosen(parser, options.only, _DEFAULT))
     return run(lambda server: _measure(options.waits, entries, server))
 

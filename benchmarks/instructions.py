@@ -1,11 +1,15 @@
 """How many instructions of the client does a query cost above blocking psycopg2?
 
-    python benchmarks/instructions.py [--only CONTESTANT] [--if-possible]
+    python benchmarks/instructions.py [--only CONTESTANT] [--layouts N] [--if-possible]
 
 Counted by valgrind's callgrind, which sees everything the process runs outside the
 kernel: the interpreter, psycopg2, libpq and the callback. The count is the slope
 between a short and a long run of ``select 1``, so that starting Python and connecting
-cancel out, and it is the same at every run. Unlike a time it needs no quiet machine.
+cancel out. Unlike a time it needs no quiet machine.
+
+The count depends a little on where Python's objects lie in memory: some dozens of
+instructions either way. So each contestant runs in several memory layouts, each the
+same for all of them, and the median is reported.
 
 Needs valgrind, and ``pip install -e '.[binary,test,bench]'``.
 """
@@ -18,27 +22,35 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import median
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from rich.table import Table
 
 from benchmarks.callbacks import BLOCKING, GREENWAIT, contestants
-from benchmarks.figures import Goal, Row, goal_table
+from benchmarks.figures import Goal, Row, goal_table, positive
 from benchmarks.runner import add_only, chosen, run
 from tools.postgres import Server
 
+_ROOT = Path(__file__).resolve().parent.parent
 _DEFAULT = (BLOCKING, "wait_select", "psycogreen", GREENWAIT, "greenwait-epoll")
 _MOST = 2500  # of greenwait.wait, above blocking psycopg2
 _SHORT, _LONG = 200, 1200
+_LAYOUTS = 3
+_PADDING = 997  # objects that shift a layout against the one before; a prime, to repeat nothing
 _TIMEOUT = 300.0
 
 # The program that is counted, which imports no more than it needs: valgrind is slow.
 _CLIENT = """
-import sys, psycopg2, psycopg2.extensions
+import sys
+
+name, queries, padding, dsn = sys.argv[1:]
+padding = [object() for _ in range(int(padding))]
+
+import psycopg2, psycopg2.extensions
 from benchmarks.callbacks import contestants
 
-name, queries, dsn = sys.argv[1:]
 psycopg2.extensions.set_wait_callback(contestants((name,))[0].callback)
 conn = psycopg2.connect(dsn)
 conn.autocommit = True
@@ -52,21 +64,15 @@ query(int(queries))
 """
 
 
-def _instructions(name: str, queries: int, dsn: str) -> int:
+def _instructions(name: str, queries: int, layout: int, dsn: str) -> int:
     """Run so many queries under valgrind, and return what it counted."""
+    client = [sys.executable, "-c", _CLIENT, name, str(queries), str(layout * _PADDING), dsn]
     done = subprocess.run(
-        [
-            "valgrind",
-            "--tool=callgrind",
-            "--callgrind-out-file=/dev/null",
-            *(sys.executable, "-c", _CLIENT),
-            *(name, str(queries), dsn),
-        ],
+        ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null", *client],
         capture_output=True,
         text=True,
         timeout=_TIMEOUT,
-        # Where an object's hash came to lie would change the count.
-        env=os.environ | {"PYTHONHASHSEED": "0", "PYTHONPATH": sys.path[0]},
+        env=os.environ | {"PYTHONHASHSEED": "0", "PYTHONPATH": str(_ROOT)},
     )
     counted = re.search(r"Collected : (\d+)", done.stderr)
     if done.returncode or not counted:
@@ -74,21 +80,29 @@ def _instructions(name: str, queries: int, dsn: str) -> int:
     return int(counted[1])
 
 
-def _per_query(name: str, dsn: str) -> float:
-    more = _instructions(name, _LONG, dsn) - _instructions(name, _SHORT, dsn)
-    return more / (_LONG - _SHORT)
+def _per_query(name: str, layouts: int, dsn: str) -> list[float]:
+    """Return the instructions per query in each memory layout."""
+    return [
+        (_instructions(name, _LONG, layout, dsn) - _instructions(name, _SHORT, layout, dsn))
+        / (_LONG - _SHORT)
+        for layout in range(layouts)
+    ]
 
 
-def _measure(names: Sequence[str], server: Server) -> list[Table]:
-    found = {name: _per_query(name, server.dsn("unix")) for name in names}
+def _measure(names: Sequence[str], layouts: int, server: Server) -> list[Table]:
+    found = {name: _per_query(name, layouts, server.dsn("unix")) for name in names}
     rows = []
     for entry in contestants(tuple(names)):
-        above = found[entry.name] - found[BLOCKING]
+        counts = found[entry.name]
+        differences = [each - base for each, base in zip(counts, found[BLOCKING], strict=True)]
+        above = median(differences)
+        cells = [f"{median(counts):,.0f}", "", ""]
+        if entry.name != BLOCKING:
+            cells[1:] = [f"{above:+,.0f}", f"{min(differences):+,.0f} to {max(differences):+,.0f}"]
         goal = Goal(f"at most {_MOST:+,}", above <= _MOST) if entry.name == GREENWAIT else None
-        against = "" if entry.name == BLOCKING else f"{above:+,.0f}"
-        rows.append(Row(entry.title, (f"{found[entry.name]:,.0f}", against), goal))
-    title = "Instructions of the client per select 1, unix socket"
-    return [goal_table(title, ("counted", "above blocking"), rows)]
+        rows.append(Row(entry.title, tuple(cells), goal))
+    title = f"Client instructions per select 1, unix socket; medians of {layouts} memory layouts"
+    return [goal_table(title, ("counted", "above blocking", "all layouts"), rows)]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -98,6 +112,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     add_only(parser)
     parser.add_argument(
+        "--layouts", metavar="N", type=positive, default=_LAYOUTS, help="default: %(default)s"
+    )
+    parser.add_argument(
         "--if-possible", action="store_true", help="do nothing, and exit with 0, without valgrind"
     )
     options = parser.parse_args(arguments)
@@ -105,7 +122,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if shutil.which("valgrind") is None:
         print("needs valgrind: apt-get install valgrind", file=sys.stderr)
         return 0 if options.if_possible else 2
-    return run(lambda server: _measure(tuple(dict.fromkeys((BLOCKING, *names))), server))
+    names = tuple(dict.fromkeys((BLOCKING, *names)))  # the others' base
+    return run(lambda server: _measure(names, options.layouts, server))
 
 
 if __name__ == "__main__":

@@ -74,7 +74,7 @@ def run(measure: Callable[[Server], Sequence[RenderableType]]) -> int:
         psycopg2.Error,
         WrongResultError,
         RuntimeError,  # Server's, and of clients that are processes of their own
-        subprocess.CalledProcessError,
+        subprocess.SubprocessError,
     ) as exc:
         print(f"the measurement failed: {exc}", file=sys.stderr)
         return 1

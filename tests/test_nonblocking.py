@@ -6,16 +6,12 @@ import pytest
 from psycopg2.extensions import set_wait_callback
 
 import greenwait
-from greenwait._libpq import FAST_PATHS
-
-pytestmark = pytest.mark.skipif(
-    FAST_PATHS["non-blocking"] != "on", reason="this run is about the plain path"
-)
 
 # A server process that has been stopped takes nothing in. What is sent to it blocks: in
 # libpq, where no signal is heard, or in the callback, where the handler ends it.
 SEND_TO_STOPPED_SERVER = """
 import os, signal, sys
+os.environ["GREENWAIT_NO_LIBPQ"] = ""  # whatever path this run is about
 import psycopg2, greenwait
 
 conn = psycopg2.connect(sys.argv[1])

@@ -1,4 +1,4 @@
-"""``WaitCallback(slow=...)``: a warning for each wait that took longer, with what is needed to act."""
+"""``WaitCallback(slow=...)``: a warning for each wait that took longer, and where it was."""
 
 import inspect
 import logging

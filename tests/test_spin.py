@@ -67,8 +67,9 @@ def test_spin_is_over_when_its_time_is(spinning):
     for _ in range(30):
         cur.execute("select pg_sleep(0.02)")
     stats = greenwait.stats()
-    assert stats.spin_misses == 30
-    assert 0.03 <= stats.seconds_spinning < 30 * 0.02  # a busy machine takes the CPU away
+    assert stats.spin_hits + stats.spin_misses == 30
+    assert stats.spin_misses > 10  # the answer is there when the CPU comes back to a busy machine
+    assert 0.001 * stats.spin_misses <= stats.seconds_spinning < 30 * 0.02
 
 
 def test_automatic_spins_when_answers_are_quick(spinning):
@@ -188,10 +189,11 @@ def test_gil_is_released_while_spinning(spinning):
     assert counted > 10
 
 
-def test_connecting_does_not_spin_automatically(connect):
-    set_wait_callback(greenwait.WaitCallback(spin="auto"))
+@pytest.mark.parametrize("spin", ["auto", 0.01])
+def test_connecting_does_not_spin(connect, spin):
+    set_wait_callback(greenwait.WaitCallback(spin=spin))
     greenwait.stats(reset=True)
-    conn = connect()
+    connect()
     stats = greenwait.stats()
-    assert (stats.spin_hits, stats.spin_misses) == (0, 0)
-    assert not conn.closed
+    # But for the two queries with which psycopg2 sets a connection up.
+    assert stats.spin_hits + stats.spin_misses <= stats.results_plain < stats.waits

@@ -23,11 +23,16 @@ _MODULES = {
     "__init__.py",
     "__main__.py",
     "_install.py",
+    "_libpq.pyi",
     "_poll.pyi",
     "_psycopg2.py",
+    "_sleep.pyi",
+    "_slow.py",
+    "_stats.pyi",
     "_version.py",
     "py.typed",
 }
+_EXTENSIONS = {"_known.so", "_libpq.so", "_poll.so", "_sleep.so", "_stats.so"}
 
 _SMOKE_TEST = """
 import sys
@@ -39,7 +44,9 @@ for callback in (greenwait.wait, greenwait.EpollWaitCallback):
     cur = conn.cursor()
     cur.execute("select 42 from pg_sleep(0.05)")
     assert cur.fetchall() == [(42,)]
+    cur.execute("select repeat('x', 3000000)")
     conn.close()
+assert greenwait.stats().results_libpq == 2
 """
 
 
@@ -72,14 +79,14 @@ def check_sdist(sdist: Path) -> None:
 
 
 def check_wheel(wheel: Path) -> None:
-    """Check that the modules, the stubs and one extension are in it, and no sources."""
+    """Check that the modules, the stubs and the extensions are in it, and no sources."""
     with zipfile.ZipFile(wheel) as archive:
         files = {
             re.sub(r"\.(cpython-|abi3|cp3).*\.(so|pyd)$", ".so", name)
             for name in archive.namelist()
             if ".dist-info/" not in name
         }
-    _expect(wheel.name, files, {f"greenwait/{name}" for name in _MODULES | {"_poll.so"}})
+    _expect(wheel.name, files, {f"greenwait/{name}" for name in _MODULES | _EXTENSIONS})
 
 
 def check_installed(wheel: Path, place: Path) -> None:

@@ -201,7 +201,10 @@ cdef bint sleep_for_answer(object conn, Known connection, const Options* options
     """Sleep until the first of the answer is there, or spin for it."""
     cdef Sleep sleep = a_sleep(READINESS_READ)
     cdef bint learns = options.spin_auto and connection is not None and connection.is_prepared
-    sleep.spin_ns = spin_limit_ns(&connection.spin) if learns else options.spin_ns
+    if learns:
+        sleep.spin_ns = spin_limit_ns(&connection.spin)
+    elif connection is None or connection.is_prepared:  # connecting takes longer than any spin
+        sleep.spin_ns = options.spin_ns
     # Whoever waits for an async_=1 connection may have polled it before.
     sleep.look_again = connection is not None and connection.look_again and connection.is_async
     if not sleep_until_ready(conn, options.poller, &sleep):

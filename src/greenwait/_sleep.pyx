@@ -173,7 +173,7 @@ cdef void take_turn(Sleep* sleep, Turn* turn) noexcept nogil:
         sleep.began_ns = began_ns
     if sleep.spin_ns > 0:
         spin(sleep, turn)
-        if turn.rc == 0 and sleep.spin_ns > 0:
+        if turn.rc <= 0 and sleep.spin_ns > 0:
             return
     while True:
         if turn.rc == 0:
@@ -195,7 +195,7 @@ cdef inline void spin(Sleep* sleep, Turn* turn) noexcept nogil:
     turn.rc = spin_until_ready(turn.fd, sleep.events, limit_ns)
     turn.now_ns = monotonic_ns()
     turn.spun_ns = turn.now_ns - began_ns
-    sleep.spin_ns = 0 if turn.rc != 0 else sleep.spin_ns - limit_ns
+    sleep.spin_ns = 0 if turn.rc > 0 else sleep.spin_ns - turn.spun_ns
 
 
 cdef inline void sleep_slice(Sleep* sleep, Turn* turn) noexcept nogil:
