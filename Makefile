@@ -38,9 +38,15 @@ test: $(VENV)/.built ## build, start a PostgreSQL of our own, run all the tests
 bench: $(VENV)/.bench ## build, start a PostgreSQL of our own, compare the callbacks briefly
 	$(BIN)/python benchmarks/compare.py --quick $(SAME_CORE) --report report.html
 
-bench-full: $(VENV)/.bench ## the whole comparison, free and on one core
+bench-full: $(VENV)/.bench ## the whole comparison, free and on one core, and what else is promised
 	$(BIN)/python benchmarks/compare.py $(SAME_CORE) --report report-same-core.html --json report-same-core.json
 	$(BIN)/python benchmarks/compare.py --report report.html --json report.json
+	$(BIN)/python benchmarks/silence.py
+	$(BIN)/python benchmarks/instructions.py --if-possible
+ifeq ($(shell uname -s),Linux)
+	$(BIN)/python benchmarks/spinning.py
+	$(BIN)/python benchmarks/endurance.py
+endif
 
 conformance: $(VENV)/.built ## psycopg2's own test-suite, under our callbacks
 	$(BIN)/python -m tools.conformance

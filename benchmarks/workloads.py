@@ -127,7 +127,7 @@ def _beside_busy_thread(workload: Workload) -> Workload:
         workload,
         name=f"{workload.name}-busy",
         title=f"{workload.title}, busy",
-        rounds=max(8, workload.rounds // 8),
+        rounds=max(15, workload.rounds // 8),
         quick_rounds=8 if workload.name in ("select-1-unix", "select-1") else 0,
         busy=True,
     )

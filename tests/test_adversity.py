@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import selectors
 import signal
 import socket
 import threading
@@ -82,6 +83,74 @@ def test_server_process_killed_during_a_large_result_is_an_operational_error(bre
     ):
         one(conn, "select repeat('x', 10000), pg_sleep(0.0005) from generate_series(1, 100000)")
     assert conn.closed == 2
+
+
+@pytest.mark.parametrize("transport", ["unix", "tcp"])
+def test_server_process_killed_while_it_is_sent_to_is_an_operational_error(breakable):
+    conn, _ = breakable
+    pid = conn.info.backend_pid
+    os.kill(pid, signal.SIGSTOP)  # so that it takes in no more than the socket does
+    before = signal.signal(signal.SIGALRM, lambda *_: os.kill(pid, signal.SIGKILL))
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.2)
+        with pytest.raises(psycopg2.OperationalError, match=r"closed the connection|reset") as info:
+            one(conn, "select length('" + "x" * 20_000_000 + "')")
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert "not open" not in str(info.value)
+    assert conn.closed == 2
+
+
+class HastyServer(threading.Thread):
+    """In front of a server, refuses a long query when it has read no more than its length."""
+
+    def __init__(self, port):
+        super().__init__(daemon=True)
+        self._upstream = socket.create_connection(("127.0.0.1", port))
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listening.getsockname()[1]
+
+    def run(self):
+        client, _ = self._listening.accept()
+        with self._listening, self._upstream, client, selectors.DefaultSelector() as selector:
+            for sock in (client, self._upstream):
+                selector.register(sock, selectors.EVENT_READ)
+            while True:
+                for sock in [key.fileobj for key, _ in selector.select()]:
+                    data = sock.recv(65536)
+                    if not data:
+                        return
+                    if sock is client and data[:1] == b"Q" and self._is_long(data):
+                        self._refuse(client, data)
+                    else:
+                        (self._upstream if sock is client else client).sendall(data)
+
+    def _is_long(self, data):
+        return int.from_bytes(data[1:5], "big") > 100_000
+
+    def _refuse(self, client, data):
+        # The protocol's ErrorResponse and ReadyForQuery.
+        fields = b"SERROR\0C54000\0Mtoo long\0\0"
+        client.sendall(b"E" + (len(fields) + 4).to_bytes(4, "big") + fields + b"Z\0\0\0\5I")
+        unread = int.from_bytes(data[1:5], "big") + 1 - len(data)
+        while unread:
+            unread -= len(client.recv(min(unread, 65536)))
+
+
+def test_answer_that_comes_before_the_statement_is_sent_is_noticed(callback, own_server):
+    """A pooler that limits statements may answer so; then nothing more comes to wake anybody."""
+    connect_again(own_server.dsn("tcp")).close()  # it is there, whatever a test did before
+    server = HastyServer(own_server.port)
+    server.start()
+    conn = psycopg2.connect(own_server.dsn("tcp", port=server.port))
+    conn.autocommit = True
+    with contextlib.closing(conn):
+        for _ in range(3):
+            with pytest.raises(psycopg2.errors.ProgramLimitExceeded, match="too long"):
+                one(conn, "select length('" + "x" * 20_000_000 + "')")
+            assert one(conn, "select 3") == 3
+    server.join(20)
+    assert not server.is_alive()
 
 
 def test_descriptor_closed_under_the_wait_is_an_operational_error(

@@ -65,7 +65,9 @@ def test_all_names_exist_and_are_public():
     assert [name for name in greenwait.__all__ if not hasattr(greenwait, name)] == []
 
 
-@pytest.mark.parametrize("module", ["_install", "_libpq", "_poll", "_psycopg2", "_sleep", "_slow", "_stats"])
+@pytest.mark.parametrize(
+    "module", ["_install", "_libpq", "_poll", "_psycopg2", "_sleep", "_slow", "_stats"]
+)
 def test_private_modules_say_what_they_export(module):
     assert importlib.import_module(f"greenwait.{module}").__all__
 

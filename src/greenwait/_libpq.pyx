@@ -83,7 +83,7 @@ def _find():
     leaves_tls_bytes = _leaves_tls_bytes(_psycopg2.LIBPQ_VERSION)
     needs = {
         "receive": ("PQconsumeInput", "PQisBusy", "PQerrorMessage"),
-        "send": ("PQconsumeInput", "PQflush"),
+        "send": ("PQflush", "PQerrorMessage"),
         "non-blocking": ("PQsetnonblocking", "PQisnonblocking"),
         "TLS": ("PQgetssl", "SSL_pending"),
     }

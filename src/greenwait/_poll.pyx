@@ -115,9 +115,9 @@ cdef int wait_until_ok(object conn, Known connection, const Options* options) ex
     It is called for the first that arrives of an answer, which is cheapest for most
     answers. Where more is to come, libpq takes that in by itself, without the GIL.
     """
-    cdef bint is_answered = False    # some of the answer has arrived
-    cdef bint is_received = False    # all of it, by libpq
-    cdef bint may_have_read = False  # so there may be an answer already, and nothing to sleep for
+    cdef bint is_answered = False  # some of the answer has arrived
+    cdef bint is_received = False  # all of it, by libpq
+    cdef bint has_sent = False     # and read what came meanwhile, which poll(2) won't show again
     cdef int state
     while True:
         state = call_poll(conn)
@@ -126,8 +126,8 @@ cdef int wait_until_ok(object conn, Known connection, const Options* options) ex
         if connection is not None and not connection.is_prepared and is_in_query(conn):
             prepare(connection, conn)
         if state == POLL_READ:
-            if may_have_read:
-                may_have_read = False
+            if has_sent:
+                has_sent = False
                 is_answered = True
             elif not is_answered:
                 is_answered = sleep_for_answer(conn, connection, options)
@@ -135,11 +135,12 @@ cdef int wait_until_ok(object conn, Known connection, const Options* options) ex
                 is_received = receive(conn, connection, options) or is_received
             else:
                 sleep_for_rest(conn, connection, options)
-        elif is_native(connection) and can_send:
-            send(conn, options)
-            may_have_read = True
         else:
-            sleep_to_write(conn, options)
+            if is_native(connection) and can_send:
+                send(conn, options)
+            else:
+                sleep_to_write(conn, options)
+            has_sent = connection is not None and connection.is_prepared
     if is_received:
         counters.results_libpq += 1
     elif connection is None or connection.is_prepared:
@@ -264,11 +265,9 @@ cdef int receive_more(void* argument, int revents) noexcept nogil:
 
 
 cdef int send(object conn, const Options* options) except -1:
-    """Let libpq send the rest of a statement.
-
-    It reads meanwhile: a server that has something to say, and finds nobody reading,
-    stops to read itself (libpq manual, PQflush).
-    """
+    """Let libpq send the rest of a statement."""
+    # It reads as well when it can't send (pqSendSome): a server that has something to
+    # say, and finds nobody reading, stops to read itself (libpq manual, PQflush).
     cdef Sleep sleep = a_sleep(READINESS_READ | READINESS_WRITE)
     cdef PGconn* pgconn = pgconn_of(conn)
     if pgconn is NULL:
@@ -281,10 +280,8 @@ cdef int send(object conn, const Options* options) except -1:
 
 
 cdef int send_more(void* argument, int revents) noexcept nogil:
-    cdef PGconn* pgconn = <PGconn*>argument
-    if revents & ~READINESS_WRITE and not libpq.consumeInput(pgconn):
-        return FAILED
-    return 0 if libpq.flush(pgconn) == 1 else DONE  # if it failed, poll() will say so
+    cdef int rc = libpq.flush(<PGconn*>argument)
+    return 0 if rc == 1 else DONE if rc == 0 else FAILED
 
 
 cdef inline bint has_pending(PGconn* pgconn) noexcept nogil:
