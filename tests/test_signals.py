@@ -1,5 +1,6 @@
 """Signals during a wait: handlers run, the wait goes on, and Ctrl-C stops the query."""
 
+import itertools
 import os
 import signal
 import socket
@@ -10,8 +11,9 @@ import time
 import psycopg2
 import pytest
 from psycopg2 import errors
-from psycopg2.extensions import POLL_OK, POLL_READ
+from psycopg2.extensions import POLL_OK, POLL_READ, POLL_WRITE
 
+import greenwait
 from tests.asleep import wait_until_asleep, when_asleep
 
 
@@ -140,6 +142,33 @@ def test_handler_runs_while_a_result_streams_in(local_conn, watcher, on_signal):
     assert cur.rowcount == 1000
     assert len(ran) == 1
     assert done - ran[0] > 0.3
+
+
+@pytest.mark.parametrize("state", [POLL_READ, POLL_WRITE])
+def test_handler_runs_while_the_descriptor_is_always_ready(callback, state, on_signal):
+    """No Python code runs between the sleeps, as none does with a connection."""
+    ran = []
+    ready, peer = socket.socketpair()
+
+    class Stub:
+        poll = itertools.chain(itertools.repeat(state, 500_000), [POLL_OK]).__next__
+        fileno = ready.fileno
+
+    def send():
+        before = greenwait.stats().sleeps
+        while greenwait.stats().sleeps < before + 100:
+            time.sleep(0.001)
+        signal.pthread_kill(threading.get_ident(), signal.SIGUSR1)
+
+    on_signal(signal.SIGUSR1, lambda *_: ran.append(time.monotonic()))
+    sender = threading.Thread(target=send, daemon=True)
+    with ready, peer:
+        peer.send(b"x")
+        sender.start()
+        callback(Stub())
+        done = time.monotonic()
+        sender.join()
+    assert done - ran[0] > 0.1
 
 
 def test_signal_at_any_moment_is_acted_on(local_conn, on_signal):

@@ -95,7 +95,7 @@ cdef int wait_or_cancel(object conn, const Options* options) except -1:
         check_pollable(conn)
     while True:
         try:
-            wait_until_ok(conn, connection, options)
+            wait_until_ok(conn, connection, options, interrupted)
             break
         except KeyboardInterrupt:
             if not has_query_to_cancel(conn, connection):
@@ -109,14 +109,17 @@ cdef int wait_or_cancel(object conn, const Options* options) except -1:
     return 0
 
 
-cdef int wait_until_ok(object conn, Known connection, const Options* options) except -1:
+cdef int wait_until_ok(
+    object conn, Known connection, const Options* options, bint is_answered
+) except -1:
     """Call ``conn.poll()`` until POLL_OK, and sleep in between.
+
+    *is_answered* says that some of the answer may have arrived before.
 
     It is called for the first that arrives of an answer, which is cheapest for most
     answers. Where more is to come, libpq takes that in by itself, without the GIL.
     """
-    cdef bint is_answered = False  # some of the answer has arrived
-    cdef bint is_received = False  # all of it, by libpq
+    cdef bint is_received = False  # by libpq, the whole answer
     cdef bint has_sent = False     # and read what came meanwhile, which poll(2) won't show again
     cdef int state
     while True:

@@ -330,5 +330,3 @@ cdef int raise_cannot_wait(int fd, int error) except -1:
             "the connection is lost, close it and connect again"
         ) from reason
     raise OperationalError(f"can't wait for the server on descriptor {fd}: {reason}") from reason
-
-
