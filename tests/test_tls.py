@@ -4,14 +4,16 @@ Only libpq before 17.11 and 18.6 leaves bytes in OpenSSL; with a later one these
 pass whatever greenwait does.
 """
 
+import select
+import statistics
 import threading
+import time
 
 import psycopg2
 import pytest
 from psycopg2.extensions import connection
 
 import greenwait
-from greenwait._libpq import FAST_PATHS
 from tests.tls_proxy import TlsProxy
 from tools.postgres import Server
 
@@ -70,20 +72,23 @@ def test_answer_of_any_size_is_received(connect_through, rows):
 
 
 def test_answer_is_received_in_another_thread(connect_through):
-    """Other threads look at their signals less often than the main one: they have none."""
-    got = []
+    """Without signals to serve it sleeps longer than the main one, but not here."""
+    took = []
 
     def query():
-        cur = connect_through().cursor()
+        conn = connect_through()
+        conn.autocommit = True
+        cur = conn.cursor()
+        began = time.monotonic()
         cur.execute(ROWS)
-        got.append(length(cur))
+        took.append(time.monotonic() - began)
+        assert length(cur) == 40_000
 
-    threads = [threading.Thread(target=query, daemon=True) for _ in range(4)]
-    for thread in threads:
+    for _ in range(5):
+        thread = threading.Thread(target=query, daemon=True)
         thread.start()
-    for thread in threads:
         thread.join(30)
-    assert got == [40_000] * 4
+    assert statistics.median(took) < 0.5
 
 
 def test_answer_is_received_by_an_async_connection(connect_through, callback):
@@ -99,12 +104,14 @@ def test_answer_is_received_by_an_async_connection(connect_through, callback):
 def test_answer_is_received_by_an_async_connection_that_was_polled_before(
     connect_through, callback
 ):
+    """The first poll of the callback then reads the record of which a part is left."""
     conn = connect_through(async_=1)
     callback(conn)
     cur = conn.cursor()
-    cur.execute(f"{ROWS}; select pg_sleep(0.1); {ROWS}")
-    for _ in range(3):
-        conn.poll()
+    cur.execute(ROWS)
+    conn.poll()  # sends
+    select.select([conn], [], [], 30)
+    conn.poll()  # reads the first record
     callback(conn)
     assert length(cur) == 40_000
 
@@ -140,10 +147,3 @@ def test_idle_wait_does_not_look_again(connect_through):
     thread.start()
     thread.join()
     assert waits[0] < 10
-
-
-def test_report_says_what_is_done_about_it():
-    if psycopg2.extensions.libpq_version() >= 170011:
-        assert FAST_PATHS["TLS"].startswith("not needed: ")
-    else:
-        assert FAST_PATHS["TLS"].split(":")[0] in ("on", "off")
