@@ -14,15 +14,15 @@ import greenwait
 from greenwait._libpq import FAST_PATHS
 
 IS_NATIVE = FAST_PATHS["receive"] == "on"
-LARGE = "select g, repeat('x', 100) from generate_series(1, 50000) g"
+LARGE = "select g, repeat('x', 100) from generate_series(1, 20000) g"
 # Streamed: the rows before the event have been sent, and partly received, when it comes.
-STREAM = "select g, {event}, repeat('x', 100) from (select generate_series(1, 50000) g) s"
+STREAM = "select g, {event}, repeat('x', 100) from (select generate_series(1, 20000) g) s"
 
 SITUATIONS = {
     "rows": f'cur.execute("{LARGE}"); tell(cur.rowcount, cur.fetchall()[-1])',
-    "value": "cur.execute(\"select repeat('x', 30000000)\"); tell(len(cur.fetchone()[0]))",
-    "statement": "cur.execute('select length(%s)', ('x' * 20000000,)); tell(cur.fetchone())",
-    "statement and answer": "cur.execute('select %s', ('x' * 20000000,)); "
+    "value": "cur.execute(\"select repeat('x', 5000000)\"); tell(len(cur.fetchone()[0]))",
+    "statement": "cur.execute('select length(%s)', ('x' * 5000000,)); tell(cur.fetchone())",
+    "statement and answer": "cur.execute('select %s', ('x' * 5000000,)); "
     "tell(len(cur.fetchone()[0]))",
     "named cursor": f'named = conn.cursor("c"); named.itersize = 20000; named.execute("{LARGE}"); '
     "tell(sum(row[0] for row in named))",
@@ -40,14 +40,14 @@ SITUATIONS = {
     "copy to": f'attempt("copy ({LARGE}) to stdout")',
     "copy after rows": f'attempt("{LARGE}; copy ({LARGE}) to stdout")',
     "copy from": 'attempt("copy pg_class from stdin")',
-    "error in the stream": f'attempt("{STREAM.format(event="1 / (40000 - g)")}")',
+    "error in the stream": f'attempt("{STREAM.format(event="1 / (15000 - g)")}")',
     "error after a result": f'attempt("{LARGE}; select 1 / 0; {LARGE}")',
     "two errors": f'attempt("{LARGE}; select nothing; select 1 / 0")',
     "terminated": 'attempt("'
-    + STREAM.format(event="case when g = 40000 then pg_terminate_backend(pg_backend_pid()) end")
+    + STREAM.format(event="case when g = 15000 then pg_terminate_backend(pg_backend_pid()) end")
     + '")',
     "cancelled": 'attempt("'
-    + STREAM.format(event="case when g = 40000 then pg_cancel_backend(pg_backend_pid()) end")
+    + STREAM.format(event="case when g = 15000 then pg_cancel_backend(pg_backend_pid()) end")
     + '")',
 }
 
@@ -136,7 +136,7 @@ def test_async_connection_takes_the_plain_path(callback, connect):
     greenwait.stats(reset=True)
     cur.execute(LARGE)
     callback(conn)
-    assert cur.rowcount == 50000
+    assert cur.rowcount == 20000
     assert greenwait.stats().results_libpq == 0
 
 
@@ -281,7 +281,7 @@ def test_threads_receive_large_answers_at_once(callback, connect, transport):
         thread.start()
     for thread in threads:
         thread.join(50)
-    assert sums == [50000 * 50001 // 2] * 24
+    assert sums == [20000 * 20001 // 2] * 24
 
 
 def test_handler_that_queries_another_connection_does_not_disturb_the_stream(callback, connect):
@@ -303,4 +303,4 @@ def test_handler_that_queries_another_connection_does_not_disturb_the_stream(cal
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
-    assert set(answers) == {50000}
+    assert set(answers) == {20000}
