@@ -33,7 +33,7 @@ def test_slow_wait_is_logged_with_time_backend_and_line(log_slow, connect):
     assert (record.name, record.levelname) == ("greenwait", "WARNING")
     assert (record.pathname, record.lineno) == (__file__, line)
     assert record.backend_pid == conn.info.backend_pid
-    assert 0.4 <= record.seconds < 20
+    assert 0.3 <= record.seconds < 20  # the server began before the wait
     assert record.getMessage() == (
         f"waited {record.seconds:.3f} s for backend {conn.info.backend_pid} at {__file__}:{line} "
         "in test_slow_wait_is_logged_with_time_backend_and_line()"
