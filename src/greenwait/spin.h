@@ -19,6 +19,10 @@
 #ifndef GREENWAIT_SPIN_H
 #define GREENWAIT_SPIN_H
 
+#ifndef _GNU_SOURCE
+#  define _GNU_SOURCE /* for sched_getaffinity(2) */
+#endif
+
 #include <stdint.h>
 
 #include "monotonic.h"
@@ -28,6 +32,7 @@
 #  include <windows.h>
 #else
 #  include <sched.h>
+#  include <unistd.h>
 #endif
 
 #define SPIN_LONGEST_NS 100000
