@@ -6,7 +6,20 @@ from glob import glob
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 
-MODULES = ["_known", "_libpq", "_poll", "_sleep", "_stats"]
+MODULES = [
+    "_callback",
+    "_cancel",
+    "_connecting",
+    "_copy",
+    "_deadline",
+    "_delivery",
+    "_interrupt",
+    "_known",
+    "_libpq",
+    "_poll",
+    "_sleep",
+    "_stats",
+]
 
 extensions = [
     Extension(

@@ -66,7 +66,22 @@ def test_all_names_exist_and_are_public():
 
 
 @pytest.mark.parametrize(
-    "module", ["_install", "_libpq", "_poll", "_psycopg2", "_sleep", "_slow", "_stats"]
+    "module",
+    [
+        "_callback",
+        "_caller",
+        "_deadline",
+        "_delivery",
+        "_errors",
+        "_install",
+        "_interrupt",
+        "_known",
+        "_libpq",
+        "_psycopg2",
+        "_sleep",
+        "_slow",
+        "_stats",
+    ],
 )
 def test_private_modules_say_what_they_export(module):
     assert importlib.import_module(f"greenwait.{module}").__all__

@@ -17,20 +17,28 @@ import greenwait
         {"spin": 1},
         {"slow": 0},
         {"slow": 2.5, "spin": "auto", "poller": "epoll"},
+        {"timeout": 0},
+        {"timeout": 30, "cancel_grace": 0.5},
     ],
 )
 def test_options_are_kept_and_shown(options):
     callback = greenwait.WaitCallback(**options)
-    expected = {"poller": "poll", "spin": 0.0, "slow": None} | options
+    expected = {
+        "poller": "poll",
+        "timeout": None,
+        "spin": 0.0,
+        "slow": None,
+        "cancel_grace": 1.0,
+    } | options
     again = eval(repr(callback), {"greenwait": greenwait})
     for name, value in expected.items():
         assert getattr(callback, name) == value
         assert getattr(again, name) == value
 
 
-def test_default_is_to_poll_to_sleep_at_once_and_to_log_nothing():
+def test_default_is_to_poll_without_a_limit_to_sleep_at_once_and_to_log_nothing():
     assert repr(greenwait.WaitCallback()) == (
-        "greenwait.WaitCallback(poller='poll', spin=0.0, slow=None)"
+        "greenwait.WaitCallback(poller='poll', timeout=None, spin=0.0, slow=None, cancel_grace=1.0)"
     )
 
 
@@ -39,12 +47,12 @@ def test_epoll_wait_callback_is_ready_made():
 
 
 def test_signature_names_the_options():
-    assert (
-        str(inspect.signature(greenwait.WaitCallback)) == "(*, poller='poll', spin=0.0, slow=None)"
+    assert str(inspect.signature(greenwait.WaitCallback)) == (
+        "(*, poller='poll', timeout=None, spin=0.0, slow=None, cancel_grace=1.0)"
     )
 
 
-@pytest.mark.parametrize("option", ["spin", "slow"])
+@pytest.mark.parametrize("option", ["spin", "slow", "timeout", "cancel_grace"])
 @pytest.mark.parametrize("value", [-1, -0.001, float("nan"), float("inf")])
 def test_time_that_is_none_is_a_value_error(option, value):
     with pytest.raises(ValueError, match=rf"{option}={value!r}: it must be 0 or more seconds"):
@@ -61,6 +69,8 @@ def test_time_that_is_none_is_a_value_error(option, value):
         ("slow", "1", "None"),
         ("slow", False, "None"),
         ("slow", [1], "None"),
+        ("timeout", "1", "None"),
+        ("timeout", True, "None"),
     ],
 )
 def test_time_of_another_type_is_a_type_error_that_says_what_is_accepted(option, value, otherwise):
@@ -81,7 +91,9 @@ def test_poller_of_another_type_is_a_type_error(poller):
 
 
 def test_unknown_option_is_a_type_error_that_names_it_and_what_there_is():
-    with pytest.raises(TypeError, match=r"no option 'pollr'; it accepts: poller, spin, slow"):
+    with pytest.raises(
+        TypeError, match=r"no option 'pollr'; it accepts: poller, timeout, spin, slow"
+    ):
         greenwait.WaitCallback(pollr="poll")
 
 

@@ -95,12 +95,15 @@ def test_automatic_gives_up_on_slow_answers(spinning):
 
 
 def test_automatic_never_looks_longer_than_a_tenth_of_a_millisecond(spinning):
-    cur = spinning("auto")
-    for _ in range(100):
-        cur.execute("select pg_sleep(0.002)")
-    stats = greenwait.stats()
-    # The look itself, and the machine: the CPU may be taken away in each.
-    assert stats.seconds_spinning / stats.spin_misses < 0.02
+    longest = []  # of each connection's few looks: the machine may take the CPU away in one
+    for _ in range(10):
+        cur = spinning("auto")
+        greenwait.stats(reset=True)
+        for _ in range(10):
+            cur.execute("select pg_sleep(0.002)")
+        stats = greenwait.stats()
+        longest.append(stats.seconds_spinning / (stats.spin_hits + stats.spin_misses))
+    assert min(longest) < 0.0005
 
 
 def test_automatic_begins_again_when_answers_are_quick_again(spinning):

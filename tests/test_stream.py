@@ -109,8 +109,11 @@ def play(run_python, transport):
 
 def test_libpq_path_gives_what_the_plain_path_gives(play):
     plain = play("poll", plain=True)
-    assert play("poll") == plain
-    assert play("epoll") == plain
+    # Without libpq, a COPY that was begun can't be ended.
+    alike = SITUATIONS.keys() - {"copy to", "copy after rows", "copy from"}
+    for callback in ("poll", "epoll"):
+        seen = play(callback)
+        assert {name: seen[name] for name in alike} == {name: plain[name] for name in alike}
 
 
 def test_libpq_path_gives_what_blocking_psycopg2_gives(play):
@@ -228,7 +231,7 @@ def test_ctrl_c_stops_a_result_that_is_being_received(callback, connect, run_pyt
             try:
                 # More than the memory holds, if nobody stops it.
                 cur.execute("select generate_series(1, 2000000000), repeat('x', 300)")
-            except psycopg2.errors.QueryCanceled:
+            except KeyboardInterrupt:
                 conn.rollback()
                 cur.execute("select 2")
                 print(cur.fetchone(), time.monotonic() - began < 20)

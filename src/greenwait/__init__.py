@@ -4,19 +4,26 @@ import greenwait, psycopg2.extensions
 psycopg2.extensions.set_wait_callback(greenwait.wait)
 """
 
+from greenwait._callback import EpollWaitCallback, WaitCallback, wait
+from greenwait._deadline import timeout
+from greenwait._errors import CommitInDoubt, QueryTimeout
 from greenwait._install import install, installed, uninstall
-from greenwait._poll import EpollWaitCallback, WaitCallback, wait
+from greenwait._interrupt import cancel
 from greenwait._stats import Stats, stats
 from greenwait._version import __version__
 
 __all__ = [
+    "CommitInDoubt",
     "EpollWaitCallback",
+    "QueryTimeout",
     "Stats",
     "WaitCallback",
     "__version__",
+    "cancel",
     "install",
     "installed",
     "stats",
+    "timeout",
     "uninstall",
     "wait",
 ]

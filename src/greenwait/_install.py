@@ -10,7 +10,7 @@ from contextlib import ContextDecorator
 from dataclasses import dataclass
 from typing import Any
 
-from greenwait._poll import WaitCallback
+from greenwait._callback import WaitCallback
 from greenwait._psycopg2 import get_wait_callback, set_wait_callback
 
 __all__ = ["install", "installed", "uninstall"]

@@ -3,6 +3,12 @@
 from greenwait._libpq cimport PGconn
 from greenwait._spin cimport spin_t
 
+# Which statement is a method of a Connection executing?
+cdef enum Ending:
+    NO_ENDING = 0
+    COMMIT = 1
+    ROLLBACK = 2
+
 cdef class Known:
     cdef object reference    # weak: it tells when to forget
     cdef spin_t spin
@@ -11,8 +17,16 @@ cdef class Known:
     cdef bint is_prepared    # in its first query by now
     cdef bint is_plain       # only conn.poll() may be called, not libpq
     cdef bint look_again     # bytes of its answer may lie in OpenSSL, unseen by poll(2)
+    cdef PGconn* pgconn      # for a look at its state while it is in a query; NULL if is_async
+    # The last wait was ended by an error after an interruption, inside a transaction:
+    # all that the server accepts next is a rollback.
+    cdef bint is_failed
+    # The end of a transaction that a method of it asked for, and the thread that did.
+    cdef Ending ending
+    cdef unsigned long ending_thread
 
 cdef Known known(object conn)
 cdef bint is_in_query(object conn) except -1
+cdef bint is_in_transaction(object conn) except -1
 cdef int prepare(Known connection, object conn) except -1
 cdef PGconn* pgconn_of(object conn) except? NULL

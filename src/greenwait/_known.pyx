@@ -7,6 +7,7 @@ no room for it, so it is kept beside it, and forgotten with it.
 cimport cython
 from cpython.long cimport PyLong_AsVoidPtr, PyLong_FromVoidPtr
 from cpython.object cimport PyObject
+from cpython.pythread cimport PyThread_get_thread_ident
 
 from greenwait._libpq cimport (
     PGconn,
@@ -21,6 +22,8 @@ import weakref
 
 from greenwait import _psycopg2
 
+__all__ = ["begin_ending", "end_ending"]
+
 # psycopg2's own, whatever a subclass makes of the names. None of them takes a lock.
 cdef type connection_type = _psycopg2.connection
 cdef object connection_poll = connection_type.poll
@@ -28,9 +31,10 @@ cdef object connection_pgconn_ptr = connection_type.pgconn_ptr
 cdef object connection_async = connection_type.async_
 cdef object connection_status = connection_type.status
 
-# STATUS_SETUP; 20 and above are the steps of connecting (psycopg/connection.h).
+# STATUS_SETUP, STATUS_BEGIN; 20 and above are the steps of connecting (psycopg/connection.h).
 cdef enum:
     STATUS_SETUP = 0
+    STATUS_BEGIN = 2
     STATUS_CONNECTING = 20
 
 cdef dict known_by_address = {}
@@ -83,6 +87,12 @@ cdef bint is_in_query(object conn) except -1:
     return STATUS_SETUP < status < STATUS_CONNECTING
 
 
+cdef bint is_in_transaction(object conn) except -1:
+    """Has psycopg2 begun a transaction on it?"""
+    cdef int status = connection_status.__get__(conn)
+    return status == STATUS_BEGIN
+
+
 cdef int prepare(Known connection, object conn) except -1:
     """Make a connection that is in its first query ready for its waits.
 
@@ -99,6 +109,7 @@ cdef int prepare(Known connection, object conn) except -1:
         and (connection.is_plain or not can_see_pending)
         and conn.info.ssl_in_use
     )
+    connection.pgconn = NULL if connection.is_async else pgconn
     connection.is_prepared = True
     return 0
 
@@ -114,3 +125,15 @@ cdef PGconn* pgconn_of(object conn) except? NULL:
     """Return libpq's connection; NULL when it is closed."""
     pointer = connection_pgconn_ptr.__get__(conn)
     return NULL if pointer is None else <PGconn*>PyLong_AsVoidPtr(pointer)
+
+
+def begin_ending(conn, str kind):
+    """Note that this thread is about to ``"commit"`` or ``"rollback"`` on *conn*."""
+    cdef Known connection = known(conn)
+    connection.ending = COMMIT if kind == "commit" else ROLLBACK
+    connection.ending_thread = PyThread_get_thread_ident()
+
+
+def end_ending(conn):
+    """Note that it is over."""
+    known(conn).ending = NO_ENDING

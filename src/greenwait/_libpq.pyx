@@ -10,6 +10,7 @@ A function that is missing switches off what needs it, and nothing else.
 
 import ctypes
 import os
+import sys
 
 from greenwait import _psycopg2
 
@@ -55,12 +56,29 @@ cdef list look_up_all(library):
     """Fill in ``libpq``; return the names of the functions that are missing."""
     missing = []
     look_up(library, missing, "PQerrorMessage", <void**>&libpq.errorMessage)
+    look_up(library, missing, "PQhostaddr", <void**>&libpq.hostaddr)
+    look_up(library, missing, "PQtransactionStatus", <void**>&libpq.transactionStatus)
     look_up(library, missing, "PQgetssl", <void**>&libpq.getssl)
     look_up(library, missing, "PQconsumeInput", <void**>&libpq.consumeInput)
     look_up(library, missing, "PQisBusy", <void**>&libpq.isBusy)
     look_up(library, missing, "PQsetnonblocking", <void**>&libpq.setnonblocking)
     look_up(library, missing, "PQisnonblocking", <void**>&libpq.isnonblocking)
     look_up(library, missing, "PQflush", <void**>&libpq.flush)
+    look_up(library, missing, "PQresultStatus", <void**>&libpq.resultStatus)
+    look_up(library, missing, "PQclear", <void**>&libpq.clear)
+    look_up(library, missing, "PQgetResult", <void**>&libpq.getResult)
+    look_up(library, missing, "PQcancelCreate", <void**>&libpq.cancelCreate)
+    look_up(library, missing, "PQcancelStart", <void**>&libpq.cancelStart)
+    look_up(library, missing, "PQcancelPoll", <void**>&libpq.cancelPoll)
+    look_up(library, missing, "PQcancelSocket", <void**>&libpq.cancelSocket)
+    look_up(library, missing, "PQcancelErrorMessage", <void**>&libpq.cancelErrorMessage)
+    look_up(library, missing, "PQcancelFinish", <void**>&libpq.cancelFinish)
+    look_up(library, missing, "PQgetCancel", <void**>&libpq.getCancel)
+    look_up(library, missing, "PQcancel", <void**>&libpq.cancel)
+    look_up(library, missing, "PQfreeCancel", <void**>&libpq.freeCancel)
+    look_up(library, missing, "PQputCopyEnd", <void**>&libpq.putCopyEnd)
+    look_up(library, missing, "PQgetCopyData", <void**>&libpq.getCopyData)
+    look_up(library, missing, "PQfreemem", <void**>&libpq.freemem)
     look_up(library, missing, "SSL_pending", <void**>&libpq.SSL_pending)
     return missing
 
@@ -80,12 +98,33 @@ def _leaves_tls_bytes(version):
 def _find():
     """Fill in what ``_libpq.pxd`` declares; return the state of each fast path, in words."""
     global can_receive, can_send, can_set_nonblocking, can_see_pending, leaves_tls_bytes
+    global can_cancel, can_cancel_in_thread, can_end_copy
     leaves_tls_bytes = _leaves_tls_bytes(_psycopg2.LIBPQ_VERSION)
     needs = {
         "receive": ("PQconsumeInput", "PQisBusy", "PQerrorMessage"),
         "send": ("PQflush", "PQerrorMessage"),
         "non-blocking": ("PQsetnonblocking", "PQisnonblocking"),
         "TLS": ("PQgetssl", "SSL_pending"),
+        "cancel": (
+            "PQcancelCreate",
+            "PQcancelStart",
+            "PQcancelPoll",
+            "PQcancelSocket",
+            "PQcancelErrorMessage",
+            "PQcancelFinish",
+        ),
+        "COPY": (
+            "PQtransactionStatus",
+            "PQgetResult",
+            "PQresultStatus",
+            "PQclear",
+            "PQgetCopyData",
+            "PQfreemem",
+            "PQputCopyEnd",
+            "PQconsumeInput",
+            "PQisBusy",
+            "PQflush",
+        ),
     }
     try:
         missing = look_up_all(_open())
@@ -99,6 +138,16 @@ def _find():
     can_send = states["send"] == "on"
     can_set_nonblocking = states["non-blocking"] == "on"
     can_see_pending = states["TLS"] == "on"
+    can_cancel = states["cancel"] == "on"
+    can_end_copy = states["COPY"] == "on"
+    # The oldest functions of this kind: they are there if any is.
+    can_cancel_in_thread = libpq.cancel is not NULL and not sys.platform.startswith("win")
+    if can_cancel:
+        states["cancel"] = "on: encrypted as the connection is"
+    elif can_cancel_in_thread:
+        states["cancel"] = f"{states['cancel']}; PQcancel in a thread, never encrypted"
+    else:
+        states["cancel"] = f"{states['cancel']}; conn.cancel() keeps the GIL"
     if not leaves_tls_bytes:
         states["TLS"] = "not needed: this libpq reads all that it has decrypted"
     return states

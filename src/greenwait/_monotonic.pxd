@@ -3,4 +3,5 @@
 from libc.stdint cimport int64_t
 
 cdef extern from "monotonic.h" nogil:
+    const int64_t NO_DEADLINE
     int64_t monotonic_ns() noexcept

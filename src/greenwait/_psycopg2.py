@@ -8,8 +8,12 @@ __all__ = [
     "EXTENSION_FILE",
     "LIBPQ_VERSION",
     "OLDEST",
+    "SQLSTATE_ERRORS",
     "VERSION",
+    "Error",
+    "InterfaceError",
     "OperationalError",
+    "QueryCanceled",
     "connection",
     "get_wait_callback",
     "set_wait_callback",
@@ -49,7 +53,13 @@ def _import_version() -> str:
 #: What psycopg2 calls itself, with its build's features: ``"2.9.13 (dt dec pq3 ext lo64)"``.
 VERSION = _import_version()
 
-from psycopg2 import OperationalError, _psycopg  # noqa: E402, only once it is one of ours
+from psycopg2 import (  # noqa: E402, only once it is one of ours
+    Error,
+    InterfaceError,
+    OperationalError,
+    _psycopg,
+)
+from psycopg2.errors import QueryCanceled  # noqa: E402
 from psycopg2.extensions import (  # noqa: E402
     connection,
     get_wait_callback,
@@ -59,5 +69,7 @@ from psycopg2.extensions import (  # noqa: E402
 
 #: The libpq that psycopg2 has loaded, as PQlibVersion() puts it: 170006 for 17.6.
 LIBPQ_VERSION = libpq_version()
+#: The class of each SQLSTATE's exception, where psycopg2 itself looks them up.
+SQLSTATE_ERRORS: dict[str, type[Error]] = _psycopg.sqlstate_errors
 #: psycopg2's compiled module, which is linked with that libpq.
 EXTENSION_FILE: str | None = getattr(_psycopg, "__file__", None)

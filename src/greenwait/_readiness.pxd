@@ -10,9 +10,11 @@ cdef extern from "readiness.h" nogil:
 
     int readiness_ticker_create(int slice_ms) noexcept
     void readiness_ticker_close(int ticker) noexcept
-    int readiness_poll(int fd, int events, int slice_ms, int* ticker) noexcept
+    int readiness_poll(int fd, int events, int slice_ms, int left_ms, int* ticker) noexcept
     int readiness_epoll_create(int ticker) noexcept
-    int readiness_epoll(int epfd, int fd, int events, int slice_ms, int* ticker) noexcept
+    int readiness_epoll(
+        int epfd, int fd, int events, int slice_ms, int left_ms, int* ticker
+    ) noexcept
     bint readiness_epoll_is_set(int epfd) noexcept
     void readiness_epoll_forget(int epfd, int fd) noexcept
     void readiness_epoll_close(int epfd) noexcept

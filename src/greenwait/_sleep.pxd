@@ -13,6 +13,7 @@ ctypedef int (*Advance)(void* argument, int revents) noexcept nogil
 cdef struct Sleep:
     int events            # READINESS_READ, READINESS_WRITE or both
     bint look_again       # end it after 50 ms, ready or not: it returns 0
+    int64_t deadline_ns   # raise DeadlinePassed then; NO_DEADLINE
     int64_t spin_ns       # look for this long first; counted down
     Advance advance       # NULL: the sleep ends when the descriptor is ready, and returns 1
     void* argument
@@ -21,3 +22,4 @@ cdef struct Sleep:
     int64_t answer_ns     # from the first look until the descriptor was ready
 
 cdef int sleep_until_ready(object conn, Poller poller, Sleep* sleep) except -1
+cdef int run_signal_handlers() except -1

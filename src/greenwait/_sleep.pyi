@@ -1,3 +1,9 @@
-__all__ = ["POLLERS"]
+__all__ = ["POLLERS", "DeadlinePassed", "HandlerRaised"]
 
 POLLERS: tuple[str, ...]
+
+class DeadlinePassed(BaseException): ...
+
+class HandlerRaised(BaseException):
+    @property
+    def exception(self) -> BaseException: ...

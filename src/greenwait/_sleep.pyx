@@ -13,7 +13,7 @@ from cpython.pythread cimport PyThread_get_thread_ident
 from libc.errno cimport EBADF, EINTR
 from libc.stdint cimport INT64_MAX, int64_t
 
-from greenwait._monotonic cimport monotonic_ns
+from greenwait._monotonic cimport NO_DEADLINE, monotonic_ns
 from greenwait._readiness cimport (
     READINESS_HAS_EPOLL,
     readiness_epoll,
@@ -37,7 +37,7 @@ from greenwait import _psycopg2
 cdef extern from "Python.h":
     object PyObject_CallOneArg(object callable, object argument)
 
-__all__ = ["POLLERS"]
+__all__ = ["POLLERS", "DeadlinePassed", "HandlerRaised"]
 
 # Nobody sleeps for ever. Python runs signal handlers in the main thread only, and a
 # signal can arrive after the last look and before the sleep, or be delivered to
@@ -57,8 +57,28 @@ cdef int64_t LONGEST_WITHOUT_GIL_NS = 80_000_000
 # interpreter exit still finds them.
 cdef type connection_type = _psycopg2.connection
 cdef object connection_fileno = connection_type.fileno
+cdef object Psycopg2Error = _psycopg2.Error
 cdef object OperationalError = _psycopg2.OperationalError
 cdef object strerror = os.strerror
+
+
+class DeadlinePassed(BaseException):
+    """A sleep's deadline has passed. Never leaves the callback."""
+
+
+class HandlerRaised(BaseException):
+    """A signal handler raised an error of psycopg2's. Never leaves the callback.
+
+    Any other one of these that comes out of a wait says that the connection has failed.
+    """
+
+    @property
+    def exception(self):
+        return self.args[0]
+
+
+cdef object deadline_passed = DeadlinePassed
+cdef object handler_raised = HandlerRaised
 
 #: The values that ``poller=`` accepts on this system.
 POLLERS = ("poll", "epoll") if READINESS_HAS_EPOLL else ("poll",)
@@ -171,6 +191,8 @@ cdef void take_turn(Sleep* sleep, Turn* turn) noexcept nogil:
     turn.now_ns = began_ns
     if sleep.began_ns == 0:
         sleep.began_ns = began_ns
+    if began_ns >= sleep.deadline_ns:
+        return
     if sleep.spin_ns > 0:
         spin(sleep, turn)
         if turn.rc <= 0 and sleep.spin_ns > 0:
@@ -181,14 +203,19 @@ cdef void take_turn(Sleep* sleep, Turn* turn) noexcept nogil:
         if turn.rc <= 0:
             return
         turn.done = 1 if sleep.advance is NULL else sleep.advance(sleep.argument, turn.rc)
-        if turn.done != 0 or turn.now_ns - began_ns >= turn.longest_ns:
+        if (
+            turn.done != 0
+            or turn.now_ns - began_ns >= turn.longest_ns
+            or turn.now_ns >= sleep.deadline_ns
+        ):
             return
         turn.rc = 0
 
 
 cdef inline void spin(Sleep* sleep, Turn* turn) noexcept nogil:
     cdef int64_t began_ns = turn.now_ns
-    cdef int64_t limit_ns = min(sleep.spin_ns, turn.slice_ms * <int64_t>1_000_000)
+    cdef int64_t slice_ns = min(turn.slice_ms * <int64_t>1_000_000, sleep.deadline_ns - began_ns)
+    cdef int64_t limit_ns = min(sleep.spin_ns, slice_ns)
     if not spin_is_possible():
         sleep.spin_ns = 0
         return
@@ -200,11 +227,15 @@ cdef inline void spin(Sleep* sleep, Turn* turn) noexcept nogil:
 
 cdef inline void sleep_slice(Sleep* sleep, Turn* turn) noexcept nogil:
     cdef int64_t began_ns = turn.now_ns
+    cdef int left_ms = -1
+    if sleep.deadline_ns != NO_DEADLINE:
+        # Rounded up: it must have passed when the sleep is over. Longer than a slice is long.
+        left_ms = <int>min((sleep.deadline_ns - began_ns + 999_999) // 1_000_000, 100_000)
     if turn.epfd >= 0:
         turn.rc = readiness_epoll(
-            turn.epfd, turn.fd, sleep.events, turn.slice_ms, &turn.ticker)
+            turn.epfd, turn.fd, sleep.events, turn.slice_ms, left_ms, &turn.ticker)
     else:
-        turn.rc = readiness_poll(turn.fd, sleep.events, turn.slice_ms, &turn.ticker)
+        turn.rc = readiness_poll(turn.fd, sleep.events, turn.slice_ms, left_ms, &turn.ticker)
     turn.now_ns = monotonic_ns()
     turn.asleep_ns += turn.now_ns - began_ns
     turn.sleeps += 1
@@ -224,12 +255,22 @@ cdef enum:
     TAKE_POLL = -2
 
 
+cdef int run_signal_handlers() except -1:
+    """Run Python's handlers of the signals that have come."""
+    try:
+        PyErr_CheckSignals()
+    except Psycopg2Error as exc:
+        raise handler_raised(exc) from None
+    return 0
+
+
 cdef int sleep_until_ready(object conn, Poller poller, Sleep* sleep) except -1:
     """Sleep until the connection's descriptor is ready.
 
     Returns 1 when it is, 0 when it is time to look again (``look_again``), or what
     ``advance`` returned. Signal handlers run as often as it takes, but not when it
-    returns at once: a caller that sleeps again and again runs them, too.
+    returns at once: a caller that sleeps again and again runs them, too. Raises
+    DeadlinePassed when that has, though the descriptor be ready.
     """
     cdef int role = (
         MAIN_THREAD if PyThread_get_thread_ident() == main_thread_ident else OTHER_THREAD
@@ -261,7 +302,7 @@ cdef int sleep_in_poll(object conn, int role, Sleep* sleep, Turn* turn) except -
             forget_ticker(role, ticker)
         if turn.done != 0:
             return turn.done  # for a hang-up or an error too: poll() says what happened
-        PyErr_CheckSignals()
+        look_up(sleep, turn)
         if turn.rc < 0 and turn.rc != -EINTR:
             raise_cannot_wait(turn.fd, -turn.rc)
         if turn.rc == 0 and sleep.look_again:
@@ -285,7 +326,7 @@ cdef int sleep_in_epoll(object conn, int role, Sleep* sleep, Turn* turn) except 
                 epoll.ticker = -1  # not in this set any more: its sleeps have a timeout
             if turn.done != 0:
                 return turn.done
-            PyErr_CheckSignals()
+            look_up(sleep, turn)
             if turn.rc < 0 and turn.rc != -EINTR:
                 # poll(2) takes what epoll does not (a file, one watch too many), and says
                 # which of the two descriptors was closed.
@@ -298,6 +339,14 @@ cdef int sleep_in_epoll(object conn, int role, Sleep* sleep, Turn* turn) except 
         if turn.fd >= 0:
             readiness_epoll_forget(turn.epfd, turn.fd)
         raise
+
+
+cdef inline int look_up(Sleep* sleep, Turn* turn) except -1:
+    """Between two turns: whatever else ends the wait."""
+    run_signal_handlers()
+    if turn.now_ns >= sleep.deadline_ns:
+        raise deadline_passed
+    return 0
 
 
 cdef inline void release_gil(Sleep* sleep, Turn* turn) noexcept:

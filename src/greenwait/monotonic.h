@@ -1,8 +1,10 @@
-/* The monotonic clock, in nanoseconds. */
+/* The monotonic clock, in nanoseconds; deadlines are times on it. */
 #ifndef GREENWAIT_MONOTONIC_H
 #define GREENWAIT_MONOTONIC_H
 
 #include <stdint.h>
+
+#define NO_DEADLINE INT64_MAX
 
 #ifdef _WIN32
 #  ifndef WIN32_LEAN_AND_MEAN

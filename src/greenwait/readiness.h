@@ -7,7 +7,8 @@
  *     < 0      -errno; -EINTR when a signal came, -EBADF when the descriptor is
  *              not open (poll(2) says POLLNVAL for that)
  *
- * Every sleep is a slice of at most slice_ms. A timeout would do, but it makes the
+ * Every sleep is a slice of at most slice_ms, and of left_ms if that is not negative:
+ * what is left of a deadline. A timeout would do, but it makes the
  * kernel set up and tear down a timer for each sleep, which is 4 % of a local
  * "select 1". A ticker is a timerfd(2) that is armed once and watched beside the
  * descriptor; it is set anew only when it has fired. With *ticker < 0 the sleep has
@@ -32,6 +33,12 @@
 #  define READINESS_READ POLLIN
 #  define READINESS_WRITE POLLOUT
 #endif
+
+static inline int
+readiness_timeout(int slice_ms, int left_ms)
+{
+    return left_ms >= 0 && left_ms < slice_ms ? left_ms : slice_ms;
+}
 
 #ifdef __linux__
 #  include <sys/epoll.h>
@@ -67,7 +74,7 @@ readiness_ticker_close(int ticker)
 }
 
 static inline int
-readiness_poll(int fd, int events, int slice_ms, int *ticker)
+readiness_poll(int fd, int events, int slice_ms, int left_ms, int *ticker)
 {
     struct pollfd watched[2] = {{fd, (short)events, 0}, {*ticker, POLLIN, 0}};
     int n;
@@ -76,7 +83,10 @@ readiness_poll(int fd, int events, int slice_ms, int *ticker)
         return -EBADF;
     if (*ticker == fd) /* closed, and the number given to the connection */
         *ticker = -1;
-    n = *ticker < 0 ? poll(watched, 1, slice_ms) : poll(watched, 2, -1);
+    if (*ticker < 0)
+        n = poll(watched, 1, readiness_timeout(slice_ms, left_ms));
+    else
+        n = poll(watched, 2, left_ms);
     if (n < 0)
         return -errno;
     if (watched[1].revents && readiness_ticker_arm(*ticker, slice_ms) < 0)
@@ -131,7 +141,7 @@ readiness_epoll_create(int ticker)
  * belongs to another socket: the kernel's key is (open file, descriptor),
  * epoll(7) Q1. */
 static inline int
-readiness_epoll(int epfd, int fd, int events, int slice_ms, int *ticker)
+readiness_epoll(int epfd, int fd, int events, int slice_ms, int left_ms, int *ticker)
 {
     struct epoll_event ready[2] = {{0}, {0}};
     int i, n, revents = 0;
@@ -141,7 +151,7 @@ readiness_epoll(int epfd, int fd, int events, int slice_ms, int *ticker)
     if (epoll_ctl(epfd, EPOLL_CTL_MOD, fd, &ready[0]) < 0
             && (errno != ENOENT || epoll_ctl(epfd, EPOLL_CTL_ADD, fd, &ready[0]) < 0))
         return -errno;
-    n = epoll_wait(epfd, ready, 2, *ticker < 0 ? slice_ms : -1);
+    n = epoll_wait(epfd, ready, 2, *ticker < 0 ? readiness_timeout(slice_ms, left_ms) : left_ms);
     if (n < 0)
         return -errno;
     for (i = 0; i < n; i++) {
@@ -157,19 +167,20 @@ readiness_epoll(int epfd, int fd, int events, int slice_ms, int *ticker)
 #  define READINESS_HAS_EPOLL 0
 
 static inline int
-readiness_poll(int fd, int events, int slice_ms, int *ticker)
+readiness_poll(int fd, int events, int slice_ms, int left_ms, int *ticker)
 {
+    int timeout_ms = readiness_timeout(slice_ms, left_ms);
 #ifdef _WIN32
     /* Before Windows 10 2004, WSAPoll does not report a connect() that failed. */
     WSAPOLLFD watched = {(SOCKET)fd, (SHORT)events, 0};
-    int n = fd < 0 ? 0 : WSAPoll(&watched, 1, slice_ms);
+    int n = fd < 0 ? 0 : WSAPoll(&watched, 1, timeout_ms);
     if (n < 0) {
         int error = WSAGetLastError();
         return error == WSAENOTSOCK ? -EBADF : error == WSAEINTR ? -EINTR : -error;
     }
 #else
     struct pollfd watched = {fd, (short)events, 0};
-    int n = fd < 0 ? 0 : poll(&watched, 1, slice_ms);
+    int n = fd < 0 ? 0 : poll(&watched, 1, timeout_ms);
     if (n < 0)
         return -errno;
 #endif
@@ -182,9 +193,10 @@ readiness_poll(int fd, int events, int slice_ms, int *ticker)
 static inline int readiness_ticker_create(int slice_ms) { (void)slice_ms; return -ENOSYS; }
 static inline void readiness_ticker_close(int ticker) { (void)ticker; }
 static inline int readiness_epoll_create(int ticker) { (void)ticker; return -ENOSYS; }
-static inline int readiness_epoll(int epfd, int fd, int events, int slice_ms, int *ticker)
+static inline int
+readiness_epoll(int epfd, int fd, int events, int slice_ms, int left_ms, int *ticker)
 {
-    (void)epfd; (void)fd; (void)events; (void)slice_ms; (void)ticker;
+    (void)epfd; (void)fd; (void)events; (void)slice_ms; (void)left_ms; (void)ticker;
     return -ENOSYS;
 }
 static inline int readiness_epoll_is_set(int epfd) { (void)epfd; return 0; }

@@ -97,7 +97,7 @@ spin_until_ready(int fd, int events, int64_t limit_ns)
     int64_t end = monotonic_ns() + limit_ns;
     for (;;) {
         int no_ticker = -1;
-        int rc = readiness_poll(fd, events, 0, &no_ticker);
+        int rc = readiness_poll(fd, events, 0, -1, &no_ticker);
         if (rc != 0 || monotonic_ns() >= end)
             return rc;
 #ifdef _WIN32

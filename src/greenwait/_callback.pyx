@@ -1,0 +1,183 @@
+"""What does psycopg2 call? ``wait``, and ``WaitCallback`` with its options."""
+
+cimport cython
+from cpython.exc cimport PyErr_SetObject, PyErr_WriteUnraisable
+from libc.stdint cimport int64_t
+
+from greenwait._deadline cimport checked_seconds, to_ns
+from greenwait._interrupt cimport default_options, wait_or_stop
+from greenwait._monotonic cimport monotonic_ns
+from greenwait._poll cimport Options
+from greenwait._sleep cimport POLLER_EPOLL, POLLER_POLL
+from greenwait._stats cimport counters
+
+from greenwait._sleep import POLLERS
+from greenwait._slow import log_slow_wait
+
+__all__ = ["EpollWaitCallback", "WaitCallback", "wait"]
+
+# It outlives the module's dict: a query from a __del__ at interpreter exit still finds it.
+cdef object log_slow = log_slow_wait
+
+
+cdef inline object drive(object conn, const Options* options):
+    """Wait until the server has answered, and say so if that took long."""
+    counters.waits += 1
+    if options.slow_ns < 0:
+        wait_or_stop(conn, options)
+    else:
+        wait_and_tell(conn, options)
+    return None
+
+
+cdef int wait_and_tell(object conn, const Options* options) except -1:
+    cdef int64_t waited_ns, began_ns = monotonic_ns()
+    try:
+        wait_or_stop(conn, options)
+    finally:
+        waited_ns = monotonic_ns() - began_ns
+        if waited_ns > options.slow_ns:
+            try:
+                log_slow(conn, waited_ns / 1e9)
+            except Exception as exc:
+                PyErr_SetObject(type(exc), exc)
+                PyErr_WriteUnraisable(log_slow)  # raised, it would cost the connection
+    return 0
+
+
+def wait(conn, /):
+    """Wait until the server has answered: the wait callback.
+
+    Register it once, ``psycopg2.extensions.set_wait_callback(greenwait.wait)``,
+    and psycopg2 calls it wherever it would block. Call it yourself to wait for
+    an ``async_=1`` connection, after connecting and after every ``execute``.
+
+    :param conn: a psycopg2 connection, or any object with ``poll()`` and
+        ``fileno()``.
+    :returns: None, once ``conn.poll()`` has returned ``POLL_OK``.
+    :raises TypeError: *conn* has not the two methods.
+    :raises psycopg2.InterfaceError: the connection is closed.
+    :raises psycopg2.OperationalError: the descriptor was closed during the wait
+        (chained from the OSError), or ``poll()`` returned an unknown state.
+
+    The thread sleeps in poll(2) with the GIL released. A signal's Python handler
+    runs at once (within 50 ms where the signal arrives just before the sleep, or
+    in another thread), then the wait goes on; an exception that the handler
+    raises ends the wait, and psycopg2 then closes the connection. On
+    KeyboardInterrupt the query is cancelled on the server, and its ``execute()``
+    raises the server's QueryCanceled, or KeyboardInterrupt if the query succeeded
+    all the same; while connecting, KeyboardInterrupt is raised as it is. There is
+    no timeout.
+
+    May be called from any thread, in a forked child (with the child's own
+    connections), from a ``__del__`` or a signal handler during another
+    connection's wait, and at interpreter exit.
+    """
+    return drive(conn, &default_options)
+
+
+@cython.final
+cdef class WaitCallback:
+    """WaitCallback(*, poller="poll", timeout=None, spin=0.0, slow=None, cancel_grace=1.0)
+--
+
+    A wait callback with options: a callable that does what ``wait`` does.
+
+    Immutable, and safe to share between threads.
+
+    :param poller: the system call that sleeps, ``"poll"`` or (on Linux)
+        ``"epoll"``. With ``"epoll"`` every thread keeps one epoll descriptor as
+        long as it lives; a forked child makes its own. Where none can be had
+        (EMFILE), the thread sleeps in poll(2).
+    :param timeout: seconds that each statement may take, by default and at most; None sets
+        no limit. It does not bound connecting, for which there is ``connect_timeout``. A
+        ``greenwait.timeout()`` block may be nearer; what happens then is the same.
+    :param spin: seconds to look for the answer of a query before sleeping, without
+        the GIL, and giving up the CPU between two looks. It saves the wake-up, which
+        can take longer than the query, and costs CPU time. 0.0 sleeps at once.
+        ``"auto"`` learns, for every connection on its own, how long answers take:
+        while they come within 100 us, it spins for at most twice that time, and
+        ever more rarely if they don't. A thread that may use only one CPU
+        (sched_setaffinity(2)) never spins.
+    :param slow: seconds; a wait that took longer is logged as a warning by the logger
+        ``greenwait``, with the backend's pid and the Python line that waited. None
+        logs nothing. A handler of that logger must leave this connection alone.
+    :param cancel_grace: seconds for the server to end a query after an interrupt or a
+        deadline, before the connection is given up. A commit has as long to be answered.
+    :raises ValueError: this system has no such poller, or a time is negative or
+        not finite.
+    :raises TypeError: an option is unknown or has the wrong type.
+    """
+
+    cdef Options _options
+    cdef object _spin
+    cdef object _slow
+    cdef object _timeout
+    cdef object _cancel_grace
+
+    def __cinit__(
+        self, *args, poller="poll", timeout=None, spin=0.0, slow=None, cancel_grace=1.0, **unknown
+    ):
+        if args:
+            raise TypeError(
+                "WaitCallback takes keyword options only; register an instance, "
+                "set_wait_callback(greenwait.WaitCallback())"
+            )
+        if unknown:
+            raise TypeError(
+                f"WaitCallback has no option {next(iter(unknown))!r}; "
+                "it accepts: poller, timeout, spin, slow, cancel_grace"
+            )
+        if not isinstance(poller, str):
+            raise TypeError(f"poller must be one of {POLLERS}, not {type(poller).__name__!r}")
+        if poller not in POLLERS:
+            raise ValueError(f"poller={poller!r} is not available here; this system has {POLLERS}")
+        self._options.poller = POLLER_EPOLL if poller == "epoll" else POLLER_POLL
+        self._spin = spin if spin == "auto" else checked_seconds("spin", spin, ', or "auto"')
+        self._options.spin_auto = spin == "auto"
+        self._options.spin_ns = 0 if spin == "auto" else to_ns(self._spin)
+        self._slow = None if slow is None else checked_seconds("slow", slow, ", or None")
+        self._options.slow_ns = -1 if slow is None else to_ns(self._slow)
+        self._timeout = None if timeout is None else checked_seconds("timeout", timeout, ", or None")
+        self._options.timeout_ns = -1 if timeout is None else to_ns(self._timeout)
+        self._cancel_grace = checked_seconds("cancel_grace", cancel_grace, "")
+        self._options.grace_ns = to_ns(self._cancel_grace)
+
+    @property
+    def poller(self):
+        """The system call that sleeps: ``"poll"`` or ``"epoll"``."""
+        return "epoll" if self._options.poller == POLLER_EPOLL else "poll"
+
+    @property
+    def spin(self):
+        """Seconds to look before sleeping, or ``"auto"``."""
+        return self._spin
+
+    @property
+    def slow(self):
+        """Seconds after which a wait is logged, or None."""
+        return self._slow
+
+    @property
+    def timeout(self):
+        """Seconds that a statement may take, or None."""
+        return self._timeout
+
+    @property
+    def cancel_grace(self):
+        """Seconds that the server has to end an interrupted query."""
+        return self._cancel_grace
+
+    def __call__(self, conn, /):
+        """Wait until the server has answered; see ``greenwait.wait``."""
+        return drive(conn, &self._options)
+
+    def __repr__(self):
+        return (
+            f"greenwait.WaitCallback(poller={self.poller!r}, timeout={self.timeout!r}, "
+            f"spin={self.spin!r}, slow={self.slow!r}, cancel_grace={self.cancel_grace!r})"
+        )
+
+
+#: ``WaitCallback(poller="epoll")``, ready made; on a system without epoll it polls.
+EpollWaitCallback = WaitCallback(poller=POLLERS[-1])

@@ -1,0 +1,59 @@
+"""Which statement is psycopg2 executing? What the Python code that called it says.
+
+psycopg2 does not tell its callback. It matters only when a wait is interrupted, and
+only for the end of a transaction. A ``greenwait.Connection`` knows by itself; for others
+the caller's bytecode shows a call of ``commit()`` or the end of ``with conn:``. What is
+called in another way (``executor.submit(conn.commit)``) counts as a query.
+"""
+
+import dis
+import sys
+from types import FrameType
+
+__all__ = ["ending_of_caller"]
+
+_METHODS = {
+    "commit": "commit",
+    "tpc_commit": "commit",
+    "rollback": "rollback",
+    "tpc_rollback": "rollback",
+}
+_CALLS = ("CALL", "CALL_METHOD", "CALL_FUNCTION")
+_BETWEEN = ("CACHE", "PRECALL", "PUSH_NULL")
+_ATTRIBUTES = ("LOAD_ATTR", "LOAD_METHOD", "LOAD_SUPER_ATTR")
+
+
+def ending_of_caller() -> str | None:
+    """Return ``"commit"`` or ``"rollback"`` if the caller's caller, psycopg2, executes that.
+
+    Compiled modules have no frames: the nearest Python code is what called psycopg2.
+    """
+    try:
+        return _ending_called_by(sys._getframe(1))
+    except ValueError:  # there is none
+        return None
+
+
+def _ending_called_by(frame: FrameType) -> str | None:
+    before: list[dis.Instruction] = []
+    for instruction in dis.get_instructions(frame.f_code):
+        if instruction.offset >= frame.f_lasti:
+            break
+        if instruction.opname not in _BETWEEN:
+            before.append(instruction)
+    else:
+        return None
+    if instruction.opname == "WITH_EXCEPT_START":
+        return "rollback"
+    if instruction.opname not in _CALLS or not before:
+        return None
+    if before[-1].opname in _ATTRIBUTES:
+        return _METHODS.get(before[-1].argval)
+    # __exit__(None, None, None), as compiled for the end of a with block
+    if sys.version_info < (3, 11):
+        is_exit = [each.opname for each in before[-3:]] == ["LOAD_CONST", "DUP_TOP", "DUP_TOP"]
+    else:
+        is_exit = [each.argval for each in before[-3:]] == [None] * 3 and all(
+            each.opname == "LOAD_CONST" for each in before[-3:]
+        )
+    return "commit" if is_exit else None

@@ -1,0 +1,3 @@
+"""Cancel requests, as something to wait for."""
+
+cdef object cancel_request(object conn)

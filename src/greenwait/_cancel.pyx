@@ -1,0 +1,164 @@
+"""How is a query cancelled? By a request on a connection of its own.
+
+A request under way has ``poll()`` and ``fileno()``, as a connection has, and is waited for
+in the same loop: with a deadline, without the GIL, in every context.
+
+It must be waited for to its end, which is when the server process has been sent the
+signal. One that is still under way stops whatever that process does by then.
+"""
+
+cimport cython
+
+from greenwait._known cimport pgconn_of
+from greenwait._libpq cimport (
+    PGRES_POLLING_FAILED,
+    PGRES_POLLING_OK,
+    PGRES_POLLING_READING,
+    PGRES_POLLING_WRITING,
+    PGcancel,
+    PGcancelConn,
+    PGconn,
+    can_cancel,
+    can_cancel_in_thread,
+    libpq,
+)
+from greenwait._poll cimport POLL_OK, POLL_READ, POLL_WRITE
+
+import os
+
+from greenwait import _psycopg2
+
+cdef extern from "cancel_thread.h" nogil:
+    ctypedef int (*cancel_function)(void*, char*, int) noexcept nogil
+    ctypedef void (*cancel_free_function)(void*) noexcept nogil
+    int cancel_thread_start(
+        void* request, cancel_function cancel, cancel_free_function release, int fd
+    ) noexcept
+
+# Module-level C variables outlive the module's dict: a query from a __del__ at
+# interpreter exit still finds them.
+cdef object connection_cancel = _psycopg2.connection.cancel
+cdef object OperationalError = _psycopg2.OperationalError
+cdef object open_pipe = os.pipe
+cdef object close = os.close
+cdef object read = os.read
+cdef object set_blocking = os.set_blocking if hasattr(os, "set_blocking") else None
+cdef object strerror = os.strerror
+
+
+cdef object cancel_request(object conn):
+    """Return a request to cancel what *conn* is doing, ready to be waited for.
+
+    It may be called in a query's wait, by the one who waits. Returns None where libpq
+    can't be reached: then psycopg2 has cancelled already, blocking, with the GIL held.
+    """
+    cdef PGconn* pgconn = pgconn_of(conn)
+    if can_cancel and pgconn is not NULL:
+        return CancelRequest.of(pgconn)
+    if can_cancel_in_thread and pgconn is not NULL:
+        return ThreadedCancelRequest.of(pgconn)
+    connection_cancel(conn)
+    return None
+
+
+@cython.final
+@cython.internal
+cdef class CancelRequest:
+    """libpq's own way since 17: without blocking, and encrypted as the connection is."""
+
+    cdef PGcancelConn* request
+    cdef bint is_started
+
+    @staticmethod
+    cdef CancelRequest of(PGconn* pgconn):
+        cdef CancelRequest self = CancelRequest.__new__(CancelRequest)
+        self.request = libpq.cancelCreate(pgconn)
+        if self.request is NULL:
+            raise MemoryError
+        return self
+
+    def fileno(self):
+        return libpq.cancelSocket(self.request)
+
+    def poll(self):
+        cdef int state
+        with nogil:
+            if self.is_started:
+                state = libpq.cancelPoll(self.request)
+            else:
+                self.is_started = True
+                # The manual: after PQcancelStart(), wait as if it had asked to write.
+                state = (
+                    PGRES_POLLING_WRITING
+                    if libpq.cancelStart(self.request)
+                    else PGRES_POLLING_FAILED
+                )
+        if state == PGRES_POLLING_FAILED:
+            raise OperationalError(
+                libpq.cancelErrorMessage(self.request).decode("utf-8", "replace").strip()
+            )
+        if state == PGRES_POLLING_OK:
+            return POLL_OK
+        return POLL_READ if state == PGRES_POLLING_READING else POLL_WRITE
+
+    def __dealloc__(self):
+        if self.request is not NULL:
+            libpq.cancelFinish(self.request)
+
+
+@cython.final
+@cython.internal
+cdef class ThreadedCancelRequest:
+    """The way before libpq 17: it blocks, and so it has a thread to do that in.
+
+    Dropped while that is under way, it is on its own: the connection must not be used
+    again, because nobody knows what it would cancel.
+    """
+
+    cdef PGcancel* request
+    cdef int fd  # the end of the pipe to read from
+
+    def __cinit__(self):
+        self.fd = -1
+
+    @staticmethod
+    cdef ThreadedCancelRequest of(PGconn* pgconn):
+        cdef ThreadedCancelRequest self = ThreadedCancelRequest.__new__(ThreadedCancelRequest)
+        self.request = libpq.getCancel(pgconn)
+        if self.request is NULL:
+            raise OperationalError("libpq has no cancel request for this connection")
+        return self
+
+    def fileno(self):
+        return self.fd
+
+    def poll(self):
+        if self.request is not NULL:
+            self.start()
+            return POLL_READ
+        try:
+            answer = read(self.fd, 1000)
+        except BlockingIOError:
+            return POLL_READ
+        if answer[:1] == b"\1":
+            return POLL_OK
+        raise OperationalError(answer[1:].decode("utf-8", "replace").strip())
+
+    cdef int start(self) except -1:
+        cdef int rc
+        self.fd, fd = open_pipe()
+        set_blocking(self.fd, False)
+        rc = cancel_thread_start(
+            self.request, <cancel_function>libpq.cancel, <cancel_free_function>libpq.freeCancel, fd
+        )
+        if rc < 0:
+            close(fd)
+            raise OperationalError(f"no thread to cancel in: {strerror(-rc)}")
+        self.request = NULL  # it is the thread's
+        return 0
+
+    def __dealloc__(self):
+        if self.request is not NULL:
+            libpq.freeCancel(self.request)
+        if self.fd >= 0:
+            close(self.fd)

@@ -1,0 +1,128 @@
+"""What does a connection need that is being made? A host that answers in time.
+
+libpq leaves ``connect_timeout`` to the caller of PQconnectPoll() (libpq manual), and with
+it the step to the next host: it takes that step by itself only when the operating system
+says that a connection has failed. So a host that lets its time pass is made to fail.
+"""
+
+from libc.stdint cimport int64_t
+
+from greenwait._known cimport Known, pgconn_of
+from greenwait._libpq cimport PGconn, libpq
+from greenwait._monotonic cimport monotonic_ns
+from greenwait._poll cimport POLL_OK, POLL_WRITE, Wait, call_poll, sleep_for
+
+import _socket
+import os
+
+from greenwait import _psycopg2
+from greenwait._errors import HostTimeout
+from greenwait._sleep import DeadlinePassed
+
+# Module-level C variables outlive the module's dict: a query from a __del__ at
+# interpreter exit still finds them.
+cdef object connection_info = _psycopg2.connection.info
+cdef object connection_fileno = _psycopg2.connection.fileno
+cdef object OperationalError = _psycopg2.OperationalError
+cdef object deadline_passed = DeadlinePassed
+cdef object host_timeout = HostTimeout
+cdef object duplicate = os.dup
+cdef object socket_class = _socket.socket
+cdef int64_t LONGEST_SECONDS = 1_000_000_000  # 30 years
+cdef int SHUT_RDWR = _socket.SHUT_RDWR
+
+# PQstatus(): libpq's enum ConnStatusType, in words.
+cdef dict PHASES = {
+    2: "waiting for the network connection",
+    3: "about to say hello",
+    4: "waiting for the server's answer to the startup packet",
+    5: "waiting for the server's settings",
+    7: "negotiating TLS",
+    9: "asking whether it takes writes",
+    10: "asking whether it takes writes",
+    11: "negotiating GSSAPI encryption",
+    12: "asking for the session's state",
+    13: "asking whether it is a standby",
+}
+
+
+cdef int wait_until_connected(object conn, Known connection, Wait* wait) except -1:
+    """Wait until the connection is made, giving each host ``connect_timeout`` seconds.
+
+    Raises DeadlinePassed when the wait's own deadline has.
+    """
+    cdef int64_t total_ns = wait.deadline_ns
+    cdef int64_t timeout_ns = connect_timeout_ns(conn)
+    cdef int64_t began_ns = 0
+    cdef int state
+    host = last_timeout = None
+    while True:
+        try:
+            state = call_poll(conn)
+        except OperationalError as exc:
+            if last_timeout is not None:
+                raise last_timeout from exc
+            raise
+        if state == POLL_OK:
+            return 0
+        if host_of(conn) != host:
+            host = host_of(conn)
+            began_ns = monotonic_ns()
+            if timeout_ns >= 0:
+                wait.deadline_ns = min(total_ns, began_ns + timeout_ns)
+        try:
+            sleep_for(conn, state, wait)
+        except deadline_passed:
+            if monotonic_ns() >= total_ns:
+                raise
+            last_timeout = timed_out(conn, host, (monotonic_ns() - began_ns) / 1e9)
+            if state != POLL_WRITE:  # it has accepted, and libpq would wait for ever
+                raise last_timeout from None
+            shut_down(conn)
+            host = None  # the next one has all its time, and may be the same at another address
+
+
+cdef int64_t connect_timeout_ns(object conn) except? -1:
+    """Return what the DSN, the service file or the environment says; < 0 if nothing."""
+    # PQconninfo() has them all, as libpq itself understood them.
+    setting = connection_info.__get__(conn).dsn_parameters.get("connect_timeout")
+    seconds = int(setting or 0)  # libpq has refused what is no number
+    return min(seconds, LONGEST_SECONDS) * 1_000_000_000 if seconds > 0 else -1
+
+
+cdef object host_of(object conn):
+    """Return the host that is tried now: its name or directory, its address, its port."""
+    cdef PGconn* pgconn = pgconn_of(conn)
+    info = connection_info.__get__(conn)
+    address = ""
+    if libpq.hostaddr is not NULL and pgconn is not NULL:
+        address = libpq.hostaddr(pgconn).decode("utf-8", "replace")
+    return info.host, address, info.port
+
+
+cdef object timed_out(object conn, tuple host, double seconds):
+    name, address, port = host
+    status = connection_info.__get__(conn).status
+    exc = host_timeout(
+        f'connection to server at "{name}"{f" ({address})" if address else ""}, port {port} timed '
+        f"out after {seconds:.1f} s (connect_timeout), {PHASES.get(status, 'connecting')}. There "
+        "is no connection; see whether the server is up, and whether a firewall is in the way"
+    )
+    exc.host, exc.hostaddr, exc.port = host
+    return exc
+
+
+cdef int shut_down(object conn) except -1:
+    """Have a connection attempt fail, of which nothing has come back.
+
+    Linux gives up a connect(2) that is under way on shutdown(2), and libpq takes that for
+    any other failure of it: it goes on to the next address.
+    """
+    attempt = socket_class(fileno=duplicate(connection_fileno(conn)))
+    try:
+        attempt.shutdown(SHUT_RDWR)
+    except OSError:
+        pass  # ENOTCONN: it was not connected, of course
+    finally:
+        attempt.close()
+    return 0

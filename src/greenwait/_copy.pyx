@@ -1,0 +1,98 @@
+"""What does a connection need in which ``execute("COPY ...")`` has left a COPY open?
+
+To ``poll()`` such a statement is done when the COPY begins. psycopg2 then raises
+ProgrammingError ("use the copy_to() method instead") and leaves it at that: to all else
+libpq answers "another command is already in progress", for ever. So the COPY is ended
+before psycopg2 hears of it.
+"""
+
+from greenwait._known cimport Known
+from greenwait._libpq cimport (
+    PGRES_COPY_BOTH,
+    PGRES_COPY_IN,
+    PGRES_COPY_OUT,
+    PQTRANS_ACTIVE,
+    PGconn,
+    PGresult,
+    can_end_copy,
+    libpq,
+)
+from greenwait._poll cimport Wait, a_sleep
+from greenwait._readiness cimport READINESS_READ, READINESS_WRITE
+from greenwait._sleep cimport Sleep, sleep_until_ready
+
+from greenwait import _psycopg2
+
+# Module-level C variables outlive the module's dict: a query from a __del__ at
+# interpreter exit still finds them.
+cdef object connection_info = _psycopg2.connection.info
+cdef object OperationalError = _psycopg2.OperationalError
+
+# What end_more() returns.
+cdef enum:
+    DONE
+    MUST_RECEIVE
+    MUST_SEND
+    FAILED  # the connection is lost
+
+
+cdef bint has_left_copy_unseen(object conn) except -1:
+    return connection_info.__get__(conn).transaction_status == PQTRANS_ACTIVE
+
+
+cdef int end_copy(object conn, Known connection, Wait* wait) except -1:
+    """Refuse to send, or throw away what comes, until the server is ready for a query.
+
+    Whoever waits has cancelled the statement: a COPY to the client can be long.
+    """
+    cdef Sleep sleep
+    cdef int rc
+    if not can_end_copy:
+        raise OperationalError(
+            "execute() has begun a COPY, which can't be ended without libpq's functions "
+            "(see python -m greenwait); the connection is closed, use copy_expert() "
+            "where no wait callback is registered"
+        )
+    while True:
+        with nogil:
+            rc = end_more(connection.pgconn)
+        if rc == DONE:
+            return 0
+        if rc == FAILED:
+            raise OperationalError(
+                libpq.errorMessage(connection.pgconn).decode("utf-8", "replace")
+            )
+        sleep = a_sleep(READINESS_WRITE if rc == MUST_SEND else READINESS_READ, wait)
+        sleep_until_ready(conn, wait.options.poller, &sleep)
+
+
+cdef int end_more(PGconn* pgconn) noexcept nogil:
+    """Do what can be done without waiting; returns one of the above."""
+    cdef PGresult* result
+    cdef char* row = NULL
+    cdef int status, rc
+    while True:
+        if not libpq.consumeInput(pgconn):
+            return FAILED
+        rc = libpq.flush(pgconn)
+        if rc != 0:
+            return MUST_SEND if rc == 1 else FAILED
+        if libpq.isBusy(pgconn):
+            return MUST_RECEIVE
+        result = libpq.getResult(pgconn)
+        if result is NULL:
+            return DONE
+        status = libpq.resultStatus(result)  # of a COPY again and again, until its end
+        libpq.clear(result)
+        if status == PGRES_COPY_IN or status == PGRES_COPY_BOTH:
+            rc = libpq.putCopyEnd(pgconn, "COPY in execute() is not possible")
+            if rc <= 0:
+                return MUST_SEND if rc == 0 else FAILED
+        elif status == PGRES_COPY_OUT:
+            rc = 1
+            while rc > 0:
+                rc = libpq.getCopyData(pgconn, &row, 1)
+                if rc > 0:
+                    libpq.freemem(row)
+            if rc == 0:
+                return MUST_RECEIVE

@@ -1,0 +1,42 @@
+"""The wait loop: ask the connection what it needs, and sleep, until it is done."""
+
+from libc.stdint cimport int64_t
+from libc.string cimport memset
+
+from greenwait._known cimport Known
+from greenwait._sleep cimport Poller, Sleep
+
+# psycopg2 names these in psycopg2.extensions; their values are part of its API.
+cdef enum:
+    POLL_OK = 0
+    POLL_READ = 1
+    POLL_WRITE = 2
+
+# What a WaitCallback was given, as C has it.
+cdef struct Options:
+    Poller poller
+    bint spin_auto
+    int64_t spin_ns
+    int64_t slow_ns     # < 0: nothing is logged
+    int64_t timeout_ns  # < 0: none
+    int64_t grace_ns
+
+cdef struct Wait:
+    const Options* options
+    int64_t deadline_ns
+    bint is_answered  # some of the answer may have arrived before
+
+cdef int check_pollable(object conn) except -1
+cdef int call_poll(object conn) except -1
+cdef int wait_until_ok(object conn, Known connection, Wait* wait) except -1
+cdef int wait_until_sent(object conn, Wait* wait) except -1
+cdef int sleep_for(object conn, int state, Wait* wait) except -1
+
+
+cdef inline Sleep a_sleep(int events, const Wait* wait) noexcept:
+    """Return one sleep of the wait."""
+    cdef Sleep sleep
+    memset(&sleep, 0, sizeof(sleep))
+    sleep.events = events
+    sleep.deadline_ns = wait.deadline_ns
+    return sleep
