@@ -71,7 +71,7 @@ cdef int wait_until_connected(object conn, Known connection, Wait* wait) except 
             if timeout_ns >= 0:
                 wait.deadline_ns = min(total_ns, began_ns + timeout_ns)
         try:
-            sleep_for(conn, state, wait)
+            sleep_for(conn, connection, state, wait)
         except deadline_passed:
             if monotonic_ns() >= total_ns:
                 raise

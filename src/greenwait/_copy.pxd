@@ -1,7 +1,7 @@
 """A COPY that ``execute()`` has begun."""
 
 from greenwait._known cimport Known
-from greenwait._libpq cimport PQTRANS_ACTIVE, can_end_copy, libpq
+from greenwait._libpq cimport PQTRANS_ACTIVE, libpq
 from greenwait._poll cimport Wait
 
 cdef int end_copy(object conn, Known connection, Wait* wait) except -1
@@ -10,6 +10,6 @@ cdef bint has_left_copy_unseen(object conn) except -1
 
 cdef inline bint has_left_copy(object conn, Known connection) except -1:
     """Is the connection still busy, though ``poll()`` has said that it is done?"""
-    if connection.pgconn is not NULL and can_end_copy:
-        return libpq.transactionStatus(connection.pgconn) == PQTRANS_ACTIVE
+    if connection.has_state is not NULL:
+        return libpq.transactionStatus(connection.has_state) == PQTRANS_ACTIVE
     return False if connection.is_async else has_left_copy_unseen(conn)

@@ -46,7 +46,7 @@ cdef int end_copy(object conn, Known connection, Wait* wait) except -1:
     Whoever waits has cancelled the statement: a COPY to the client can be long.
     """
     cdef Sleep sleep
-    cdef int rc
+    cdef int rc, events
     if not can_end_copy:
         raise OperationalError(
             "execute() has begun a COPY, which can't be ended without libpq's functions "
@@ -55,14 +55,15 @@ cdef int end_copy(object conn, Known connection, Wait* wait) except -1:
         )
     while True:
         with nogil:
-            rc = end_more(connection.pgconn)
+            rc = end_more(connection.has_state)
         if rc == DONE:
             return 0
         if rc == FAILED:
             raise OperationalError(
-                libpq.errorMessage(connection.pgconn).decode("utf-8", "replace")
+                libpq.errorMessage(connection.has_state).decode("utf-8", "replace")
             )
-        sleep = a_sleep(READINESS_WRITE if rc == MUST_SEND else READINESS_READ, wait)
+        events = READINESS_WRITE if rc == MUST_SEND else READINESS_READ
+        sleep = a_sleep(events, connection, wait)
         sleep_until_ready(conn, wait.options.poller, &sleep)
 
 

@@ -189,7 +189,7 @@ cdef int drain(
 ) except -1:
     """Cancel the query, if it is one to be cancelled, and wait for its end."""
     # The server takes no notice of a cancel before it has the whole statement.
-    if wait_until_sent(conn, wait) == POLL_OK:
+    if wait_until_sent(conn, connection, wait) == POLL_OK:
         return 0
     if ending == NO_ENDING and not (connection.is_failed and is_in_transaction(conn)):
         send_cancel(conn, wait, complaints)

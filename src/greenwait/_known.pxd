@@ -17,7 +17,9 @@ cdef class Known:
     cdef bint is_prepared    # in its first query by now
     cdef bint is_plain       # only conn.poll() may be called, not libpq
     cdef bint look_again     # bytes of its answer may lie in OpenSSL, unseen by poll(2)
-    cdef PGconn* pgconn      # for a look at its state while it is in a query; NULL if is_async
+    # What to ask for its state and for its descriptor while it is in a query. NULL: psycopg2.
+    cdef PGconn* has_state
+    cdef PGconn* has_socket
     # The last wait was ended by an error after an interruption, inside a transaction:
     # all that the server accepts next is a rollback.
     cdef bint is_failed

@@ -11,6 +11,7 @@ from cpython.pythread cimport PyThread_get_thread_ident
 
 from greenwait._libpq cimport (
     PGconn,
+    can_end_copy,
     can_receive,
     can_see_pending,
     can_set_nonblocking,
@@ -26,7 +27,6 @@ __all__ = ["begin_ending", "end_ending"]
 
 # psycopg2's own, whatever a subclass makes of the names. None of them takes a lock.
 cdef type connection_type = _psycopg2.connection
-cdef object connection_poll = connection_type.poll
 cdef object connection_pgconn_ptr = connection_type.pgconn_ptr
 cdef object connection_async = connection_type.async_
 cdef object connection_status = connection_type.status
@@ -103,22 +103,25 @@ cdef int prepare(Known connection, object conn) except -1:
     cdef PGconn* pgconn = pgconn_of(conn)
     if can_set_nonblocking and pgconn is not NULL and not libpq.isnonblocking(pgconn):
         libpq.setnonblocking(pgconn, 1)  # fails if the connection is lost: poll() will say so
-    connection.is_plain = not can_receive or connection.is_async or not has_own_poll(conn)
+    connection.is_plain = not can_receive or connection.is_async or not has_own(conn, "poll")
     connection.look_again = (
         leaves_tls_bytes
         and (connection.is_plain or not can_see_pending)
         and conn.info.ssl_in_use
     )
-    connection.pgconn = NULL if connection.is_async else pgconn
+    if not connection.is_async:
+        connection.has_state = pgconn if can_end_copy else NULL
+        connection.has_socket = pgconn if libpq.socket and has_own(conn, "fileno") else NULL
     connection.is_prepared = True
     return 0
 
 
-cdef bint has_own_poll(object conn) except -1:
-    """Is its ``poll()`` psycopg2's, and not a subclass's that wants to be called?"""
+cdef bint has_own(object conn, str method) except -1:
+    """Is the method psycopg2's, and not a subclass's that wants to be called?"""
     if type(conn) is connection_type:
         return True
-    return type(conn).poll is connection_poll and "poll" not in getattr(conn, "__dict__", ())
+    own = getattr(type(conn), method) is getattr(connection_type, method)
+    return own and method not in getattr(conn, "__dict__", ())
 
 
 cdef PGconn* pgconn_of(object conn) except? NULL:

@@ -38,6 +38,7 @@ cdef enum PostgresPollingStatusType:
 # Named and grouped as in libpq's manual.
 cdef struct Libpq:
     # Connection Status Functions
+    int (*socket)(const PGconn*) noexcept nogil
     const char* (*errorMessage)(const PGconn*) noexcept nogil
     const char* (*hostaddr)(const PGconn*) noexcept nogil
     int (*transactionStatus)(const PGconn*) noexcept nogil

@@ -55,6 +55,7 @@ cdef int look_up(library, list missing, str name, void** pointer) except -1:
 cdef list look_up_all(library):
     """Fill in ``libpq``; return the names of the functions that are missing."""
     missing = []
+    look_up(library, missing, "PQsocket", <void**>&libpq.socket)
     look_up(library, missing, "PQerrorMessage", <void**>&libpq.errorMessage)
     look_up(library, missing, "PQhostaddr", <void**>&libpq.hostaddr)
     look_up(library, missing, "PQtransactionStatus", <void**>&libpq.transactionStatus)

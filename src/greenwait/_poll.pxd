@@ -29,14 +29,16 @@ cdef struct Wait:
 cdef int check_pollable(object conn) except -1
 cdef int call_poll(object conn) except -1
 cdef int wait_until_ok(object conn, Known connection, Wait* wait) except -1
-cdef int wait_until_sent(object conn, Wait* wait) except -1
-cdef int sleep_for(object conn, int state, Wait* wait) except -1
+cdef int wait_until_sent(object conn, Known connection, Wait* wait) except -1
+cdef int sleep_for(object conn, Known connection, int state, Wait* wait) except -1
 
 
-cdef inline Sleep a_sleep(int events, const Wait* wait) noexcept:
+cdef inline Sleep a_sleep(int events, Known connection, const Wait* wait) noexcept:
     """Return one sleep of the wait."""
     cdef Sleep sleep
     memset(&sleep, 0, sizeof(sleep))
     sleep.events = events
     sleep.deadline_ns = wait.deadline_ns
+    if connection is not None:
+        sleep.has_socket = connection.has_socket
     return sleep

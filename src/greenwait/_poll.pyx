@@ -55,9 +55,9 @@ cdef int wait_until_ok(object conn, Known connection, Wait* wait) except -1:
                 sleep_for_rest(conn, connection, wait)
         else:
             if is_native(connection) and can_send:
-                send(conn, wait)
+                send(conn, connection, wait)
             else:
-                sleep_for(conn, POLL_WRITE, wait)
+                sleep_for(conn, connection, POLL_WRITE, wait)
             has_sent = connection is not None and connection.is_prepared
     if is_received:
         counters.results_libpq += 1
@@ -66,19 +66,20 @@ cdef int wait_until_ok(object conn, Known connection, Wait* wait) except -1:
     return 0
 
 
-cdef int wait_until_sent(object conn, Wait* wait) except -1:
+cdef int wait_until_sent(object conn, Known connection, Wait* wait) except -1:
     """Wait until what is to be sent is. Returns the state then: POLL_READ or POLL_OK."""
     cdef int state
     while True:
         state = call_poll(conn)
         if state != POLL_WRITE:
             return state
-        sleep_for(conn, POLL_WRITE, wait)
+        sleep_for(conn, connection, POLL_WRITE, wait)
 
 
-cdef int sleep_for(object conn, int state, Wait* wait) except -1:
+cdef int sleep_for(object conn, Known connection, int state, Wait* wait) except -1:
     """Sleep until the descriptor is ready for what ``poll()`` has returned."""
-    cdef Sleep sleep = a_sleep(READINESS_READ if state == POLL_READ else READINESS_WRITE, wait)
+    cdef int events = READINESS_READ if state == POLL_READ else READINESS_WRITE
+    cdef Sleep sleep = a_sleep(events, connection, wait)
     sleep_until_ready(conn, wait.options.poller, &sleep)
     run_signal_handlers()
     return 0
@@ -125,7 +126,7 @@ cdef inline bint is_native(Known connection) noexcept:
 
 cdef bint sleep_for_answer(object conn, Known connection, Wait* wait) except -1:
     """Sleep until the first of the answer is there, or spin for it."""
-    cdef Sleep sleep = a_sleep(READINESS_READ, wait)
+    cdef Sleep sleep = a_sleep(READINESS_READ, connection, wait)
     cdef bint learns = wait.options.spin_auto and connection is not None and connection.is_prepared
     if learns:
         sleep.spin_ns = spin_limit_ns(&connection.spin)
@@ -141,7 +142,7 @@ cdef bint sleep_for_answer(object conn, Known connection, Wait* wait) except -1:
 
 
 cdef int sleep_for_rest(object conn, Known connection, Wait* wait) except -1:
-    cdef Sleep sleep = a_sleep(READINESS_READ, wait)
+    cdef Sleep sleep = a_sleep(READINESS_READ, connection, wait)
     sleep.look_again = connection is not None and connection.look_again
     sleep_until_ready(conn, wait.options.poller, &sleep)
     # A descriptor that is always ready would put the handlers off until the end.
@@ -157,7 +158,7 @@ cdef enum:
 
 cdef bint receive(object conn, Known connection, Wait* wait) except -1:
     """Let libpq take in the rest of a result. Returns whether it has."""
-    cdef Sleep sleep = a_sleep(READINESS_READ, wait)
+    cdef Sleep sleep = a_sleep(READINESS_READ, connection, wait)
     cdef PGconn* pgconn = pgconn_of(conn)
     cdef int rc
     if pgconn is NULL or has_pending(pgconn):
@@ -182,11 +183,11 @@ cdef int receive_more(void* argument, int revents) noexcept nogil:
             return 0
 
 
-cdef int send(object conn, Wait* wait) except -1:
+cdef int send(object conn, Known connection, Wait* wait) except -1:
     """Let libpq send the rest of a statement."""
     # It reads as well when it can't send (pqSendSome): a server that has something to
     # say, and finds nobody reading, stops to read itself (libpq manual, PQflush).
-    cdef Sleep sleep = a_sleep(READINESS_READ | READINESS_WRITE, wait)
+    cdef Sleep sleep = a_sleep(READINESS_READ | READINESS_WRITE, connection, wait)
     cdef PGconn* pgconn = pgconn_of(conn)
     if pgconn is NULL:
         return 0

@@ -2,6 +2,8 @@
 
 from libc.stdint cimport int64_t
 
+from greenwait._libpq cimport PGconn
+
 cdef enum Poller:
     POLLER_POLL
     POLLER_EPOLL
@@ -11,6 +13,7 @@ cdef enum Poller:
 ctypedef int (*Advance)(void* argument, int revents) noexcept nogil
 
 cdef struct Sleep:
+    PGconn* has_socket    # to ask for the descriptor; NULL: conn.fileno()
     int events            # READINESS_READ, READINESS_WRITE or both
     bint look_again       # end it after 50 ms, ready or not: it returns 0
     int64_t deadline_ns   # raise DeadlinePassed then; NO_DEADLINE

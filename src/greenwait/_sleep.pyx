@@ -13,6 +13,7 @@ from cpython.pythread cimport PyThread_get_thread_ident
 from libc.errno cimport EBADF, EINTR
 from libc.stdint cimport INT64_MAX, int64_t
 
+from greenwait._libpq cimport libpq
 from greenwait._monotonic cimport NO_DEADLINE, monotonic_ns
 from greenwait._readiness cimport (
     READINESS_HAS_EPOLL,
@@ -34,9 +35,6 @@ import threading
 
 from greenwait import _psycopg2
 
-cdef extern from "Python.h":
-    object PyObject_CallOneArg(object callable, object argument)
-
 __all__ = ["POLLERS", "DeadlinePassed", "HandlerRaised"]
 
 # Nobody sleeps for ever. Python runs signal handlers in the main thread only, and a
@@ -55,8 +53,6 @@ cdef int64_t LONGEST_WITHOUT_GIL_NS = 80_000_000
 
 # Module-level C variables outlive the module's dict: a query from a __del__ at
 # interpreter exit still finds them.
-cdef type connection_type = _psycopg2.connection
-cdef object connection_fileno = connection_type.fileno
 cdef object Psycopg2Error = _psycopg2.Error
 cdef object OperationalError = _psycopg2.OperationalError
 cdef object strerror = os.strerror
@@ -243,10 +239,10 @@ cdef inline void sleep_slice(Sleep* sleep, Turn* turn) noexcept nogil:
 
 # -- With it
 
-cdef inline object call_fileno(object conn):
-    """Call ``conn.fileno()``; psycopg2's own without looking it up."""
-    if type(conn) is connection_type:
-        return PyObject_CallOneArg(connection_fileno, conn)
+cdef inline int fileno_of(object conn, Sleep* sleep) except? -1:
+    """Return the connection's descriptor; -1 is one that was closed, to libpq."""
+    if sleep.has_socket is not NULL:
+        return libpq.socket(sleep.has_socket)
     return conn.fileno()
 
 
@@ -294,7 +290,7 @@ cdef int sleep_in_poll(object conn, int role, Sleep* sleep, Turn* turn) except -
     turn.epfd = -1
     while True:
         # Read anew each time: libpq may have put another socket in its place.
-        turn.fd = call_fileno(conn)
+        turn.fd = fileno_of(conn, sleep)
         ticker = -1 if sleep.look_again and role == OTHER_THREAD else ticker_of(role)
         turn.ticker = ticker
         release_gil(sleep, turn)
@@ -318,7 +314,7 @@ cdef int sleep_in_epoll(object conn, int role, Sleep* sleep, Turn* turn) except 
     turn.fd = -1
     try:
         while True:
-            turn.fd = call_fileno(conn)
+            turn.fd = fileno_of(conn, sleep)
             turn.ticker = ticker = epoll.ticker
             release_gil(sleep, turn)
             if turn.ticker != ticker:
