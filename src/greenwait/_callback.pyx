@@ -138,7 +138,9 @@ cdef class WaitCallback:
         self._options.spin_ns = 0 if spin == "auto" else to_ns(self._spin)
         self._slow = None if slow is None else checked_seconds("slow", slow, ", or None")
         self._options.slow_ns = -1 if slow is None else to_ns(self._slow)
-        self._timeout = None if timeout is None else checked_seconds("timeout", timeout, ", or None")
+        self._timeout = (
+            None if timeout is None else checked_seconds("timeout", timeout, ", or None")
+        )
         self._options.timeout_ns = -1 if timeout is None else to_ns(self._timeout)
         self._cancel_grace = checked_seconds("cancel_grace", cancel_grace, "")
         self._options.grace_ns = to_ns(self._cancel_grace)

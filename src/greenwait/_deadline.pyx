@@ -47,7 +47,9 @@ cdef class timeout:
     """
 
     def __cinit__(self, seconds, /):
-        self._seconds = None if seconds is None else checked_seconds("seconds", seconds, ", or None")
+        self._seconds = (
+            None if seconds is None else checked_seconds("seconds", seconds, ", or None")
+        )
         self.deadline_ns = NO_DEADLINE
 
     @property

@@ -50,8 +50,8 @@ class QueryCanceled(_psycopg2.QueryCanceled, metaclass=_Delivering):
     """psycopg2's class of that name, and in its place while an exception is on its way."""
 
     def __reduce__(self):
-        _, *state = super().__reduce__()
-        return (_psycopg2.QueryCanceled, *state)
+        kind, *state = super().__reduce__()
+        return (_psycopg2.QueryCanceled if kind is QueryCanceled else kind, *state)
 
 
 QueryCanceled.__module__ = _psycopg2.QueryCanceled.__module__

@@ -20,17 +20,12 @@ class QueryTimeout(QueryCanceled):
     timeout: Any = None
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Pickled without the block, which is this process's.
-        return (_rebuild, (self.args, self.pgerror, "57014"))
+        kind, args, state = super().__reduce__()
+        # The block is of this process.
+        return kind, args, {name: value for name, value in state.items() if name != "timeout"}
 
 
-def _rebuild(args: tuple[Any, ...], pgerror: str | None, pgcode: str) -> QueryTimeout:
-    exc = QueryTimeout(*args)
-    exc.__setstate__({"pgerror": pgerror, "pgcode": pgcode})  # psycopg2.Error's own
-    return exc
-
-
-class CommitInDoubt(OperationalError):
+class CommitInDoubt(OperationalError):  # noqa: N818, the fixed name
     """A commit was interrupted or lost, and nobody knows its outcome.
 
     The transaction may or may not have been committed; the connection is closed. Look
@@ -38,7 +33,7 @@ class CommitInDoubt(OperationalError):
     """
 
 
-class HostTimeout(OperationalError):
+class HostTimeout(OperationalError):  # noqa: N818, as psycopg2's are named
     """A host has not answered within ``connect_timeout``; private, an OperationalError to all."""
 
     host: str

@@ -37,7 +37,7 @@ from greenwait._known cimport (
     known,
     prepare,
 )
-from greenwait._monotonic cimport NO_DEADLINE, monotonic_ns
+from greenwait._monotonic cimport NO_DEADLINE
 from greenwait._poll cimport (
     POLL_OK,
     Options,
