@@ -18,7 +18,8 @@ _METHODS = {
     "rollback": "rollback",
     "tpc_rollback": "rollback",
 }
-_CALLS = ("CALL", "CALL_METHOD", "CALL_FUNCTION")
+# CPython 3.11, once it has specialised a call, makes it in the PRECALL.
+_CALLS = ("CALL", "PRECALL", "CALL_METHOD", "CALL_FUNCTION")
 _BETWEEN = ("CACHE", "PRECALL", "PUSH_NULL")
 _ATTRIBUTES = ("LOAD_ATTR", "LOAD_METHOD", "LOAD_SUPER_ATTR")
 

@@ -5,7 +5,7 @@ from typing import Any
 from greenwait._delivery import QueryCanceled
 from greenwait._psycopg2 import OperationalError
 
-__all__ = ["CommitInDoubt", "HostTimeout", "QueryTimeout"]
+__all__ = ["CommitInDoubt", "HostTimeout", "QueryTimeout", "in_doubt"]
 
 
 class QueryTimeout(QueryCanceled):
@@ -20,9 +20,9 @@ class QueryTimeout(QueryCanceled):
     timeout: Any = None
 
     def __reduce__(self) -> tuple[Any, ...]:
-        kind, args, state = super().__reduce__()
-        # The block is of this process.
-        return kind, args, {name: value for name, value in state.items() if name != "timeout"}
+        kind, args, *_ = super().__reduce__()
+        # Without the block, which is of this process.
+        return kind, args, {"pgerror": self.pgerror, "pgcode": self.pgcode}
 
 
 class CommitInDoubt(OperationalError):  # noqa: N818, the fixed name
@@ -31,6 +31,16 @@ class CommitInDoubt(OperationalError):  # noqa: N818, the fixed name
     The transaction may or may not have been committed; the connection is closed. Look
     whether it was before doing it again. ``__cause__`` is what came between.
     """
+
+
+def in_doubt(what: str, cause: BaseException) -> CommitInDoubt:
+    """Return the exception for a commit to which *what* has happened, because of *cause*."""
+    exc = CommitInDoubt(
+        f"{what}: the transaction may or may not have been committed. The connection is "
+        "closed; connect again, and look before you repeat the transaction"
+    )
+    exc.__cause__ = cause
+    return exc
 
 
 class HostTimeout(OperationalError):  # noqa: N818, as psycopg2's are named

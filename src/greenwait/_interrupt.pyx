@@ -37,7 +37,7 @@ from greenwait._known cimport (
     known,
     prepare,
 )
-from greenwait._monotonic cimport NO_DEADLINE
+from greenwait._monotonic cimport NO_DEADLINE, monotonic_ns
 from greenwait._poll cimport (
     POLL_OK,
     Options,
@@ -49,9 +49,8 @@ from greenwait._poll cimport (
 from greenwait._sleep cimport POLLER_POLL
 from greenwait._stats cimport counters
 
-from greenwait import _psycopg2
+from greenwait import _errors, _psycopg2
 from greenwait._caller import ending_of_caller
-from greenwait._errors import CommitInDoubt, QueryTimeout
 from greenwait._sleep import DeadlinePassed, HandlerRaised
 
 __all__ = ["cancel"]
@@ -64,11 +63,14 @@ cdef object Psycopg2Error = _psycopg2.Error
 cdef object OperationalError = _psycopg2.OperationalError
 cdef object InterfaceError = _psycopg2.InterfaceError
 cdef object ServerHasCanceled = _psycopg2.QueryCanceled
-cdef object commit_in_doubt = CommitInDoubt
-cdef object query_timeout = QueryTimeout
+cdef object in_doubt = _errors.in_doubt
+cdef object query_timeout = _errors.QueryTimeout
 cdef object deadline_passed = DeadlinePassed
 cdef object handler_raised = HandlerRaised
 cdef object ask_caller = ending_of_caller
+
+# From one cancel to the next, as long as the query goes on; then twice as long, and so on.
+cdef int64_t SHORTEST_PAUSE_NS = 10_000_000
 
 cdef Options default_options
 default_options.poller = POLLER_POLL
@@ -169,6 +171,7 @@ cdef int stop(
         if is_deadline:
             count_timeout(block)
         raise given_up(conn, connection, wait, ending, reason, is_deadline, failure, complaints)
+    connection.is_failed = False
     if has_left_copy(conn, connection):
         abandon_copy(conn, connection, wait)
     if connection.is_async:
@@ -188,13 +191,27 @@ cdef int drain(
     object conn, Known connection, Wait* wait, Ending ending, list complaints
 ) except -1:
     """Cancel the query, if it is one to be cancelled, and wait for its end."""
+    cdef int64_t grace_ns = wait.deadline_ns
+    cdef int64_t pause_ns = SHORTEST_PAUSE_NS // 2
+    cdef int64_t began_ns
     # The server takes no notice of a cancel before it has the whole statement.
     if wait_until_sent(conn, connection, wait) == POLL_OK:
         return 0
-    if ending == NO_ENDING and not (connection.is_failed and is_in_transaction(conn)):
-        send_cancel(conn, wait, complaints)
     wait.is_answered = True
-    return wait_until_ok(conn, connection, wait)
+    if ending != NO_ENDING or (connection.is_failed and is_in_transaction(conn)):
+        return wait_until_ok(conn, connection, wait)
+    while True:
+        began_ns = monotonic_ns()
+        send_cancel(conn, wait, complaints)
+        pause_ns = max(2 * pause_ns, monotonic_ns() - began_ns)
+        wait.deadline_ns = min(grace_ns, after(pause_ns))
+        try:
+            return wait_until_ok(conn, connection, wait)
+        except deadline_passed:
+            # One that comes before the server has begun with the query stops nothing.
+            if monotonic_ns() >= grace_ns:
+                raise
+        wait.deadline_ns = grace_ns
 
 
 cdef int send_cancel(object conn, Wait* wait, list complaints) except -1:
@@ -205,7 +222,7 @@ cdef int send_cancel(object conn, Wait* wait, list complaints) except -1:
         if request is not None:
             wait_until_ok(request, None, wait)
     except Psycopg2Error as exc:  # refused: the query may end by itself
-        complaints.append(str(exc).strip())
+        complaints[:] = [str(exc).strip()]
     return 0
 
 
@@ -272,15 +289,6 @@ cdef object lost(Known connection, Ending ending, object exc):
     return exc
 
 
-cdef object in_doubt(str what, object cause):
-    exc = commit_in_doubt(
-        f"{what}: the transaction may or may not have been committed. The connection is "
-        "closed; connect again, and look before you repeat the transaction"
-    )
-    exc.__cause__ = cause
-    return exc
-
-
 cdef object given_up(
     object conn, Known connection, Wait* wait, Ending ending, object reason, bint is_deadline,
     object failure, list complaints,
@@ -292,7 +300,7 @@ cdef object given_up(
             return answered(reason, is_deadline, failure)
         what = "the connection was lost during the commit"
     elif isinstance(failure, deadline_passed):
-        why = f" (the cancel request failed: {'; '.join(complaints)})" if complaints else ""
+        why = f" (the cancel request failed: {complaints[0]})" if complaints else ""
         failure = OperationalError(
             f"the server has not answered within {grace} of the "
             f"{'deadline' if is_deadline else 'interrupt'}{why}. The connection is closed; "

@@ -1,0 +1,255 @@
+"""A commit that is interrupted: its outcome first, and if there is none, that is said."""
+
+import contextlib
+import operator
+import os
+import signal
+import threading
+import time
+
+import psycopg2
+import pytest
+from psycopg2.extensions import STATUS_READY
+
+import greenwait
+from greenwait.connection import Connection
+from tests.asleep import wait_until_asleep
+from tests.fault_lab import frozen, no_leaked_descriptors
+from tests.test_interrupt import LIMIT, Limit, raising, send
+from tools.postgres import Server
+
+# A trigger that runs at the commit, and takes as long as its row says.
+SLOW_COMMIT = """
+create table if not exists {table} (seconds float, tag text);
+create or replace function take_time() returns trigger language plpgsql as
+    'begin if new.seconds < 0 then raise division_by_zero; end if;
+    perform pg_sleep(new.seconds); return null; end';
+create constraint trigger takes_time after insert on {table}
+    deferrable initially deferred for each row execute function take_time();
+"""
+
+
+def commit(conn):
+    conn.commit()
+
+
+def leave_block(conn):
+    with conn:
+        pass
+
+
+def leave_block_by_return(conn):
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(conn)
+
+
+def call_method(conn):
+    operator.methodcaller("commit")(conn)
+
+
+# How the callback is to know that it is a commit.
+WAYS = {
+    "psycopg2 commit()": (psycopg2.extensions.connection, commit),
+    "psycopg2 with conn": (psycopg2.extensions.connection, leave_block),
+    "Connection commit()": (Connection, commit),
+    "Connection with conn": (Connection, leave_block),
+    "Connection in a stack": (Connection, leave_block_by_return),
+    "Connection, method called by another": (Connection, call_method),
+}
+
+
+@pytest.fixture
+def on_signal():
+    before = {}
+
+    def set_handler(number, handler):
+        before.setdefault(number, signal.getsignal(number))
+        signal.signal(number, handler)
+
+    yield set_handler
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+class Case:
+    """A connection in a transaction whose commit takes time."""
+
+    def __init__(self, server, way, seconds):
+        factory, self._commit = WAYS[way]
+        self.watcher = psycopg2.connect(server.dsn("unix"))
+        self.watcher.autocommit = True
+        self.conn = psycopg2.connect(server.dsn("tcp"), connection_factory=factory)
+        self.pid = self.conn.info.backend_pid
+        for _ in range(100):  # CPython specialises what it has executed often
+            self._commit(self.conn)
+        self.tag = f"{way} {time.monotonic_ns()}"
+        self.table = f"slow_{abs(hash(self.tag))}"
+        self.watcher.cursor().execute(SLOW_COMMIT.format(table=self.table))
+        self.conn.cursor().execute(
+            f"insert into {self.table} values (%s, %s)", (seconds, self.tag)
+        )
+
+    def commit(self, meanwhile=None):
+        """Commit; *meanwhile* is done as soon as the server is at it."""
+
+        def act():
+            wait_until_asleep(self.watcher, self.pid)
+            meanwhile()
+
+        thread = threading.Thread(target=act if meanwhile else lambda: None, daemon=True)
+        thread.start()
+        try:
+            self._commit(self.conn)
+            sum(range(100))  # the interpreter looks here at the latest
+        finally:
+            thread.join(30)
+
+    def is_committed(self):
+        cur = self.watcher.cursor()
+        cur.execute(f"select count(*) from {self.table} where tag = %s", (self.tag,))
+        return cur.fetchone()[0] == 1
+
+    def close(self):
+        self.conn.close()
+        self.watcher.close()
+
+
+@pytest.fixture(params=WAYS)
+def case(request, own_server, callback):
+    """Return a function that makes a case, for each way to commit."""
+    assert isinstance(own_server, Server)
+    cases = []
+
+    def make(seconds):
+        cases.append(Case(own_server, request.param, seconds))
+        return cases[-1]
+
+    yield make
+    for each in cases:
+        each.close()
+
+
+def test_interrupted_commit_stands_and_the_interrupt_is_delivered_after(case, on_signal):
+    case = case(0.3)
+    on_signal(signal.SIGALRM, raising(LIMIT))
+    greenwait.install(cancel_grace=20)
+    cancels = greenwait.stats().cancels
+    with pytest.raises(Limit) as info:
+        case.commit(send(signal.SIGALRM))
+    greenwait.uninstall()
+    assert info.value is LIMIT
+    assert case.is_committed()
+    assert greenwait.stats().cancels == cancels
+    assert case.conn.status == STATUS_READY
+    case.conn.cursor().execute("select 1")
+
+
+def test_commit_past_its_deadline_stands(case):
+    case = case(0.3)
+    with greenwait.installed(cancel_grace=20), greenwait.timeout(0.05) as block:
+        case.commit()
+    assert case.is_committed()
+    assert not block.expired
+    case.conn.cursor().execute("select 1")
+
+
+@pytest.mark.parametrize("cause", ["deadline", "interrupt"])
+def test_commit_without_an_answer_is_in_doubt(case, on_signal, cause):
+    case = case(2)
+    on_signal(signal.SIGALRM, raising(LIMIT))
+    seconds = 0.2 if cause == "deadline" else None
+    began = time.monotonic()
+    with (
+        no_leaked_descriptors(),
+        greenwait.installed(cancel_grace=0.3),
+        pytest.raises(greenwait.CommitInDoubt, match="may or may not have been committed") as info,
+        greenwait.timeout(seconds),
+    ):
+        case.commit(send(signal.SIGALRM) if cause == "interrupt" else None)
+        case.conn.close()
+    assert time.monotonic() - began < 2
+    assert isinstance(info.value, psycopg2.OperationalError)
+    assert (info.value.__cause__ is LIMIT) == (cause == "interrupt")
+    assert case.conn.closed
+
+
+def test_commit_on_a_frozen_server_is_in_doubt(case):
+    case = case(0)
+    with (
+        frozen(case.pid),
+        greenwait.installed(cancel_grace=0.2),
+        greenwait.timeout(0.1),
+        pytest.raises(greenwait.CommitInDoubt),
+    ):
+        case.commit()
+    assert case.conn.closed
+
+
+def test_commit_whose_connection_is_lost_is_in_doubt(case):
+    case = case(20)
+    stop = lambda: case.watcher.cursor().execute(f"select pg_terminate_backend({case.pid})")  # noqa: E731
+    by_itself = type(case.conn) is not Connection
+    with pytest.raises(psycopg2.OperationalError) as info:
+        case.commit(stop)
+    # The server's last words are an answer, to psycopg2: only our class knows better.
+    assert isinstance(info.value, greenwait.CommitInDoubt) or by_itself
+    assert case.conn.closed
+    assert not case.is_committed()
+
+
+def test_second_interrupt_of_a_commit_is_raised_and_tells_of_the_doubt(case, on_signal):
+    case = case(20)
+    on_signal(signal.SIGALRM, raising(LIMIT))
+
+    def twice():
+        os.kill(os.getpid(), signal.SIGALRM)
+        time.sleep(0.3)
+        os.kill(os.getpid(), signal.SIGALRM)
+
+    began = time.monotonic()
+    with greenwait.installed(cancel_grace=30), pytest.raises(Limit) as info:
+        case.commit(twice)
+    assert time.monotonic() - began < 5
+    assert isinstance(info.value.__cause__, greenwait.CommitInDoubt)
+    info.value.__cause__ = None
+    assert case.conn.closed
+
+
+def test_commit_that_the_server_refuses_is_no_doubt(case):
+    case = case(-1)
+    with pytest.raises(psycopg2.errors.DivisionByZero):
+        case.commit()
+    assert not case.conn.closed
+    assert not case.is_committed()
+    case.conn.cursor().execute("select 1")
+
+
+def test_interrupted_rollback_is_done_and_the_interrupt_is_delivered_after(
+    own_server, callback, on_signal
+):
+    """Of the transaction nothing is left, in psycopg2's opinion and the server's."""
+    on_signal(signal.SIGALRM, raising(LIMIT))
+    alarmed = []
+
+    class Alarmed(Connection):
+        armed = False
+
+        def fileno(self):
+            if self.armed and not alarmed:
+                alarmed.append(True)
+                signal.raise_signal(signal.SIGALRM)
+            return super().fileno()
+
+    conn = psycopg2.connect(own_server.dsn("unix"), connection_factory=Alarmed)
+    with contextlib.closing(conn):
+        for _ in range(20):
+            conn.cursor().execute("create temp table passing (number int)")
+            alarmed.clear()
+            conn.armed = True
+            with pytest.raises(Limit):
+                conn.rollback()
+                sum(range(100))
+            conn.armed = False
+            assert alarmed
+            assert conn.info.transaction_status == 0
