@@ -86,9 +86,7 @@ class Case:
         self.tag = f"{way} {time.monotonic_ns()}"
         self.table = f"slow_{abs(hash(self.tag))}"
         self.watcher.cursor().execute(SLOW_COMMIT.format(table=self.table))
-        self.conn.cursor().execute(
-            f"insert into {self.table} values (%s, %s)", (seconds, self.tag)
-        )
+        self.conn.cursor().execute(f"insert into {self.table} values (%s, %s)", (seconds, self.tag))
 
     def commit(self, meanwhile=None):
         """Commit; *meanwhile* is done as soon as the server is at it."""

@@ -1,4 +1,4 @@
-"""``execute("COPY ...")``, which psycopg2 can't do in green mode, and which must not cost anything."""
+"""``execute("COPY ...")``, which psycopg2 can't do in green mode, costs no connection."""
 
 import time
 

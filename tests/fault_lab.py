@@ -1,0 +1,446 @@
+"""The fault laboratory: what a network and a server can do to a client.
+
+A TCP proxy that misbehaves on command, hosts that do not answer, server processes that stand
+still, and what shows that the client has not lost anything over it.
+"""
+
+import contextlib
+import os
+import select
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from tools.postgres import Server
+
+TIMEOUT = 30  # seconds
+_CHUNK = 65536
+_CANCEL_REQUEST = 80877102  # PostgreSQL manual, "Message Formats"
+
+Direction = Literal["to_client", "to_server"]
+Kind = Literal["stall", "trickle", "delay", "cut", "reset", "half_close", "ignore", "refuse"]
+
+
+_LIMITED: tuple[Kind, ...] = ("stall", "cut", "reset", "half_close")
+
+
+def _any(connection: "Proxied") -> bool:
+    return True
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One way to misbehave.
+
+    *value* is in seconds for a delay and a trickle. For the others it is how many bytes of the
+    direction still pass, counted from the connection's beginning.
+    """
+
+    kind: Kind
+    direction: Direction | None = None  # both
+    value: float = 0
+    only: Callable[["Proxied"], bool] = _any
+
+
+@dataclass
+class _Pipe:
+    """One direction of a proxied connection."""
+
+    direction: Direction
+    source: socket.socket
+    target: socket.socket
+    recorded: bytearray  # what was passed on
+    held: deque[tuple[float, bytes]] = field(default_factory=deque)
+    next_step: float = 0  # monotonic, of a trickle
+    has_ended: bool = False  # the source has no more
+    is_shut: bool = False  # and the target knows, or will never know
+
+    @property
+    def is_over(self) -> bool:
+        return self.is_shut and self.has_ended
+
+
+class Proxied:
+    """A connection that goes through the proxy."""
+
+    def __init__(self, index: int, client: socket.socket, upstream: socket.socket | None) -> None:
+        self.index = index
+        self.client = client
+        self.upstream = upstream
+        self.to_server = bytearray()
+        self.to_client = bytearray()
+        self.pipes: list[_Pipe] = []
+        if upstream is not None:
+            self.pipes = [
+                _Pipe("to_server", client, upstream, self.to_server),
+                _Pipe("to_client", upstream, client, self.to_client),
+            ]
+        for sock in self.sockets:
+            sock.setblocking(False)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    @property
+    def sockets(self) -> list[socket.socket]:
+        """The client's, and the server's if there is one."""
+        return [sock for sock in (self.client, self.upstream) if sock is not None]
+
+    @property
+    def is_cancel(self) -> bool:
+        """Was a CancelRequest the first that it sent, in clear?"""
+        return int.from_bytes(self.to_server[4:8], "big") == _CANCEL_REQUEST
+
+    @property
+    def is_open(self) -> bool:
+        """Has it not been closed yet, by whomever?"""
+        return self.client.fileno() >= 0
+
+    def close(self, *, reset: bool = False) -> None:
+        """Close both sides; *reset* has the client see ECONNRESET."""
+        if reset:
+            self.client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        for sock in self.sockets:
+            sock.close()
+
+
+class FaultProxy:
+    """Listens on 127.0.0.1 in front of *server*, and passes on what comes, but for its faults.
+
+    A fault works on all connections that its ``only`` accepts, open or to come, from the
+    moment that ``inject()`` returns. Everything is done by one thread, which needs the GIL.
+    """
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self.connections: list[Proxied] = []
+        self._faults: tuple[Fault, ...] = ()
+        self._lock = threading.Lock()  # between the thread's rounds
+        self._stopping = False
+        self._failure: BaseException | None = None
+
+    def __enter__(self) -> "FaultProxy":
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self._listening.setblocking(False)
+        self.port: int = self._listening.getsockname()[1]
+        self._woken, self._waking = socket.socketpair()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._stopping = True
+        self._wake()
+        self._thread.join(TIMEOUT)
+        assert not self._thread.is_alive()
+        for connection in self.connections:
+            connection.close()
+        for sock in (self._listening, self._woken, self._waking):
+            sock.close()
+        if self._failure is not None:
+            raise self._failure
+
+    def dsn(self, **parameters: Any) -> str:
+        """Return a connection string that leads through the proxy, with *parameters* added."""
+        here = {"host": "127.0.0.1", "port": self.port, "sslmode": "disable"}
+        return self._server.dsn("tcp", **(here | parameters))
+
+    def inject(self, *faults: Fault) -> None:
+        """Misbehave in these ways too."""
+        with self._lock:
+            self._faults += faults
+            if any(fault.kind == "refuse" for fault in faults):
+                self._listening.shutdown(socket.SHUT_RDWR)  # at once; poll(2) keeps it open
+                self._listening.close()
+        self._wake()
+
+    def clear(self) -> None:
+        """Behave from now on, and pass on what was held back."""
+        with self._lock:
+            self._faults = ()
+            if self._listening.fileno() < 0:
+                self._listening = socket.create_server(("127.0.0.1", self.port))
+                self._listening.setblocking(False)
+        self._wake()
+
+    def _wake(self) -> None:
+        self._waking.send(b"x")
+
+    def _run(self) -> None:
+        try:
+            while not self._stopping:
+                with self._lock:
+                    poller, timeout = self._what_to_wait_for()
+                ready = dict(poller.poll(timeout))
+                if self._woken.fileno() in ready:
+                    self._woken.recv(_CHUNK)
+                with self._lock:
+                    self._go_on(ready)
+        except BaseException as exc:
+            self._failure = exc
+
+    def _what_to_wait_for(self) -> tuple[Any, int | None]:
+        poller = select.poll()
+        poller.register(self._woken, select.POLLIN)
+        if self._listening.fileno() >= 0:
+            poller.register(self._listening, select.POLLIN)
+        events: dict[int, int] = {}
+        due: list[float] = []
+        for connection, pipe in self._pipes():
+            if _is_stalled(pipe, self._values(connection, pipe)):
+                continue
+            if not pipe.has_ended and len(pipe.held) < 100:
+                source = pipe.source.fileno()
+                events[source] = events.get(source, 0) | select.POLLIN
+            if pipe.held:
+                when = max(pipe.held[0][0], pipe.next_step)
+                if when > time.monotonic():
+                    due.append(when)
+                else:
+                    target = pipe.target.fileno()
+                    events[target] = events.get(target, 0) | select.POLLOUT
+        for number, mask in events.items():
+            poller.register(number, mask)
+        if not due:
+            return poller, None
+        return poller, max(0, int((min(due) - time.monotonic()) * 1000) + 1)
+
+    def _pipes(self) -> list[tuple[Proxied, _Pipe]]:
+        return [
+            (connection, pipe)
+            for connection in self.connections
+            if connection.is_open
+            for pipe in connection.pipes
+        ]
+
+    def _faults_of(self, connection: Proxied, pipe: _Pipe | None = None) -> list[Fault]:
+        return [
+            fault
+            for fault in self._faults
+            if (pipe is None or fault.direction in (None, pipe.direction))
+            and fault.only(connection)
+        ]
+
+    def _values(self, connection: Proxied, pipe: _Pipe) -> dict[Kind, float]:
+        return {fault.kind: fault.value for fault in self._faults_of(connection, pipe)}
+
+    def _go_on(self, ready: dict[int, int]) -> None:
+        for connection, pipe in self._pipes():
+            if not connection.is_open:  # since, by its other direction
+                continue
+            faults = self._values(connection, pipe)
+            try:
+                if not _is_stalled(pipe, faults):
+                    self._receive(pipe, ready, faults)
+                    self._pass_on(connection, pipe, faults)
+            except OSError:  # one side has hung up, which is the end of the other too
+                connection.close()
+            if connection.is_open and all(each.is_over for each in connection.pipes):
+                connection.close()
+        if self._listening.fileno() in ready:
+            self._accept()
+
+    def _receive(self, pipe: _Pipe, ready: dict[int, int], faults: dict[Kind, float]) -> None:
+        if pipe.has_ended or not ready.get(pipe.source.fileno(), 0) & ~select.POLLOUT:
+            return
+        with contextlib.suppress(BlockingIOError):
+            data = pipe.source.recv(_CHUNK)
+            if data:
+                pipe.held.append((time.monotonic() + faults.get("delay", 0), data))
+            else:
+                pipe.has_ended = True
+
+    def _pass_on(self, connection: Proxied, pipe: _Pipe, faults: dict[Kind, float]) -> None:
+        while pipe.held and pipe.held[0][0] <= time.monotonic():
+            if pipe.is_shut:
+                pipe.held.clear()  # nobody is to have it
+                break
+            if "trickle" in faults and pipe.next_step > time.monotonic():
+                return
+            due, data = pipe.held[0]
+            limits = [faults[kind] for kind in _LIMITED if kind in faults]
+            allowed = int(min(limits, default=1e18)) - len(pipe.recorded)
+            if "trickle" in faults:
+                allowed = min(allowed, 1)
+            sent = 0
+            if allowed > 0:
+                try:
+                    sent = pipe.target.send(data[:allowed])
+                except BlockingIOError:
+                    return
+            pipe.recorded += data[:sent]
+            pipe.held[0] = (due, data[sent:])
+            if not pipe.held[0][1]:
+                pipe.held.popleft()
+            pipe.next_step = time.monotonic() + faults.get("trickle", 0)
+            self._end_at_the_limit(connection, pipe, faults)
+            if not connection.is_open:
+                return
+            if "trickle" in faults or _is_stalled(pipe, faults):
+                return
+        if pipe.has_ended and not pipe.held and not pipe.is_shut:
+            pipe.is_shut = True
+            pipe.target.shutdown(socket.SHUT_WR)
+        self._end_at_the_limit(connection, pipe, faults)
+
+    def _end_at_the_limit(
+        self, connection: Proxied, pipe: _Pipe, faults: dict[Kind, float]
+    ) -> None:
+        passed = len(pipe.recorded)
+        if "cut" in faults and passed >= faults["cut"]:
+            connection.close()
+        elif "reset" in faults and passed >= faults["reset"]:
+            connection.close(reset=True)
+        elif "half_close" in faults and passed >= faults["half_close"] and not pipe.is_shut:
+            pipe.is_shut = True
+            pipe.target.shutdown(socket.SHUT_WR)
+
+    def _accept(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            client, _ = self._listening.accept()
+            connection = Proxied(len(self.connections), client, None)
+            if not any(fault.kind == "ignore" for fault in self._faults_of(connection)):
+                upstream = socket.create_connection(("127.0.0.1", self._server.port), TIMEOUT)
+                connection = Proxied(len(self.connections), client, upstream)
+            self.connections.append(connection)
+
+
+def _is_stalled(pipe: _Pipe, faults: dict[Kind, float]) -> bool:
+    return len(pipe.recorded) >= faults.get("stall", float("inf"))
+
+
+# -- Hosts that do not answer
+
+
+@contextlib.contextmanager
+def silent_listener() -> Iterator[int]:
+    """Yield the port of a host that accepts, by its kernel, and stays silent."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        yield int(listening.getsockname()[1])
+
+
+@contextlib.contextmanager
+def dropping_listener() -> Iterator[int]:
+    """Yield the port of a host that drops SYNs: it listens, and its queue is full (Linux)."""
+    with contextlib.ExitStack() as stack:
+        listening = stack.enter_context(socket.socket())
+        listening.bind(("127.0.0.1", 0))
+        listening.listen(0)
+        port = int(listening.getsockname()[1])
+        for _ in range(4):
+            queued = stack.enter_context(socket.socket())
+            queued.setblocking(False)
+            queued.connect_ex(("127.0.0.1", port))
+        yield port
+
+
+@contextlib.contextmanager
+def refusing_port() -> Iterator[int]:
+    """Yield a port that refuses: it is bound, and nobody listens."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield int(taken.getsockname()[1])
+
+
+# -- Processes that stand still
+
+
+@contextlib.contextmanager
+def frozen(pid: int) -> Iterator[None]:
+    """In the block, the process *pid* stands still (SIGSTOP)."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        give_up = time.monotonic() + TIMEOUT
+        while Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "T":
+            assert time.monotonic() < give_up
+        yield
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
+
+
+def frozen_postmaster(server: Server) -> contextlib.AbstractContextManager[None]:
+    """In the block, *server* accepts nobody and serves no cancel request."""
+    return frozen(server.pid)
+
+
+# -- What shows that nothing was lost
+
+
+@contextlib.contextmanager
+def no_leaked_descriptors() -> Iterator[None]:
+    """Assert that as many descriptors are open after the block as before."""
+
+    def links() -> dict[str, str]:
+        found = {}
+        for number in os.listdir("/proc/self/fd"):
+            with contextlib.suppress(OSError):  # that of the listing itself
+                found[number] = os.readlink(f"/proc/self/fd/{number}")
+        return found
+
+    before = links()
+    yield
+    give_up = time.monotonic() + 5  # a thread that was given up closes its own
+    while len(links()) > len(before) and time.monotonic() < give_up:
+        time.sleep(0.01)
+    after = links()
+    new = {number: link for number, link in after.items() if before.get(number) != link}
+    assert len(after) <= len(before), new
+
+
+@dataclass
+class Silence:
+    """The longest time in which nobody could run, in seconds: here, and in another process."""
+
+    longest: float = 0
+    machine: float = 0
+
+
+_TICK = """
+import sys, time
+longest, last = 0, time.perf_counter()
+print(flush=True)
+import select
+while not select.select([sys.stdin], [], [], 0.001)[0]:
+    now = time.perf_counter()
+    longest, last = max(longest, now - last), now
+print(longest)
+"""
+
+
+@contextlib.contextmanager
+def silence() -> Iterator[Silence]:
+    """Measure how long the other threads of this process are kept from running.
+
+    A process beside it shows what the machine does to everybody.
+    """
+    found = Silence()
+    done = threading.Event()
+
+    def tick() -> None:
+        last = time.perf_counter()
+        while not done.is_set():
+            time.sleep(0.001)
+            now = time.perf_counter()
+            found.longest, last = max(found.longest, now - last), now
+
+    with subprocess.Popen(
+        [sys.executable, "-c", _TICK], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as twin:
+        assert twin.stdout is not None
+        twin.stdout.readline()
+        thread = threading.Thread(target=tick, daemon=True)
+        thread.start()
+        try:
+            yield found
+        finally:
+            done.set()
+            thread.join(TIMEOUT)
+            found.machine = float(twin.communicate("\n", TIMEOUT)[0])

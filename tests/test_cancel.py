@@ -1,0 +1,222 @@
+"""``greenwait.cancel()``, and the cancel that a deadline sends: whole, bounded, and secret."""
+
+import os
+import threading
+import time
+
+import psycopg2
+import pytest
+from psycopg2 import errors
+from psycopg2.extensions import libpq_version
+
+import greenwait
+from greenwait._libpq import FAST_PATHS
+from tests.asleep import when_asleep
+from tests.fault_lab import Fault, FaultProxy, frozen_postmaster, no_leaked_descriptors, silence
+from tests.test_interrupt import assert_stops, assert_usable, one
+
+HAS_LIBPQ = not FAST_PATHS["cancel"].endswith("keeps the GIL")
+IS_ENCRYPTED = FAST_PATHS["cancel"].startswith("on")
+RUNS = 2000
+
+
+@pytest.fixture
+def watcher(connect):
+    conn = connect()
+    conn.autocommit = True
+    return conn
+
+
+def test_query_is_cancelled_from_another_thread(conn, connect, watcher):
+    pid = conn.info.backend_pid
+    with (
+        when_asleep(watcher, conn, lambda: greenwait.cancel(conn)),
+        pytest.raises(errors.QueryCanceled, match="user request") as info,
+    ):
+        conn.cursor().execute("select pg_sleep(20)")
+    assert type(info.value) is errors.QueryCanceled
+    assert_stops(connect(), pid)
+    assert_usable(conn)
+
+
+def test_nothing_happens_where_there_is_no_query(conn):
+    greenwait.cancel(conn)
+    assert one(conn, "select 3") == 3
+
+
+def test_cancel_without_a_wait_callback_works_too(connect, watcher):
+    psycopg2.extensions.set_wait_callback(None)
+    conn = connect()
+    with (
+        when_asleep(watcher, conn, lambda: greenwait.cancel(conn)),
+        pytest.raises(errors.QueryCanceled),
+    ):
+        conn.cursor().execute("select pg_sleep(20)")
+    conn.rollback()
+
+
+def test_closed_connection_is_an_interface_error(connect):
+    conn = connect()
+    conn.close()
+    with pytest.raises(psycopg2.InterfaceError, match="closed"):
+        greenwait.cancel(conn)
+
+
+@pytest.mark.parametrize("nothing", [None, "conn", 3])
+def test_anything_else_than_a_connection_is_a_type_error(nothing):
+    with pytest.raises(TypeError, match="takes a psycopg2 connection"):
+        greenwait.cancel(nothing)
+
+
+@pytest.mark.parametrize("timeout", [-1, float("nan")])
+def test_timeout_that_is_no_time_is_a_value_error(connect, timeout):
+    with pytest.raises(ValueError, match="timeout="):
+        greenwait.cancel(connect(), timeout=timeout)
+
+
+def test_connection_that_is_being_made_has_nothing_to_cancel(callback, connect):
+    aconn = connect(async_=1)
+    with pytest.raises(psycopg2.OperationalError, match="still connecting"):
+        greenwait.cancel(aconn)
+    callback(aconn)
+
+
+def test_many_cancels_leak_nothing(callback, connect):
+    conn = connect()
+    greenwait.cancel(conn)
+    with no_leaked_descriptors():
+        for _ in range(50):
+            greenwait.cancel(conn)
+
+
+def test_next_query_is_safe_from_a_cancel_that_comes_late(callback, connect):
+    """The query ends as its deadline passes: before, while or after the cancel is sent."""
+    conn = connect()
+    conn.autocommit = True
+    cur = conn.cursor()
+    cancelled = 0
+    for number in range(RUNS):
+        try:
+            with greenwait.timeout(0.0008 + number % 50 * 0.00002):
+                cur.execute("select pg_sleep(0.001)")
+        except greenwait.QueryTimeout:
+            cancelled += 1
+        cur.execute("select %s::int, pg_sleep(0.0002)", (number,))  # would be hit
+        assert cur.fetchone()[0] == number
+    assert 0 < cancelled < RUNS
+
+
+@pytest.mark.skipif(not IS_ENCRYPTED, reason="this libpq sends the key in clear")
+@pytest.mark.parametrize("cancel", ["deadline", "cancel"])
+def test_secret_key_does_not_cross_a_tls_connection_in_clear(callback, own_server, cancel):
+    with FaultProxy(own_server) as proxy:
+        conn = psycopg2.connect(proxy.dsn(sslmode="require"))
+        watcher = psycopg2.connect(own_server.dsn("unix"))
+        pid = conn.info.backend_pid
+        if cancel == "deadline":
+            with pytest.raises(greenwait.QueryTimeout), greenwait.timeout(0.2):
+                conn.cursor().execute("select pg_sleep(20)")
+        else:
+            with (
+                when_asleep(watcher, conn, lambda: greenwait.cancel(conn)),
+                pytest.raises(errors.QueryCanceled),
+            ):
+                conn.cursor().execute("select pg_sleep(20)")
+        conn.close()
+        watcher.close()
+        sent = [bytes(each.to_server) for each in proxy.connections]
+    assert len(sent) == 2
+    # A CancelRequest is its code, the process's number and the key (PostgreSQL manual, 53.7).
+    for stream in sent:
+        assert (80877102).to_bytes(4, "big") not in stream
+        assert (80877102).to_bytes(4, "big") + pid.to_bytes(4, "big") not in stream
+
+
+@pytest.mark.skipif(not HAS_LIBPQ, reason="psycopg2's own cancel() keeps the GIL")
+def test_frozen_postmaster_silences_nobody_and_is_given_up(callback, own_server):
+    conn = psycopg2.connect(own_server.dsn("tcp"))
+    conn.autocommit = True
+    one(conn, "select 1")
+    with no_leaked_descriptors(), frozen_postmaster(own_server), silence() as others:
+        began = time.monotonic()
+        with pytest.raises(psycopg2.OperationalError, match=r"within 0\.5 s"):
+            greenwait.cancel(conn, timeout=0.5)
+        assert 0.5 <= time.monotonic() - began < 1.5
+    assert others.longest < 0.05 + others.machine
+    conn.close()
+
+
+@pytest.mark.skipif(not HAS_LIBPQ, reason="psycopg2's own cancel() keeps the GIL")
+def test_deadline_beside_a_frozen_postmaster_closes_the_connection(callback, own_server):
+    """Its cancel may yet come, and must not find another query."""
+    conn = psycopg2.connect(own_server.dsn("tcp"))
+    one(conn, "select 1")
+    greenwait.install(cancel_grace=0.5)
+    with frozen_postmaster(own_server), no_leaked_descriptors():
+        began = time.monotonic()
+        with (
+            pytest.raises(psycopg2.OperationalError, match=r"has not answered within 0\.5 s"),
+            greenwait.timeout(0.2),
+        ):
+            conn.cursor().execute("select pg_sleep(5)")
+        assert 0.7 <= time.monotonic() - began < 2
+        assert conn.closed
+    greenwait.uninstall()
+
+
+def test_refused_cancel_lets_the_query_end_by_itself(callback, own_server):
+    """The answer comes within the grace: then it stands, and the connection is usable."""
+    with FaultProxy(own_server) as proxy:
+        conn = psycopg2.connect(proxy.dsn())
+        one(conn, "select 1")
+        proxy.inject(Fault("refuse"))
+        with greenwait.installed(cancel_grace=20), greenwait.timeout(0.1) as block:
+            assert one(conn, "select 4 from pg_sleep(0.6)") == 4
+        assert not block.expired
+        proxy.clear()
+        assert_usable(conn)
+        conn.close()
+
+
+def test_cancel_inside_a_query_s_own_wait_from_a_signal_handler(callback, connect, watcher):
+    import signal
+
+    conn = connect()
+    before = signal.signal(signal.SIGALRM, lambda *_: greenwait.cancel(conn))
+    try:
+        with (
+            when_asleep(watcher, conn, lambda: os.kill(os.getpid(), signal.SIGALRM)),
+            pytest.raises(errors.QueryCanceled),
+        ):
+            conn.cursor().execute("select pg_sleep(20)")
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert_usable(conn)
+
+
+def test_cancels_from_many_threads_at_once(callback, connect, watcher):
+    conn = connect()
+    failures = []
+
+    def cancel():
+        try:
+            greenwait.cancel(conn, timeout=20)
+        except BaseException as exc:
+            failures.append(exc)
+
+    def cancel_all():
+        threads = [threading.Thread(target=cancel, daemon=True) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(30)
+
+    with when_asleep(watcher, conn, cancel_all), pytest.raises(errors.QueryCanceled):
+        conn.cursor().execute("select pg_sleep(20)")
+    assert failures == []
+    assert_usable(conn)
+
+
+def test_report_says_how_it_cancels():
+    if libpq_version() >= 170000 and HAS_LIBPQ:
+        assert FAST_PATHS["cancel"] == "on: encrypted as the connection is"

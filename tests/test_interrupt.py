@@ -1,0 +1,415 @@
+"""What ends a wait early: the query stops, the caller gets the exception, and goes on."""
+
+import os
+import signal
+import threading
+import time
+
+import psycopg2
+import pytest
+from psycopg2 import errors
+from psycopg2.extensions import STATUS_BEGIN
+
+import greenwait
+from tests.asleep import wait_until_asleep, when_asleep
+from tests.fault_lab import frozen, no_leaked_descriptors
+from tools.postgres import Server
+
+# It ends with a success though it is cancelled.
+DEAF = "do $$ begin perform pg_sleep(20); exception when query_canceled then null; end $$"
+CALLBACKS = {
+    "poll": greenwait.WaitCallback(),
+    "epoll": greenwait.EpollWaitCallback,
+    "spinning": greenwait.WaitCallback(spin=0.001),
+}
+
+
+class Limit(Exception):
+    """What a worker's time limit raises, as Celery's SoftTimeLimitExceeded is."""
+
+
+@pytest.fixture
+def on_signal():
+    """Return a function that sets a signal's handler; the old ones come back after the test."""
+    before = {}
+
+    def set_handler(number, handler):
+        before.setdefault(number, signal.getsignal(number))
+        signal.signal(number, handler)
+
+    yield set_handler
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture(autouse=True)
+def _ctrl_c_is_not_ignored(on_signal):
+    """A run in the background inherits SIG_IGN for SIGINT, and Python then leaves it at that."""
+    on_signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture
+def watcher(connect):
+    conn = connect()
+    conn.autocommit = True
+    return conn
+
+
+def one(conn, query):
+    cur = conn.cursor()
+    cur.execute(query)
+    return cur.fetchone()[0]
+
+
+def assert_usable(conn):
+    """It is open, and after a rollback it does what it did before."""
+    assert not conn.closed
+    conn.rollback()
+    assert one(conn, "select 6 * 7") == 42
+    conn.rollback()
+
+
+def assert_stops(watcher, pid, within=0.1):
+    """The server process *pid* has stopped its query, or does so in time."""
+    began = time.monotonic()
+    active = f"select count(*) from pg_stat_activity where pid = {pid} and state = 'active'"
+    while one(watcher, active):
+        assert time.monotonic() - began < within + 0.4  # a busy machine's
+    return time.monotonic() - began
+
+
+def interrupted(conn, watcher, query, action):
+    """Execute *query*, run *action* once the server sleeps in it; return the exception, the delay.
+
+    Both of the moment at which the caller has it.
+    """
+    acted = []
+
+    def act():
+        acted.append(time.monotonic())
+        action()
+
+    cur = conn.cursor()
+    with when_asleep(watcher, conn, act):
+        try:
+            cur.execute(query)
+            sum(range(100))  # the interpreter looks here at the latest
+        except BaseException as exc:
+            return exc, time.monotonic() - acted[0]
+    pytest.fail("nothing was raised")
+
+
+def send(number):
+    return lambda: os.kill(os.getpid(), number)
+
+
+def raising(exc):
+    def handler(*_):
+        raise exc
+
+    return handler
+
+
+# -- Ctrl-C, and whatever a handler raises
+
+
+def test_ctrl_c_stops_the_query_within_a_tenth_of_a_second(conn, connect, watcher):
+    pid = conn.info.backend_pid
+    exc, delay = interrupted(conn, connect(), "select pg_sleep(10)", send(signal.SIGINT))
+    assert type(exc) is KeyboardInterrupt
+    assert delay < 0.5  # the promise is 0.1, on a machine that does nothing else
+    assert_stops(watcher, pid)
+    assert_usable(conn)
+
+
+def test_ctrl_c_is_typically_heard_within_a_tenth_of_a_second(connect, watcher, callback):
+    conn = connect()
+    delays = []
+    for _ in range(5):
+        delays.append(interrupted(conn, watcher, "select pg_sleep(10)", send(signal.SIGINT))[1])
+        conn.rollback()
+    assert min(delays) < 0.1
+
+
+LIMIT = Limit("soft limit", 7)
+
+
+@pytest.mark.parametrize(
+    "raised",
+    [
+        LIMIT,
+        SystemExit(3),
+        GeneratorExit(),
+        TimeoutError("alarm"),
+        psycopg2.OperationalError("of the handler's own"),
+        errors.QueryCanceled("of the handler's own"),
+        greenwait.QueryTimeout("of the handler's own"),
+    ],
+    ids=lambda raised: type(raised).__name__,
+)
+def test_exception_of_a_handler_is_what_the_caller_gets(
+    callback, connect, watcher, on_signal, raised
+):
+    conn = connect()
+    pid = conn.info.backend_pid
+    on_signal(signal.SIGALRM, raising(raised))
+    exc, _ = interrupted(conn, connect(), "select pg_sleep(10)", send(signal.SIGALRM))
+    assert exc is raised
+    assert_stops(watcher, pid)
+    assert_usable(conn)
+
+
+@pytest.mark.parametrize("chosen", CALLBACKS)
+@pytest.mark.parametrize("transport", ["unix", "tls"])
+def test_query_that_succeeds_all_the_same_swallows_nothing(
+    chosen, server, transport, connect, watcher, on_signal
+):
+    if transport not in server.transports:
+        pytest.skip("the server of GREENWAIT_TEST_DSN is reached in one way only")
+    on_signal(signal.SIGALRM, raising(LIMIT))
+    psycopg2.extensions.set_wait_callback(CALLBACKS[chosen])
+    conn = connect(transport)
+    exc, _ = interrupted(conn, watcher, DEAF, send(signal.SIGALRM))
+    assert exc is LIMIT
+    assert conn.status == STATUS_BEGIN  # it had succeeded, and its transaction goes on
+    assert one(conn, "select 1") == 1
+    assert_usable(conn)
+
+
+def test_query_that_fails_for_its_own_reason_swallows_nothing(
+    callback, connect, watcher, on_signal
+):
+    on_signal(signal.SIGALRM, raising(LIMIT))
+    conn = connect()
+    query = (
+        "do $$ begin perform pg_sleep(20); exception when query_canceled then "
+        "raise division_by_zero; end $$"
+    )
+    exc, _ = interrupted(conn, watcher, query, send(signal.SIGALRM))
+    caught = [exc]
+    while caught[-1].__context__ is not None:
+        caught.append(caught[-1].__context__)
+    assert LIMIT in caught
+    assert_usable(conn)
+
+
+def test_interrupt_of_a_begin_stops_the_query_after_it(callback, connect, watcher, on_signal):
+    """The BEGIN succeeds, and psycopg2 sends the query without having heard of anything."""
+    on_signal(signal.SIGALRM, raising(LIMIT))
+    alarmed = []
+
+    class Alarmed(psycopg2.extensions.connection):
+        def fileno(self):
+            if not alarmed and self.status == 1:  # STATUS_READY: not yet in a transaction
+                alarmed.append(True)
+                signal.raise_signal(signal.SIGALRM)
+            return super().fileno()
+
+    conn = connect(connection_factory=Alarmed)
+    conn.rollback()
+    alarmed.clear()
+    began = time.monotonic()
+    with pytest.raises(Limit):
+        conn.cursor().execute("select pg_sleep(20)")
+    assert alarmed
+    assert time.monotonic() - began < 5
+    assert_usable(conn)
+
+
+@pytest.mark.parametrize(
+    "execute",
+    [
+        lambda conn: conn.cursor().executemany("select pg_sleep(%s)", [(0,), (20,), (0,)]),
+        lambda conn: conn.cursor().callproc("pg_sleep", (20,)),
+        lambda conn: named_fetch(conn),
+        lambda conn: with_connection(conn),
+    ],
+    ids=["executemany", "callproc", "named cursor", "with connection"],
+)
+def test_every_call_that_waits_raises_it(callback, connect, watcher, on_signal, execute):
+    conn = connect()
+    on_signal(signal.SIGALRM, raising(LIMIT))
+    with when_asleep(watcher, conn, send(signal.SIGALRM)), pytest.raises(Limit):
+        execute(conn)
+    assert_usable(conn)
+
+
+def named_fetch(conn):
+    cur = conn.cursor("named")
+    cur.execute("select pg_sleep(20)")
+    cur.fetchone()
+
+
+def with_connection(conn):
+    with conn, conn.cursor() as cur:
+        cur.execute("select pg_sleep(20)")
+
+
+def test_exception_thrown_into_a_waiting_greenlet_is_what_the_caller_gets(
+    connect, watcher, callback
+):
+    greenlet = pytest.importorskip("greenlet")
+
+    class Switching(psycopg2.extensions.connection):
+        """Waits as an adapter does: by stepping aside."""
+
+        steps_aside = False
+
+        def fileno(self):
+            if self.steps_aside:
+                greenlet.getcurrent().parent.switch()
+            return super().fileno()
+
+    conn = connect(connection_factory=Switching)
+    one(conn, "select 1")
+    caught = []
+
+    def run():
+        try:
+            conn.cursor().execute("select pg_sleep(20)")
+        except BaseException as exc:
+            caught.append(exc)
+
+    job = greenlet.greenlet(run)
+    conn.steps_aside = True
+    job.switch()
+    conn.steps_aside = False
+    wait_until_asleep(watcher, conn.info.backend_pid)
+    job.throw(LIMIT)
+    assert caught == [LIMIT]
+    assert_usable(conn)
+
+
+def test_interrupts_of_many_threads_reach_their_own(callback, connect):
+    """Each thread has its own deadline, at about the same time as the others'."""
+    conns = [connect() for _ in range(6)]
+    found = {}
+
+    def run(number, conn):
+        try:
+            for _ in range(10):
+                with (
+                    pytest.raises(greenwait.QueryTimeout) as info,
+                    greenwait.timeout(0.05) as block,
+                ):
+                    conn.cursor().execute(f"select pg_sleep(20), {number}")
+                assert info.value.timeout is block
+                assert_usable(conn)
+            found[number] = None
+        except BaseException as exc:
+            found[number] = exc
+
+    threads = [threading.Thread(target=run, args=each, daemon=True) for each in enumerate(conns)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(50)
+    assert found == dict.fromkeys(range(6))
+
+
+def test_server_s_own_cancel_is_still_psycopg2_s_own_error(callback, connect, watcher):
+    conn = connect()
+    with pytest.raises(greenwait.QueryTimeout), greenwait.timeout(0.01):
+        conn.cursor().execute("select pg_sleep(20)")
+    conn.rollback()
+    stop = f"select pg_cancel_backend({conn.info.backend_pid})"
+    with (
+        when_asleep(watcher, conn, lambda: one(watcher, stop)),
+        pytest.raises(errors.QueryCanceled, match="user request") as info,
+    ):
+        conn.cursor().execute("select pg_sleep(20)")
+    assert type(info.value) is errors.QueryCanceled
+    assert errors.lookup("57014") is errors.QueryCanceled
+    assert_usable(conn)
+
+
+# -- A server that does not answer
+
+
+@pytest.fixture
+def freezable(own_server, callback):
+    """A connection to a server whose processes may be frozen, and the server process's pid."""
+    assert isinstance(own_server, Server)
+    conn = psycopg2.connect(own_server.dsn("tcp"))
+    yield conn, conn.info.backend_pid
+    conn.close()
+
+
+def test_second_ctrl_c_gives_up_at_once(freezable):
+    conn, pid = freezable
+    psycopg2.extensions.set_wait_callback(greenwait.WaitCallback(cancel_grace=30))
+    one(conn, "select 1")
+    times = []
+
+    def interrupt_twice():
+        for _ in range(2):
+            time.sleep(0.4)
+            times.append(time.monotonic())
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with frozen(pid), no_leaked_descriptors():
+        thread = threading.Thread(target=interrupt_twice, daemon=True)
+        thread.start()
+        with pytest.raises(KeyboardInterrupt):
+            conn.cursor().execute("select 1")
+        delay = time.monotonic() - times[-1]
+        thread.join(20)
+        conn.close()
+    assert len(times) == 2
+    assert delay < 0.4  # the promise is 0.1
+    assert conn.closed
+
+
+def test_interrupt_of_a_frozen_server_is_raised_after_the_grace(freezable, on_signal):
+    conn, pid = freezable
+    psycopg2.extensions.set_wait_callback(greenwait.WaitCallback(cancel_grace=0.3))
+    on_signal(signal.SIGALRM, raising(LIMIT))
+    one(conn, "select 1")
+    with frozen(pid):
+        signal.setitimer(signal.ITIMER_REAL, 0.2)
+        began = time.monotonic()
+        with pytest.raises(Limit) as info:
+            conn.cursor().execute("select 1")
+        took = time.monotonic() - began
+    assert info.value is LIMIT
+    assert 0.5 <= took < 3
+    assert conn.closed
+
+
+def test_connection_lost_while_it_drains_does_not_hide_the_interrupt(freezable, on_signal):
+    conn, pid = freezable
+    psycopg2.extensions.set_wait_callback(greenwait.WaitCallback(cancel_grace=20))
+    one(conn, "select 1")
+
+    def handler(*_):
+        os.kill(pid, signal.SIGTERM)  # its last words come instead of an answer
+        raise LIMIT
+
+    on_signal(signal.SIGALRM, handler)
+    watcher = psycopg2.connect(dsn=conn.dsn, password="unused")
+    try:
+        with when_asleep(watcher, conn, send(signal.SIGALRM)), pytest.raises(Limit):
+            conn.cursor().execute("select pg_sleep(20)")
+            sum(range(100))
+    finally:
+        watcher.close()
+
+
+@pytest.mark.parametrize("grace", [0, 0.001, 20])
+def test_connection_that_is_waited_for_by_hand_gets_it_too(callback, connect, watcher, grace):
+    aconn = connect(async_=1)
+    callback(aconn)
+    cur = aconn.cursor()
+    cur.execute("select pg_sleep(20)")
+    chosen = greenwait.WaitCallback(timeout=0.1, cancel_grace=grace)
+    if grace < 1:
+        with pytest.raises(psycopg2.OperationalError):
+            chosen(aconn)
+        return
+    with pytest.raises(greenwait.QueryTimeout) as info:
+        chosen(aconn)
+    assert info.value.pgcode == "57014"
+    cur.execute("select 1")
+    callback(aconn)
+    assert cur.fetchone() == (1,)

@@ -1,0 +1,341 @@
+"""Deadlines: one total for all that is waited for, the connection usable afterwards."""
+
+import contextvars
+import pickle
+import threading
+import time
+
+import psycopg2
+import pytest
+from psycopg2 import errors
+from psycopg2.extensions import POLL_OK, POLL_READ, QueryCanceledError
+
+import greenwait
+from tests.fault_lab import frozen, no_leaked_descriptors, silence
+from tests.test_interrupt import assert_stops, assert_usable, one
+from tools.postgres import Server
+
+LARGE = "select g, repeat('x', 1000) from generate_series(1, 100000000) g"
+
+
+@pytest.fixture
+def watcher(connect):
+    conn = connect()
+    conn.autocommit = True
+    return conn
+
+
+def timed_out(conn, seconds, query="select pg_sleep(10)"):
+    """Execute *query* with a timeout; return the exception, and how long it took."""
+    began = time.monotonic()
+    with pytest.raises(greenwait.QueryTimeout) as info, greenwait.timeout(seconds):
+        conn.cursor().execute(query)
+    return info.value, time.monotonic() - began
+
+
+def test_query_is_stopped_at_the_deadline_and_the_connection_is_usable(conn, watcher):
+    pid = conn.info.backend_pid
+    exc, took = timed_out(conn, 0.5)
+    assert 0.5 <= took < 1  # the promise is 0.6
+    assert_stops(watcher, pid)
+    assert isinstance(exc, QueryCanceledError)
+    assert isinstance(exc, errors.QueryCanceled)
+    assert isinstance(exc, psycopg2.OperationalError)
+    assert exc.pgcode == "57014"
+    assert "canceling statement" in exc.pgerror
+    assert exc.cursor is not None
+    assert "greenwait.timeout(0.5)" in str(exc)
+    assert_usable(conn)
+
+
+def test_query_is_typically_stopped_within_a_tenth_of_a_second(callback, connect):
+    conn = connect()
+    late = []
+    for _ in range(5):
+        late.append(timed_out(conn, 0.1)[1] - 0.1)
+        conn.rollback()
+    assert min(late) < 0.1
+
+
+def test_query_in_autocommit_is_stopped_too(callback, connect):
+    conn = connect()
+    conn.autocommit = True
+    timed_out(conn, 0.05)
+    assert one(conn, "select 1") == 1
+
+
+def test_default_of_the_callback_bounds_every_statement(connect):
+    with greenwait.installed(timeout=0.2):
+        conn = connect()
+        for _ in range(3):
+            with pytest.raises(
+                greenwait.QueryTimeout, match=r"WaitCallback\(timeout=0.2\)"
+            ) as info:
+                conn.cursor().execute("select pg_sleep(10)")
+            assert info.value.timeout is None
+            conn.rollback()
+        for _ in range(6):
+            one(conn, "select 1 from pg_sleep(0.05)")  # each has its own
+
+
+def test_block_bounds_the_total_of_many_statements(callback, connect):
+    conn = connect()
+    done = 0
+    began = time.monotonic()
+    with pytest.raises(greenwait.QueryTimeout), greenwait.timeout(0.5):
+        while True:
+            one(conn, "select 1 from pg_sleep(0.02)")
+            done += 1
+    assert done > 1
+    assert 0.5 <= time.monotonic() - began < 2
+    assert_usable(conn)
+
+
+def test_server_that_goes_on_talking_does_not_stretch_it(callback, connect):
+    conn = connect()
+    query = (
+        "do $$ begin for i in 1..30 loop raise notice 'n'; perform pg_sleep(0.3); end loop; end $$"
+    )
+    _, took = timed_out(conn, 0.7, query)
+    assert took < 2
+    assert_usable(conn)
+
+
+@pytest.mark.parametrize("transport", ["unix", "tls"])
+def test_result_that_streams_past_the_deadline_is_stopped(callback, connect, server, transport):
+    if transport not in server.transports:
+        pytest.skip("the server of GREENWAIT_TEST_DSN is reached in one way only")
+    conn = connect(transport)
+    _, took = timed_out(conn, 0.3, LARGE)
+    assert took < 5
+    assert_usable(conn)
+
+
+def test_result_that_is_there_in_time_stands(callback, connect):
+    conn = connect()
+    with greenwait.timeout(30) as block:
+        assert one(conn, "select 5") == 5
+    assert not block.expired
+
+
+def test_result_that_comes_as_the_deadline_passes_stands_or_is_a_timeout(callback, connect):
+    """Nothing else, whatever the order of events; and the next query is safe."""
+    conn = connect()
+    conn.autocommit = True
+    outcomes = set()
+    for number in range(300):
+        seconds = 0.0005 + number % 60 * 0.0001
+        try:
+            with greenwait.timeout(seconds):
+                assert one(conn, f"select {number} from pg_sleep(0.0025)") == number
+            outcomes.add("stands")
+        except greenwait.QueryTimeout:
+            outcomes.add("timeout")
+        assert one(conn, f"select -{number}") == -number
+    assert outcomes == {"stands", "timeout"}
+
+
+def test_deadline_that_has_passed_stops_the_next_query(callback, connect):
+    conn = connect()
+    with greenwait.timeout(0.01) as block:
+        time.sleep(0.05)
+        with pytest.raises(greenwait.QueryTimeout):
+            conn.cursor().execute("select pg_sleep(10)")
+        assert block.expired
+        conn.rollback()  # not cancelled: it is what the server accepts
+        with pytest.raises(greenwait.QueryTimeout):
+            conn.cursor().execute("select pg_sleep(10)")
+    assert_usable(conn)
+
+
+def test_rollback_after_the_deadline_is_done(callback, connect):
+    """``with conn`` rolls back while the block's deadline has long passed."""
+    conn = connect()
+    cancels = greenwait.stats().cancels
+    for number in range(50):
+        with (
+            pytest.raises(greenwait.QueryTimeout),
+            greenwait.timeout(0.001),
+            conn,
+            conn.cursor() as cur,
+        ):
+            cur.execute("select pg_sleep(10)")
+        assert conn.info.transaction_status == 0, number
+    assert cancels < greenwait.stats().cancels
+    assert one(conn, "select 1") == 1
+
+
+def test_rollback_for_another_reason_after_the_deadline_is_done(callback, connect):
+    conn = connect()
+    with pytest.raises(ZeroDivisionError), greenwait.timeout(0.01), conn, conn.cursor() as cur:
+        cur.execute("select 1")
+        time.sleep(0.05)
+        raise ZeroDivisionError
+    assert conn.info.transaction_status == 0
+    assert one(conn, "select 1") == 1
+
+
+# -- Blocks
+
+
+def test_nearest_of_nested_deadlines_wins_and_is_the_one_that_expires(callback, connect):
+    conn = connect()
+    with pytest.raises(greenwait.QueryTimeout) as info:  # noqa: SIM117
+        with greenwait.timeout(0.1) as outer, greenwait.timeout(20) as inner:
+            conn.cursor().execute("select pg_sleep(10)")
+    assert (outer.expired, inner.expired) == (True, False)
+    assert info.value.timeout is outer
+    conn.rollback()
+    with greenwait.timeout(20) as outer:
+        with pytest.raises(greenwait.QueryTimeout) as info, greenwait.timeout(0.1) as inner:
+            conn.cursor().execute("select pg_sleep(10)")
+        assert (outer.expired, inner.expired) == (False, True)
+        assert info.value.timeout is inner
+        assert_usable(conn)
+
+
+def test_block_without_a_limit_keeps_the_outer_one(callback, connect):
+    with pytest.raises(greenwait.QueryTimeout), greenwait.timeout(0.1), greenwait.timeout(None):
+        connect().cursor().execute("select pg_sleep(10)")
+
+
+def test_nothing_is_left_of_a_block_after_its_end(callback, connect):
+    conn = connect()
+    with greenwait.timeout(0.01):
+        pass
+    assert one(conn, "select 1 from pg_sleep(0.05)") == 1
+
+
+def test_copy_of_the_context_outlives_the_block_without_its_deadline(callback, connect):
+    conn = connect()
+    with greenwait.timeout(0.05):
+        context = contextvars.copy_context()
+        with pytest.raises(greenwait.QueryTimeout):
+            context.run(conn.cursor().execute, "select pg_sleep(10)")
+        conn.rollback()
+    time.sleep(0.05)
+    assert context.run(one, conn, "select 1 from pg_sleep(0.01)") == 1
+
+
+def test_block_is_of_its_own_thread(callback, connect):
+    conn = connect()
+    answers = []
+    with greenwait.timeout(0.01):
+        thread = threading.Thread(
+            target=lambda: answers.append(one(conn, "select 3 from pg_sleep(0.1)")), daemon=True
+        )
+        thread.start()
+        thread.join(20)
+    assert answers == [3]
+
+
+def test_block_is_of_its_own_greenlet(callback, connect):
+    greenlet = pytest.importorskip("greenlet")
+    conn = connect()
+
+    def enter():
+        with greenwait.timeout(0.01):
+            greenlet.getcurrent().parent.switch()
+
+    job = greenlet.greenlet(enter)
+    job.switch()
+    assert one(conn, "select 3 from pg_sleep(0.1)") == 3
+    job.switch()
+
+
+def test_block_can_not_be_entered_twice():
+    block = greenwait.timeout(1)
+    with block, pytest.raises(RuntimeError, match="make another"):
+        block.__enter__()
+    with pytest.raises(RuntimeError, match="make another"), block:
+        pass
+
+
+@pytest.mark.parametrize("seconds", [-1, float("nan"), float("inf")])
+def test_seconds_that_are_no_time_are_a_value_error(seconds):
+    with pytest.raises(ValueError, match="it must be 0 or more seconds, or None"):
+        greenwait.timeout(seconds)
+
+
+@pytest.mark.parametrize("seconds", ["1", True, [1]])
+def test_seconds_of_another_type_are_a_type_error(seconds):
+    with pytest.raises(TypeError, match="seconds must be a number of seconds, or None"):
+        greenwait.timeout(seconds)
+
+
+def test_block_says_what_it_is():
+    assert repr(greenwait.timeout(1.5)) == "greenwait.timeout(1.5)"
+    assert greenwait.timeout(2).seconds == 2.0
+    assert greenwait.timeout(None).seconds is None
+
+
+def test_exception_can_be_pickled(callback, connect):
+    exc, _ = timed_out(connect(), 0.01)
+    again = pickle.loads(pickle.dumps(exc))
+    assert type(again) is greenwait.QueryTimeout
+    assert (str(again), again.pgcode, again.pgerror) == (str(exc), "57014", exc.pgerror)
+
+
+def test_stub_is_bounded_too(callback):
+    class Stub:
+        def poll(self):
+            return POLL_READ
+
+        def fileno(self):
+            return self.reading.fileno()
+
+    import socket
+
+    stub = Stub()
+    stub.reading, writing = socket.socketpair()
+    with stub.reading, writing:
+        with pytest.raises(greenwait.QueryTimeout), greenwait.timeout(0.05):
+            callback(stub)
+        stub.poll = lambda: POLL_OK
+        with greenwait.timeout(0):
+            callback(stub)
+
+
+def test_timeouts_are_counted(callback, connect):
+    conn = connect()
+    greenwait.stats(reset=True)
+    timed_out(conn, 0.01)
+    assert greenwait.stats().timeouts == 1
+    assert greenwait.stats().cancels >= 1
+    conn.rollback()
+    one(conn, "select 1")
+    assert greenwait.stats().timeouts == 1
+
+
+# -- A server that does not answer
+
+
+@pytest.fixture
+def freezable(own_server, callback):
+    """A connection to a server whose processes may be frozen, and the server process's pid."""
+    assert isinstance(own_server, Server)
+    conn = psycopg2.connect(own_server.dsn("tcp"))
+    yield conn, conn.info.backend_pid
+    conn.close()
+
+
+def test_frozen_server_is_an_operational_error_after_the_grace(freezable):
+    conn, pid = freezable
+    one(conn, "select 1")
+    with frozen(pid), no_leaked_descriptors(), silence() as others:
+        began = time.monotonic()
+        with (
+            pytest.raises(psycopg2.OperationalError, match="has not answered within 1 s") as info,
+            greenwait.timeout(0.5) as block,
+        ):
+            conn.cursor().execute("select pg_sleep(10)")
+        took = time.monotonic() - began
+        conn.close()
+        began_closing = len(conn.notices)
+    assert began_closing == 0
+    assert not isinstance(info.value, greenwait.QueryTimeout)
+    assert "The connection is closed" in str(info.value)
+    assert 1.5 <= took < 2.3  # the promise is 1.8
+    assert block.expired
+    assert conn.closed
+    assert others.longest < 0.05 + others.machine
