@@ -10,6 +10,7 @@ MODULES = [
     "_callback",
     "_cancel",
     "_connecting",
+    "_conninfo",
     "_copy",
     "_deadline",
     "_delivery",

@@ -120,7 +120,7 @@ class FaultProxy:
 
     def __init__(self, server: Server) -> None:
         self._server = server
-        self.connections: list[Proxied] = []
+        self._connections: list[Proxied] = []
         self._faults: tuple[Fault, ...] = ()
         self._lock = threading.Lock()  # between the thread's rounds
         self._stopping = False
@@ -140,12 +140,18 @@ class FaultProxy:
         self._wake()
         self._thread.join(TIMEOUT)
         assert not self._thread.is_alive()
-        for connection in self.connections:
+        for connection in self._connections:
             connection.close()
         for sock in (self._listening, self._woken, self._waking):
             sock.close()
         if self._failure is not None:
             raise self._failure
+
+    @property
+    def connections(self) -> list[Proxied]:
+        """All that there were. What a peer has received by now has been recorded."""
+        with self._lock:
+            return list(self._connections)
 
     def dsn(self, **parameters: Any) -> str:
         """Return a connection string that leads through the proxy, with *parameters* added."""
@@ -155,10 +161,19 @@ class FaultProxy:
     def inject(self, *faults: Fault) -> None:
         """Misbehave in these ways too."""
         with self._lock:
+            while self._accept():  # these were there before
+                pass
             self._faults += faults
             if any(fault.kind == "refuse" for fault in faults):
                 self._listening.shutdown(socket.SHUT_RDWR)  # at once; poll(2) keeps it open
                 self._listening.close()
+        self._wake()
+
+    def drop(self, connections: list[Proxied]) -> None:
+        """Close what is left of these: a server at work does not notice that nobody is there."""
+        with self._lock:
+            for connection in connections:
+                connection.close()
         self._wake()
 
     def clear(self) -> None:
@@ -215,7 +230,7 @@ class FaultProxy:
     def _pipes(self) -> list[tuple[Proxied, _Pipe]]:
         return [
             (connection, pipe)
-            for connection in self.connections
+            for connection in self._connections
             if connection.is_open
             for pipe in connection.pipes
         ]
@@ -302,14 +317,19 @@ class FaultProxy:
             pipe.is_shut = True
             pipe.target.shutdown(socket.SHUT_WR)
 
-    def _accept(self) -> None:
-        with contextlib.suppress(BlockingIOError):
+    def _accept(self) -> bool:
+        if self._listening.fileno() < 0:
+            return False
+        try:
             client, _ = self._listening.accept()
-            connection = Proxied(len(self.connections), client, None)
-            if not any(fault.kind == "ignore" for fault in self._faults_of(connection)):
-                upstream = socket.create_connection(("127.0.0.1", self._server.port), TIMEOUT)
-                connection = Proxied(len(self.connections), client, upstream)
-            self.connections.append(connection)
+        except BlockingIOError:
+            return False
+        connection = Proxied(len(self._connections), client, None)
+        if not any(fault.kind == "ignore" for fault in self._faults_of(connection)):
+            upstream = socket.create_connection(("127.0.0.1", self._server.port), TIMEOUT)
+            connection = Proxied(len(self._connections), client, upstream)
+        self._connections.append(connection)
+        return True
 
 
 def _is_stalled(pipe: _Pipe, faults: dict[Kind, float]) -> bool:

@@ -70,6 +70,8 @@ def test_all_names_exist_and_are_public():
     [
         "_callback",
         "_caller",
+        "_connect",
+        "_conninfo",
         "_deadline",
         "_delivery",
         "_errors",
@@ -78,9 +80,11 @@ def test_all_names_exist_and_are_public():
         "_known",
         "_libpq",
         "_psycopg2",
+        "_resolve",
         "_sleep",
         "_slow",
         "_stats",
+        "connection",
     ],
 )
 def test_private_modules_say_what_they_export(module):

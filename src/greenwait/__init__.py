@@ -5,21 +5,25 @@ psycopg2.extensions.set_wait_callback(greenwait.wait)
 """
 
 from greenwait._callback import EpollWaitCallback, WaitCallback, wait
+from greenwait._connect import connect
 from greenwait._deadline import timeout
 from greenwait._errors import CommitInDoubt, QueryTimeout
 from greenwait._install import install, installed, uninstall
 from greenwait._interrupt import cancel
 from greenwait._stats import Stats, stats
 from greenwait._version import __version__
+from greenwait.connection import Connection
 
 __all__ = [
     "CommitInDoubt",
+    "Connection",
     "EpollWaitCallback",
     "QueryTimeout",
     "Stats",
     "WaitCallback",
     "__version__",
     "cancel",
+    "connect",
     "install",
     "installed",
     "stats",

@@ -29,6 +29,7 @@ cdef object host_timeout = HostTimeout
 cdef object duplicate = os.dup
 cdef object socket_class = _socket.socket
 cdef int64_t LONGEST_SECONDS = 1_000_000_000  # 30 years
+cdef int LIBPQ_VERSION = _psycopg2.LIBPQ_VERSION
 cdef int SHUT_RDWR = _socket.SHUT_RDWR
 
 # PQstatus(): libpq's enum ConnStatusType, in words.
@@ -55,13 +56,14 @@ cdef int wait_until_connected(object conn, Known connection, Wait* wait) except 
     cdef int64_t timeout_ns = connect_timeout_ns(conn)
     cdef int64_t began_ns = 0
     cdef int state
-    host = last_timeout = None
+    cdef dict complaints = {}
+    first = host_of(conn)
+    host = None
     while True:
         try:
             state = call_poll(conn)
         except OperationalError as exc:
-            if last_timeout is not None:
-                raise last_timeout from exc
+            exc.args = (with_complaints(complaints, with_host(first, str(exc))),)
             raise
         if state == POLL_OK:
             return 0
@@ -75,9 +77,9 @@ cdef int wait_until_connected(object conn, Known connection, Wait* wait) except 
         except deadline_passed:
             if monotonic_ns() >= total_ns:
                 raise
-            last_timeout = timed_out(conn, host, (monotonic_ns() - began_ns) / 1e9)
+            complaints[host] = complaint(conn, host, (monotonic_ns() - began_ns) / 1e9)
             if state != POLL_WRITE:  # it has accepted, and libpq would wait for ever
-                raise last_timeout from None
+                raise timed_out(conn, first, complaints) from None
             shut_down(conn)
             host = None  # the next one has all its time, and may be the same at another address
 
@@ -86,7 +88,12 @@ cdef int64_t connect_timeout_ns(object conn) except? -1:
     """Return what the DSN, the service file or the environment says; < 0 if nothing."""
     # PQconninfo() has them all, as libpq itself understood them.
     setting = connection_info.__get__(conn).dsn_parameters.get("connect_timeout")
-    seconds = int(setting or 0)  # libpq has refused what is no number
+    try:
+        seconds = int(setting or 0)
+    except ValueError:
+        raise OperationalError(  # libpq, which looks at it only when it does the waiting, says
+            f'invalid integer value "{setting}" for connection option "connect_timeout"'
+        ) from None
     return min(seconds, LONGEST_SECONDS) * 1_000_000_000 if seconds > 0 else -1
 
 
@@ -100,15 +107,51 @@ cdef object host_of(object conn):
     return info.host, address, info.port
 
 
-cdef object timed_out(object conn, tuple host, double seconds):
+cdef str named(tuple host):
+    """Return what libpq calls it in its messages."""
     name, address, port = host
+    if name.startswith(("/", "@")):
+        return f'connection to server on socket "{name}/.s.PGSQL.{port}"'
+    extra = f" ({address})" if address not in ("", name) else ""
+    return f'connection to server at "{name}"{extra}, port {port}'
+
+
+cdef str with_host(tuple host, str message):
+    """Return libpq's *message* as it is in blocking mode, with the host that has failed.
+
+    libpq writes that down first, and PQsetnonblocking(), which psycopg2 calls next,
+    clears it away.
+    """
+    if LIBPQ_VERSION < 140000 or message.startswith("connection to server "):
+        return message
+    return f"{named(host)} failed: {message}"
+
+
+cdef str complaint(object conn, tuple host, double seconds):
     status = connection_info.__get__(conn).status
-    exc = host_timeout(
-        f'connection to server at "{name}"{f" ({address})" if address else ""}, port {port} timed '
-        f"out after {seconds:.1f} s (connect_timeout), {PHASES.get(status, 'connecting')}. There "
-        "is no connection; see whether the server is up, and whether a firewall is in the way"
+    return (
+        f"{named(host)} timed out after {seconds:.1f} s (connect_timeout), "
+        f"{PHASES.get(status, 'connecting')}. There is no connection; see whether the server is "
+        "up, and whether a firewall is in the way"
     )
-    exc.host, exc.hostaddr, exc.port = host
+
+
+cdef str with_complaints(dict complaints, str message):
+    """Return *message* with these in the place of what libpq says of a socket that was shut."""
+    for host, text in complaints.items():
+        before, found, rest = message.partition(f"{named(host)} failed: ")
+        if found:
+            _, following, rest = rest.partition("connection to server ")
+            message = f"{before}{text}\n{following}{rest}"
+        else:
+            message = f"{text}\n{message}"
+    return message
+
+
+cdef object timed_out(object conn, tuple first, dict complaints):
+    message = with_host(first, connection_info.__get__(conn).error_message or "")
+    exc = host_timeout(with_complaints(complaints, message).strip())
+    exc.places = list(complaints)
     return exc
 
 

@@ -46,6 +46,6 @@ def in_doubt(what: str, cause: BaseException) -> CommitInDoubt:
 class HostTimeout(OperationalError):  # noqa: N818, as psycopg2's are named
     """A host has not answered within ``connect_timeout``; private, an OperationalError to all."""
 
-    host: str
-    hostaddr: str
-    port: int
+    #: The name, address and port of each that has not, in that order; the last one fell silent
+    #: after it had accepted, and libpq would not have gone on to the next.
+    places: list[tuple[str, str, int]]

@@ -35,8 +35,22 @@ cdef enum PostgresPollingStatusType:
     PGRES_POLLING_WRITING = 2
     PGRES_POLLING_OK = 3
 
+cdef struct PQconninfoOption:
+    char* keyword
+    char* envvar
+    char* compiled
+    char* val
+    char* label
+    char* dispchar
+    int dispsize
+
 # Named and grouped as in libpq's manual.
 cdef struct Libpq:
+    # Database Connection Control Functions
+    PGconn* (*connectStart)(const char*) noexcept nogil
+    PQconninfoOption* (*conninfo)(PGconn*) noexcept nogil
+    void (*conninfoFree)(PQconninfoOption*) noexcept nogil
+    void (*finish)(PGconn*) noexcept nogil
     # Connection Status Functions
     int (*socket)(const PGconn*) noexcept nogil
     const char* (*errorMessage)(const PGconn*) noexcept nogil
@@ -81,6 +95,7 @@ cdef bint can_see_pending
 cdef bint can_cancel            # without blocking, and encrypted as the connection is
 cdef bint can_cancel_in_thread  # PQcancel(), which blocks
 cdef bint can_end_copy
+cdef bint can_merge_options
 
 # Does this libpq leave decrypted bytes of a large TLS record unread?
 cdef bint leaves_tls_bytes

@@ -55,6 +55,10 @@ cdef int look_up(library, list missing, str name, void** pointer) except -1:
 cdef list look_up_all(library):
     """Fill in ``libpq``; return the names of the functions that are missing."""
     missing = []
+    look_up(library, missing, "PQconnectStart", <void**>&libpq.connectStart)
+    look_up(library, missing, "PQconninfo", <void**>&libpq.conninfo)
+    look_up(library, missing, "PQconninfoFree", <void**>&libpq.conninfoFree)
+    look_up(library, missing, "PQfinish", <void**>&libpq.finish)
     look_up(library, missing, "PQsocket", <void**>&libpq.socket)
     look_up(library, missing, "PQerrorMessage", <void**>&libpq.errorMessage)
     look_up(library, missing, "PQhostaddr", <void**>&libpq.hostaddr)
@@ -99,7 +103,7 @@ def _leaves_tls_bytes(version):
 def _find():
     """Fill in what ``_libpq.pxd`` declares; return the state of each fast path, in words."""
     global can_receive, can_send, can_set_nonblocking, can_see_pending, leaves_tls_bytes
-    global can_cancel, can_cancel_in_thread, can_end_copy
+    global can_cancel, can_cancel_in_thread, can_end_copy, can_merge_options
     leaves_tls_bytes = _leaves_tls_bytes(_psycopg2.LIBPQ_VERSION)
     needs = {
         "receive": ("PQconsumeInput", "PQisBusy", "PQerrorMessage"),
@@ -126,6 +130,7 @@ def _find():
             "PQisBusy",
             "PQflush",
         ),
+        "service": ("PQconnectStart", "PQconninfo", "PQconninfoFree", "PQfinish"),
     }
     try:
         missing = look_up_all(_open())
@@ -141,6 +146,7 @@ def _find():
     can_see_pending = states["TLS"] == "on"
     can_cancel = states["cancel"] == "on"
     can_end_copy = states["COPY"] == "on"
+    can_merge_options = states["service"] == "on"
     # The oldest functions of this kind: they are there if any is.
     can_cancel_in_thread = libpq.cancel is not NULL and not sys.platform.startswith("win")
     if can_cancel:

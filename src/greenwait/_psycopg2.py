@@ -14,9 +14,12 @@ __all__ = [
     "Error",
     "InterfaceError",
     "OperationalError",
+    "ProgrammingError",
     "QueryCanceled",
     "connection",
     "get_wait_callback",
+    "make_dsn",
+    "parse_dsn",
     "set_wait_callback",
     "version_info",
 ]
@@ -58,6 +61,7 @@ from psycopg2 import (  # noqa: E402, only once it is one of ours
     Error,
     InterfaceError,
     OperationalError,
+    ProgrammingError,
     _psycopg,
 )
 from psycopg2.errors import QueryCanceled  # noqa: E402
@@ -66,6 +70,8 @@ from psycopg2.extensions import (  # noqa: E402
     connection,
     get_wait_callback,
     libpq_version,
+    make_dsn,
+    parse_dsn,
     set_wait_callback,
 )
 

@@ -1,0 +1,3 @@
+__all__ = ["connection_options"]
+
+def connection_options(dsn: str) -> dict[str, str]: ...

@@ -1,0 +1,67 @@
+"""Where does a connection string lead? What libpq makes of it and of its surroundings."""
+
+from greenwait._libpq cimport PGconn, PQconninfoOption, can_merge_options, libpq
+
+import os
+
+from greenwait import _psycopg2
+from greenwait._psycopg2 import ProgrammingError, make_dsn, parse_dsn
+
+__all__ = ["connection_options"]
+
+# libpq refuses it, after it has read all settings and before it does anything with them.
+cdef str NO_SSLMODE = "none of libpq's"
+
+# The variables of those options that connect() looks at (libpq manual, "Environment Variables").
+_VARIABLES = {
+    "host": "PGHOST",
+    "hostaddr": "PGHOSTADDR",
+    "port": "PGPORT",
+    "connect_timeout": "PGCONNECT_TIMEOUT",
+    "target_session_attrs": "PGTARGETSESSIONATTRS",
+}
+if _psycopg2.LIBPQ_VERSION >= 160000:
+    _VARIABLES["load_balance_hosts"] = "PGLOADBALANCEHOSTS"
+
+
+def connection_options(str dsn):
+    """Return the options that hold for *dsn*: its own, the service file's, the environment's.
+
+    libpq reads them itself, so that all its rules are kept. There are none where it can't,
+    and will say so. Where libpq can't be reached, the service file is not read.
+    """
+    cdef PGconn* pgconn
+    cdef PQconninfoOption* options
+    cdef PQconninfoOption* option
+    cdef bytes encoded
+    try:
+        own = parse_dsn(dsn)
+    except ProgrammingError:
+        return {}
+    if not can_merge_options:
+        return {
+            name: os.environ[variable]
+            for name, variable in _VARIABLES.items()
+            if os.environ.get(variable)
+        } | own
+    encoded = make_dsn(**own | {"sslmode": NO_SSLMODE}).encode()
+    pgconn = libpq.connectStart(encoded)
+    if pgconn is NULL:
+        raise MemoryError
+    try:
+        options = libpq.conninfo(pgconn)
+    finally:
+        libpq.finish(pgconn)
+    if options is NULL:
+        raise MemoryError
+    found = {}
+    try:
+        option = options
+        while option.keyword is not NULL:
+            if option.val is not NULL and option.val[0] != 0:
+                found[option.keyword.decode()] = option.val.decode("utf-8", "surrogateescape")
+            option += 1
+    finally:
+        libpq.conninfoFree(options)
+    # Without ours, it has given up before: the DSN is for psycopg2 to complain about.
+    return found if found.pop("sslmode", None) == NO_SSLMODE else {}

@@ -1,0 +1,702 @@
+"""Connecting: every host has ``connect_timeout`` seconds, and the next one its turn."""
+
+import contextlib
+import gc
+import signal
+import socket
+import threading
+import time
+
+import psycopg2
+import psycopg2.extras
+import pytest
+from psycopg2.extensions import make_dsn, parse_dsn, set_wait_callback
+
+import greenwait
+from tests.fault_lab import (
+    Fault,
+    FaultProxy,
+    dropping_listener,
+    no_leaked_descriptors,
+    refusing_port,
+    silence,
+    silent_listener,
+)
+from tools.postgres import DATABASE, USER, Server
+
+CONNECTS = {"psycopg2": psycopg2.connect, "greenwait": greenwait.connect}
+# Linux alone gives up an attempt on shutdown(2), and is what these hosts are made with.
+BAD_HOSTS = {
+    "silent": silent_listener,
+    "dropping": dropping_listener,
+    "refusing": refusing_port,
+}
+SLOW_NAME = "slow.invalid"
+
+
+@pytest.fixture(params=CONNECTS)
+def connect_with(request, callback):
+    """psycopg2's function and ours, under each callback."""
+    return CONNECTS[request.param]
+
+
+@pytest.fixture(autouse=True)
+def _descriptors_are_kept(callback):
+    """The first wait of a thread opens descriptors that are kept."""
+    here, there = socket.socketpair()
+    with here, there:
+        there.send(b"x")
+        callback(Readable(here))
+
+
+class Readable:
+    """What is waited for until there is something to read."""
+
+    def __init__(self, sock):
+        self.fileno = sock.fileno
+        self.states = [1, 0]
+
+    def poll(self):
+        return self.states.pop(0)
+
+
+@pytest.fixture
+def live(server):
+    """Where the server is: its port."""
+    if not isinstance(server, Server):
+        pytest.skip("needs a server of our own")
+    return server.port
+
+
+def dsn_of(*ports, **options):
+    """Return the connection string of these ports of this host, tried one after another."""
+    own = {"host": ",".join(["127.0.0.1"] * len(ports)), "port": ",".join(map(str, ports))}
+    return make_dsn(**{"user": USER, "dbname": DATABASE, "sslmode": "disable"} | own | options)
+
+
+@contextlib.contextmanager
+def name_server(monkeypatch, **names):
+    """Look up these names: an address, or a list, or how many seconds it takes to say nothing."""
+    asked = []
+    answered = []
+    ended = threading.Event()
+    real = socket.getaddrinfo
+
+    def getaddrinfo(host, *args, **keywords):
+        asked.append((host, threading.get_ident()))
+        answer = names.get(host.partition(".")[0]) if host.endswith(".invalid") else host
+        try:
+            if isinstance(answer, (int, float)):
+                ended.wait(answer)
+                answer = None
+            if answer is None:
+                raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+            found = []
+            for address in [answer] if isinstance(answer, str) else answer:
+                found += real(address, *args, **keywords)
+            return found
+        finally:
+            answered.append(host)
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    try:
+        yield asked
+    finally:
+        ended.set()
+        give_up = time.monotonic() + 10
+        while len(answered) < len(asked) and time.monotonic() < give_up:
+            time.sleep(0.001)
+
+
+def port_of(conn):
+    """Use the connection; return where it leads."""
+    with conn, conn.cursor() as cursor:
+        cursor.execute("select 1")
+        assert cursor.fetchone() == (1,)
+    port = conn.info.port
+    conn.close()
+    return port
+
+
+@contextlib.contextmanager
+def fails(seconds, *, within=0.5, match=None):
+    """The block raises an OperationalError so long after it began; yields where that will be."""
+    began = time.monotonic()
+    with no_leaked_descriptors():
+        with pytest.raises(psycopg2.OperationalError, match=match) as info:
+            yield info
+        took = time.monotonic() - began
+        assert seconds - 0.01 <= took < seconds + within
+        info.value.__traceback__ = None
+        gc.collect()
+
+
+# -- A host that does not answer, and where the time comes from
+
+
+def test_silent_host_fails_after_the_connect_timeout(connect_with):
+    with silent_listener() as port, fails(2) as info:
+        connect_with(dsn_of(port, connect_timeout=2))
+    assert f'connection to server at "127.0.0.1", port {port} timed out' in str(info.value)
+    assert "timed out after 2.0 s (connect_timeout)" in str(info.value)
+    assert "waiting for the server's answer to the startup packet" in str(info.value)
+    assert "There is no connection" in str(info.value)
+
+
+def test_host_that_drops_packets_fails_after_the_connect_timeout(connect_with):
+    with dropping_listener() as port, fails(1) as info:
+        connect_with(dsn_of(port, connect_timeout=1))
+    assert "timed out after 1.0 s (connect_timeout)" in str(info.value)
+    assert "waiting for the network connection" in str(info.value)
+
+
+@pytest.mark.parametrize("source", ["dsn", "uri", "keyword", "environment", "service"])
+def test_connect_timeout_is_found_wherever_it_is(connect_with, source, monkeypatch, tmp_path):
+    if source == "service" and "service: off" in str(greenwait._libpq.FAST_PATHS):
+        pytest.skip("needs libpq")
+    with silent_listener() as port, fails(1, match="connect_timeout"):
+        dsn = dsn_of(port)
+        if source == "dsn":
+            connect_with(dsn + " connect_timeout=1")
+        elif source == "uri":
+            connect_with(f"postgresql://127.0.0.1:{port}/x?connect_timeout=1&sslmode=disable")
+        elif source == "keyword":
+            connect_with(dsn, connect_timeout=1)
+        elif source == "environment":
+            monkeypatch.setenv("PGCONNECT_TIMEOUT", "1")
+            connect_with(dsn)
+        else:
+            (tmp_path / "services").write_text(
+                f"[ours]\nhost=127.0.0.1\nport={port}\nconnect_timeout=1\nsslmode=disable\n"
+            )
+            monkeypatch.setenv("PGSERVICEFILE", str(tmp_path / "services"))
+            connect_with("service=ours")
+
+
+@pytest.mark.parametrize("value", ["0", "-1"])
+def test_connect_timeout_of_none_waits(connect_with, live, value):
+    assert port_of(connect_with(dsn_of(live, connect_timeout=value))) == live
+
+
+@pytest.mark.parametrize("value", ["soon", "1.5"])
+def test_connect_timeout_that_is_no_number_is_refused(connect_with, live, value):
+    with pytest.raises(psycopg2.OperationalError, match=f'"{value}" for .*"connect_timeout"'):
+        connect_with(dsn_of(live, connect_timeout=value))
+
+
+@pytest.mark.parametrize(
+    ("step", "phase"),
+    [
+        (0, "answer to the startup packet"),
+        (9, "waiting for the server's settings"),  # AuthenticationOk is 9 bytes long
+    ],
+)
+def test_host_that_falls_silent_at_a_step(connect_with, server, live, step, phase):
+    with fails(1, match=phase), FaultProxy(server) as proxy:
+        proxy.inject(Fault("stall", "to_client", step))
+        connect_with(proxy.dsn(connect_timeout=1))
+
+
+def test_silence_in_the_tls_negotiation(connect_with, server, live):
+    with silent_listener() as port, fails(1, match="negotiating TLS"):
+        connect_with(dsn_of(port, sslmode="require", connect_timeout=1))
+
+
+def test_slow_host_that_is_in_time(connect_with, server, live):
+    with FaultProxy(server) as proxy:
+        proxy.inject(Fault("delay", "to_client", 0.1))
+        assert port_of(connect_with(proxy.dsn(connect_timeout=3))) == proxy.port
+
+
+# -- The next host
+
+
+@pytest.mark.parametrize("kind", BAD_HOSTS)
+def test_next_host_is_reached_in_time(callback, live, kind):
+    with no_leaked_descriptors(), BAD_HOSTS[kind]() as bad:
+        began = time.monotonic()
+        conn = greenwait.connect(dsn_of(bad, live, connect_timeout=1))
+        assert time.monotonic() - began < 1.5
+        assert port_of(conn) == live
+        del conn
+
+
+@pytest.mark.parametrize("kind", ["dropping", "refusing"])
+def test_psycopg2_alone_reaches_the_next_host_unless_one_has_accepted(callback, live, kind):
+    with no_leaked_descriptors(), BAD_HOSTS[kind]() as bad:
+        began = time.monotonic()
+        conn = psycopg2.connect(dsn_of(bad, live, connect_timeout=1))
+        assert time.monotonic() - began < 1.5
+        assert port_of(conn) == live
+        del conn
+
+
+def test_psycopg2_alone_does_not_wait_for_ever_for_a_host_that_has_accepted(callback, live):
+    with silent_listener() as bad, fails(1, match="connect_timeout"):
+        psycopg2.connect(dsn_of(bad, live, connect_timeout=1))
+
+
+def test_host_that_accepts_and_is_silent_about_tls(callback, server, live):
+    with silent_listener() as bad:
+        conn = greenwait.connect(dsn_of(bad, live, connect_timeout=1, sslmode="prefer"))
+        assert port_of(conn) == live
+
+
+def test_all_of_them_are_tried_in_turn(callback, live):
+    with (
+        silent_listener() as silent,
+        refusing_port() as refusing,
+        dropping_listener() as dropping,
+        silent_listener() as last,
+    ):
+        began = time.monotonic()
+        conn = greenwait.connect(dsn_of(silent, refusing, dropping, last, live, connect_timeout=1))
+        assert 3 <= time.monotonic() - began < 4
+        assert port_of(conn) == live
+
+
+def test_message_names_each_of_them(callback):
+    with (
+        dropping_listener() as dropping,
+        silent_listener() as silent,
+        refusing_port() as refusing,
+        fails(2, within=1) as info,
+    ):
+        greenwait.connect(dsn_of(dropping, silent, refusing, connect_timeout=1))
+    message = str(info.value)
+    assert type(info.value) is psycopg2.OperationalError
+    for port in (dropping, silent, refusing):
+        assert f"port {port} " in message
+    assert message.index(f"{dropping} ") < message.index(f"{silent} ") < message.index("refused")
+    assert message.count("timed out after 1.0 s") == 2
+
+
+def test_message_of_psycopg2_alone_names_each_of_them(callback):
+    with (
+        dropping_listener() as dropping,
+        refusing_port() as refusing,
+        silent_listener() as silent,
+        fails(2) as info,
+    ):
+        psycopg2.connect(dsn_of(refusing, dropping, refusing, silent, connect_timeout=1))
+    lines = str(info.value).splitlines()
+    assert [line.split("port ")[1].split(".")[0] for line in lines if "port " in line] == [
+        f"{refusing} failed: Connection refused",
+        f"{dropping} timed out after 1",
+        f"{refusing} failed: Connection refused",
+        f"{silent} timed out after 1",
+    ]
+
+
+def test_message_names_the_host_as_in_blocking_mode(callback, live):
+    with refusing_port() as port:
+        for dsn in (
+            dsn_of(port),
+            dsn_of(port, port),
+            dsn_of(port, host="localhost"),
+            dsn_of(port, host="/nowhere"),
+            dsn_of(live, user="nobody"),
+        ):
+            set_wait_callback(None)
+            with pytest.raises(psycopg2.OperationalError) as blocking:
+                psycopg2.connect(dsn)
+            set_wait_callback(callback)
+            with pytest.raises(psycopg2.OperationalError) as green:
+                psycopg2.connect(dsn)
+            assert str(green.value) == str(blocking.value)
+
+
+def test_one_port_for_many_hosts(callback, live):
+    dsn = dsn_of(live, host="127.0.0.2,127.0.0.1", connect_timeout=1)  # the server is at .1
+    assert port_of(greenwait.connect(dsn)) == live
+
+
+def test_host_and_hostaddr_keep_their_meaning(callback, live):
+    with silent_listener() as bad:
+        conn = greenwait.connect(
+            dsn_of(bad, live, host="one.invalid,two.invalid", hostaddr="127.0.0.1,127.0.0.1"),
+            connect_timeout=1,
+        )
+    assert conn.info.host == "two.invalid"  # and is never looked up
+    assert port_of(conn) == live
+
+
+def test_hostaddr_alone(callback, live):
+    dsn = make_dsn(f"user={USER} dbname={DATABASE} port={live}", hostaddr="127.0.0.2,127.0.0.1")
+    assert port_of(greenwait.connect(dsn)) == live
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"host": "127.0.0.1,127.0.0.1", "port": "1,2,3"}, {"hostaddr": "127.0.0.1,127.0.0.1"}],
+)
+def test_lists_that_do_not_match_are_refused_as_ever(callback, options):
+    with pytest.raises(psycopg2.OperationalError, match="could not match"):
+        greenwait.connect(make_dsn(**{"host": "localhost,localhost,localhost"} | options))
+
+
+def test_unix_socket_before_and_after(callback, server, live):
+    with silent_listener() as bad:
+        for hosts, ports in (
+            (f"{server.directory},127.0.0.1", f"{live},{bad}"),
+            (f"127.0.0.1,{server.directory}", f"{bad},{live}"),
+        ):
+            conn = greenwait.connect(dsn_of(live, host=hosts, port=ports, connect_timeout=1))
+            assert conn.info.host == str(server.directory)
+            conn.close()
+
+
+# -- What libpq does with several hosts stays as it is
+
+
+@pytest.fixture
+def standby_like(server, live):
+    """A database whose transactions are read-only, which is what libpq looks at."""
+    name = "read_only"
+    with contextlib.closing(psycopg2.connect(server.dsn("unix"))) as conn:
+        conn.autocommit = True
+        with conn.cursor() as cursor:
+            cursor.execute(f"drop role if exists {name}")
+            cursor.execute(f"create role {name} login")
+            cursor.execute(f"alter role {name} set default_transaction_read_only = on")
+    return name
+
+
+@pytest.mark.parametrize("attrs", ["read-write", "read-only", "any", "primary", "prefer-standby"])
+def test_target_session_attrs_after_a_silent_host(callback, live, standby_like, attrs):
+    user = standby_like if attrs == "read-only" else USER
+    with silent_listener() as bad:
+        dsn = dsn_of(bad, live, user=user, target_session_attrs=attrs, connect_timeout=1)
+        assert port_of(greenwait.connect(dsn)) == live
+
+
+@pytest.mark.parametrize("attrs", ["read-only", "standby"])
+def test_target_session_attrs_that_nobody_has(callback, live, attrs):
+    with silent_listener() as bad, fails(1, within=1) as info:
+        greenwait.connect(dsn_of(bad, live, target_session_attrs=attrs, connect_timeout=1))
+    assert f"port {bad} timed out after 1.0 s" in str(info.value)
+    assert f"port {live} failed" in str(info.value)
+
+
+def test_primary_before_a_silent_host_is_come_back_to(callback, live):
+    with silent_listener() as bad, refusing_port() as refusing:
+        dsn = dsn_of(live, bad, refusing, target_session_attrs="prefer-standby", connect_timeout=1)
+        began = time.monotonic()
+        assert port_of(greenwait.connect(dsn)) == live
+        assert time.monotonic() - began < 2
+
+
+@pytest.mark.skipif(psycopg2.extensions.libpq_version() < 160000, reason="libpq is older")
+def test_load_balance_hosts_chooses_by_chance(callback, server, live):
+    seen = set()
+    with FaultProxy(server) as one, FaultProxy(server) as two:
+        for _ in range(60):
+            dsn = dsn_of(one.port, two.port, load_balance_hosts="random", connect_timeout=5)
+            seen.add(port_of(greenwait.connect(dsn)))
+            if len(seen) == 2:
+                break
+    assert seen == {one.port, two.port}
+
+
+def test_sslmode_prefer_falls_back(callback, server, live):
+    """A server that refuses TLS is asked again without, as by libpq."""
+    dsn = dsn_of(live, sslmode="allow", host="localhost", connect_timeout=5)
+    conn = greenwait.connect(dsn)
+    assert conn.info.ssl_in_use is False
+    conn.close()
+    conn = greenwait.connect(dsn_of(live, sslmode="prefer", host="localhost", connect_timeout=5))
+    assert conn.info.ssl_in_use is ("tls" in server.transports)
+    conn.close()
+
+
+def test_name_is_verified_though_it_was_looked_up_here(callback, server, live):
+    if "tls" not in server.transports:
+        pytest.skip("no TLS")
+    ca = server.directory / "ca.pem"
+    own = {"sslmode": "verify-full", "sslrootcert": ca, "connect_timeout": 5}
+    conn = greenwait.connect(dsn_of(live, host="localhost", **own))
+    assert conn.info.ssl_in_use
+    assert conn.info.host == "localhost"
+    conn.close()
+
+
+def test_name_that_is_not_in_the_certificate(callback, server, live, monkeypatch):
+    if "tls" not in server.transports:
+        pytest.skip("no TLS")
+    own = {"sslmode": "verify-full", "sslrootcert": server.directory / "ca.pem"}
+    with name_server(monkeypatch, other="127.0.0.1"):
+        with pytest.raises(psycopg2.OperationalError, match='does not match host name "other'):
+            greenwait.connect(dsn_of(live, host="other.invalid", **own))
+
+
+# -- Names
+
+
+def test_name_is_looked_up_in_a_thread(callback, live, monkeypatch):
+    with name_server(monkeypatch, db="127.0.0.1") as asked:
+        conn = greenwait.connect(dsn_of(live, host="db.invalid"))
+    assert [host for host, _ in asked] == ["db.invalid"]
+    assert asked[0][1] != threading.get_ident()
+    assert conn.info.host == "db.invalid"
+    assert port_of(conn) == live
+
+
+def test_address_is_not_looked_up(callback, server, live, monkeypatch):
+    with name_server(monkeypatch) as asked:
+        assert port_of(greenwait.connect(dsn_of(live))) == live
+        greenwait.connect(server.dsn("unix")).close()
+    assert asked == []
+
+
+def test_each_address_of_a_name_has_its_turn(callback, live, monkeypatch):
+    with name_server(monkeypatch, db=["127.0.0.3", "127.0.0.1"]):
+        began = time.monotonic()
+        assert port_of(greenwait.connect(dsn_of(live, host="db.invalid"))) == live
+        assert time.monotonic() - began < 1
+
+
+def test_name_that_has_no_address_is_passed_over(callback, live, monkeypatch):
+    with name_server(monkeypatch, db="127.0.0.1"):
+        dsn = dsn_of(live, live, host="none.invalid,db.invalid")
+        assert port_of(greenwait.connect(dsn)) == live
+
+
+def test_names_without_any_address_are_all_named(callback, monkeypatch):
+    with name_server(monkeypatch), fails(0) as info:
+        greenwait.connect(dsn_of(1, 2, host="none.invalid,nor.invalid"))
+    for name in ("none", "nor"):
+        assert f'could not translate host name "{name}.invalid" to address' in str(info.value)
+
+
+def test_what_can_be_no_name(callback):
+    with fails(0, match="could not translate host name"):
+        greenwait.connect(dsn_of(1, host="." + "x" * 70 + "\u00e9"))
+
+
+def test_slow_name_server_has_the_connect_timeout(callback, live, monkeypatch):
+    with name_server(monkeypatch, slow=30, db="127.0.0.1"):
+        began = time.monotonic()
+        dsn = dsn_of(live, live, host="slow.invalid,db.invalid", connect_timeout=1)
+        assert port_of(greenwait.connect(dsn)) == live
+        assert 1 <= time.monotonic() - began < 1.5
+        with pytest.raises(psycopg2.OperationalError, match=r"no answer within 1 s"):
+            greenwait.connect(dsn_of(live, host="slow.invalid", connect_timeout=1))
+
+
+def test_other_threads_run_while_a_name_is_looked_up(callback, live, monkeypatch):
+    with name_server(monkeypatch, slow=30), silence() as others:
+        with pytest.raises(psycopg2.OperationalError, match="no answer within 1 s"):
+            greenwait.connect(dsn_of(live, host=SLOW_NAME, connect_timeout=1))
+    assert others.longest < 0.05 + others.machine
+
+
+def test_localhost_is_all_its_addresses(callback, live):
+    """The server listens at one of them; the others refuse."""
+    assert port_of(greenwait.connect(dsn_of(live, host="localhost"))) == live
+
+
+# -- Deadlines and signals
+
+
+def test_timeout_block_ends_it(connect_with):
+    with silent_listener() as port, no_leaked_descriptors():
+        began = time.monotonic()
+        with pytest.raises(greenwait.QueryTimeout) as info, greenwait.timeout(0.3) as block:
+            connect_with(dsn_of(port, connect_timeout=10))
+        assert 0.29 <= time.monotonic() - began < 0.8
+        info.value.__traceback__ = None
+    assert block.expired
+    assert info.value.pgcode == "57014"
+    assert "It was still connecting; nothing is left of that" in str(info.value)
+
+
+def test_timeout_block_is_for_all_hosts_together(callback):
+    with silent_listener() as one, silent_listener() as two, no_leaked_descriptors():
+        began = time.monotonic()
+        with pytest.raises(greenwait.QueryTimeout) as info, greenwait.timeout(1.3):
+            greenwait.connect(dsn_of(one, two, connect_timeout=1))
+        assert 1.29 <= time.monotonic() - began < 1.8
+        info.value.__traceback__ = None
+
+
+def test_timeout_block_ends_a_look_up(callback, monkeypatch):
+    with name_server(monkeypatch, slow=30):
+        with pytest.raises(greenwait.QueryTimeout), greenwait.timeout(0.2) as block:
+            greenwait.connect(dsn_of(1, host=SLOW_NAME, connect_timeout=10))
+        assert block.expired
+
+
+class Interrupted(BaseException):
+    pass
+
+
+@contextlib.contextmanager
+def interrupt_after(seconds, exception=Interrupted):
+    def handler(number, frame):
+        raise exception
+
+    before = signal.signal(signal.SIGALRM, handler)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.parametrize("exception", [Interrupted, KeyboardInterrupt, psycopg2.Error])
+@pytest.mark.parametrize("kind", ["silent", "dropping"])
+def test_interrupt_ends_it(connect_with, kind, exception):
+    greenwait.stats(reset=True)
+    with BAD_HOSTS[kind]() as port, no_leaked_descriptors():
+        began = time.monotonic()
+        with pytest.raises(exception) as info, interrupt_after(0.2, exception):
+            connect_with(dsn_of(port, connect_timeout=10))
+        assert time.monotonic() - began < 0.7
+        info.value.__traceback__ = None
+        gc.collect()
+    assert greenwait.stats().cancels == 0
+
+
+def test_interrupt_ends_a_look_up(callback, monkeypatch):
+    with name_server(monkeypatch, slow=30):
+        began = time.monotonic()
+        with pytest.raises(Interrupted), interrupt_after(0.2):
+            greenwait.connect(dsn_of(1, host=SLOW_NAME))
+        assert time.monotonic() - began < 0.7
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # between two lines of Python
+def test_connecting_again_and_again_leaves_nothing_behind(callback, server, live):
+    """Interrupts at every moment of connecting, also in the look-up's."""
+    greenwait.connect(dsn_of(live, host="localhost")).close()
+    done = interrupted = 0
+    with no_leaked_descriptors():
+        for i in range(300):
+            conn = None
+            try:
+                with interrupt_after(0.0001 + i % 100 * 0.0001):
+                    conn = greenwait.connect(dsn_of(live, host="localhost", connect_timeout=9))
+                    done += 1
+            except Interrupted as exc:
+                interrupted += 1
+                exc.__traceback__ = None
+            finally:
+                if conn is not None:
+                    conn.close()
+        del conn
+        gc.collect()
+    assert interrupted > 10, done
+
+
+# -- connect() is psycopg2's otherwise
+
+
+def test_connection_is_ours_by_default(callback, live):
+    conn = greenwait.connect(dsn_of(live))
+    assert type(conn) is greenwait.Connection
+    conn.close()
+
+
+def test_factories(callback, live):
+    class Own(psycopg2.extensions.connection):
+        pass
+
+    for arguments in ({"connection_factory": Own}, {}):
+        conn = greenwait.connect(
+            dsn_of(live), cursor_factory=psycopg2.extras.RealDictCursor, **arguments
+        )
+        assert type(conn) is arguments.get("connection_factory", greenwait.Connection)
+        with conn.cursor() as cursor:
+            cursor.execute("select 1 as one")
+            assert cursor.fetchone() == {"one": 1}
+        conn.close()
+    conn = greenwait.connect(dsn_of(live), Own, psycopg2.extras.DictCursor)
+    assert (type(conn), conn.cursor_factory) == (Own, psycopg2.extras.DictCursor)
+    conn.close()
+
+
+def test_without_any_callback(live, monkeypatch):
+    set_wait_callback(None)
+    with name_server(monkeypatch, db="127.0.0.1"):
+        conn = greenwait.connect(dsn_of(live, host="db.invalid"))
+    assert port_of(conn) == live
+
+
+def test_keywords_only(callback, live):
+    conn = greenwait.connect(**parse_dsn(dsn_of(live)))
+    assert port_of(conn) == live
+
+
+def test_async_connection_is_psycopg2s(callback, live):
+    for flag in ({"async_": True}, {"async": 1}):
+        conn = greenwait.connect(dsn_of(live), **flag)
+        greenwait.wait(conn)
+        assert conn.async_
+        conn.close()
+
+
+def test_environment_only(callback, live, monkeypatch):
+    own = parse_dsn(dsn_of(live))
+    for name, value in own.items():
+        variable = {"dbname": "PGDATABASE"}.get(name, f"PG{name.upper()}")
+        monkeypatch.setenv(variable, value)
+    assert port_of(greenwait.connect()) == live
+    assert port_of(greenwait.connect("")) == live
+
+
+@pytest.mark.parametrize(
+    ("dsn", "options"),
+    [("nonsense", {}), ("host", {"port": 1}), ("postgresql://[", {}), ("", {"nonsense": 1})],
+)
+def test_bad_connection_string_is_refused_as_by_psycopg2(callback, dsn, options):
+    with pytest.raises(psycopg2.Error) as ours:
+        greenwait.connect(dsn, **options)
+    with pytest.raises(psycopg2.Error) as theirs:
+        psycopg2.connect(dsn, **options)
+    assert (type(ours.value), str(ours.value)) == (type(theirs.value), str(theirs.value))
+
+
+def test_unknown_service_is_refused_as_by_psycopg2(callback):
+    with pytest.raises(psycopg2.OperationalError, match='definition of service "none" not found'):
+        greenwait.connect("service=none")
+
+
+def test_special_characters_survive(callback, live, monkeypatch):
+    with name_server(monkeypatch, db="127.0.0.1"):
+        conn = greenwait.connect(
+            dsn_of(
+                live, host="db.invalid", application_name="it's \\ a 'name' = x", connect_timeout=5
+            )
+        )
+    assert conn.info.parameter_status("application_name") == "it's \\ a 'name' = x"
+    conn.close()
+
+
+def test_password_file_is_looked_in_for_the_name(callback, server, live, monkeypatch, tmp_path):
+    """The name stays in the connection string, beside the address."""
+    passwords = tmp_path / "passwords"
+    passwords.write_text(f"db.invalid:{live}:*:*:secret\n")
+    passwords.chmod(0o600)
+    with name_server(monkeypatch, db="127.0.0.1"):
+        conn = greenwait.connect(dsn_of(live, host="db.invalid", passfile=str(passwords)))
+    assert conn.info.password == "secret"
+    conn.close()
+
+
+def test_threads_connect_at_the_same_time(callback, live, monkeypatch):
+    found = []
+
+    def connect(bad):
+        conn = greenwait.connect(dsn_of(bad, live, host="db.invalid,db.invalid", connect_timeout=1))
+        found.append(port_of(conn))
+
+    with name_server(monkeypatch, db="127.0.0.1"), silent_listener() as bad:
+        threads = [threading.Thread(target=connect, args=(bad,), daemon=True) for _ in range(8)]
+        began = time.monotonic()
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(20)
+        assert time.monotonic() - began < 2
+    assert found == [live] * 8

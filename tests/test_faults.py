@@ -1,0 +1,441 @@
+"""Every fault at every step: nothing hangs, no result is wrong, no descriptor is lost.
+
+What a step may come to: its result, the right one; a QueryTimeout, and the connection goes on;
+or an OperationalError, and the connection is closed. And a commit is never a plain failure
+when it was committed.
+"""
+
+import contextlib
+import os
+import signal
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg2
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import greenwait
+from greenwait.connection import Connection
+from tests.fault_lab import Fault, FaultProxy, no_leaked_descriptors
+from tools.postgres import Server
+
+DEADLINE = 0.25  # seconds
+GRACE = 0.25
+BOUND = DEADLINE + GRACE + 3  # on a machine that is busy with other tests
+CALLBACKS = {
+    "poll": greenwait.WaitCallback(cancel_grace=GRACE),
+    "epoll": greenwait.WaitCallback(poller="epoll", cancel_grace=GRACE),
+}
+ROWS = 30_000
+
+
+@pytest.fixture(scope="module")
+def laboratory(own_server):
+    """A proxy, and a connection beside it, to see what is true."""
+    assert isinstance(own_server, Server)
+    with FaultProxy(own_server) as proxy:
+        watcher = psycopg2.connect(own_server.dsn("unix"))
+        watcher.autocommit = True
+        watcher.cursor().execute("create table if not exists kept (tag text)")
+        for callback in CALLBACKS.values():  # it opens what this thread keeps
+            psycopg2.extensions.set_wait_callback(callback)
+            watcher.cursor().execute("select pg_sleep(0.01)")
+        psycopg2.extensions.set_wait_callback(None)
+        yield Laboratory(proxy, watcher)
+        watcher.close()
+
+
+@dataclass
+class Laboratory:
+    proxy: FaultProxy
+    watcher: Any
+    number: int = 0
+
+    def ask(self, query, *parameters):
+        with self.watcher.cursor() as cur:
+            cur.execute(query, parameters)
+            return cur.fetchone()[0]
+
+
+@pytest.fixture(params=CALLBACKS)
+def chosen(request):
+    psycopg2.extensions.set_wait_callback(CALLBACKS[request.param])
+
+
+# -- The steps: each prepares a connection, and says what is done and what comes of it
+
+
+def begin(conn):
+    yield
+    cur = conn.cursor()
+    cur.execute("select 5")
+    yield cur.fetchone(), (5,)
+
+
+def send(conn):
+    conn.cursor().execute("select 1")
+    yield
+    cur = conn.cursor()
+    cur.execute("select length(%s)", ("x" * 3_000_000,))
+    yield cur.fetchone(), (3_000_000,)
+
+
+def wait(conn):
+    conn.cursor().execute("select 1")
+    yield
+    cur = conn.cursor()
+    cur.execute("select 5 from pg_sleep(0.05)")
+    yield cur.fetchone(), (5,)
+
+
+def wait_too_long(conn):
+    conn.cursor().execute("select 1")
+    yield
+    conn.cursor().execute("select pg_sleep(20)")
+    yield "the deadline has passed", None
+
+
+def stream(conn):
+    conn.cursor().execute("select 1")
+    yield
+    cur = conn.cursor()
+    cur.execute(f"select g, repeat('x', 100) from generate_series(1, {ROWS}) g")
+    yield sum(row[0] * len(row[1]) for row in cur), ROWS * (ROWS + 1) * 50
+
+
+def fetch(conn):
+    cur = conn.cursor("named")
+    cur.execute("select generate_series(1, 20000)")
+    yield
+    yield len(cur.fetchall()), 20000
+
+
+def rollback(conn):
+    conn.cursor().execute("select 1")
+    yield
+    yield conn.rollback(), None
+
+
+STEPS = {
+    step.__name__: step for step in (begin, send, wait, wait_too_long, stream, fetch, rollback)
+}
+
+
+# -- The faults: what is injected when a step begins. Counts are of bytes from then on.
+
+
+def at(proxied, kind, direction, more=0):
+    """A fault that strikes when so many more bytes have passed."""
+    passed = len(proxied.to_client if direction == "to_client" else proxied.to_server)
+    return Fault(kind, direction, passed + more, only=lambda each: each is proxied)
+
+
+LIMITED = [
+    (kind, direction, more)
+    for kind in ("stall", "cut", "reset", "half_close")
+    for direction in ("to_client", "to_server")
+    for more in (0, 1, 30)
+]
+FAULTS = {
+    f"{kind} {direction} after {more}": (
+        lambda proxied, kind=kind, direction=direction, more=more: [
+            at(proxied, kind, direction, more)
+        ]
+    )
+    for kind, direction, more in LIMITED
+} | {
+    "stall both": lambda proxied: [Fault("stall", only=lambda each: each is proxied)],
+    "trickle": lambda proxied: [Fault("trickle")],
+    "slow trickle": lambda proxied: [Fault("trickle", "to_client", 0.005)],
+    "delay": lambda proxied: [Fault("delay", None, 0.03)],
+    "long delay": lambda proxied: [Fault("delay", "to_client", 2)],
+    "nobody cancels": lambda proxied: [Fault("ignore"), at(proxied, "stall", "to_client")],
+    "cancel refused": lambda proxied: [Fault("refuse")],
+}
+
+
+class Outcome:
+    """What a step has come to: checked for all that must be true of any."""
+
+    def __init__(self, conn, step):
+        began = time.monotonic()
+        self.exception = None
+        try:
+            with greenwait.timeout(DEADLINE):
+                got, expected = next(step)
+            assert got == expected
+        except psycopg2.Error as exc:
+            self.exception = exc
+        self.took = time.monotonic() - began
+        assert self.took < BOUND
+        if self.exception is None:
+            assert not conn.closed
+        elif not isinstance(self.exception, greenwait.QueryTimeout):
+            assert isinstance(self.exception, psycopg2.OperationalError), self.exception
+            assert conn.closed, self.exception
+        else:
+            assert not conn.closed
+
+    @property
+    def is_timeout(self):
+        return isinstance(self.exception, greenwait.QueryTimeout)
+
+
+def assert_usable(conn):
+    assert not conn.closed
+    conn.rollback()
+    cur = conn.cursor()
+    cur.execute("select 'as if nothing had happened'")
+    assert cur.fetchone() == ("as if nothing had happened",)
+    conn.rollback()
+
+
+def play(laboratory, step, make_faults, sslmode):
+    proxy = laboratory.proxy
+    proxy.clear()
+    with no_leaked_descriptors_of(proxy):
+        conn = psycopg2.connect(proxy.dsn(sslmode=sslmode), connection_factory=Connection)
+        proxied = proxy.connections[-1]
+        with contextlib.closing(conn):
+            prepared = STEPS[step](conn)
+            next(prepared)
+            proxy.inject(*make_faults(proxied))
+            outcome = Outcome(conn, prepared)
+            proxy.clear()
+            if not conn.closed:
+                assert_usable(conn)
+        prepared.close()
+    return outcome
+
+
+@contextlib.contextmanager
+def no_leaked_descriptors_of(proxy):
+    """Of the client's, that is; the proxy's are dropped."""
+    with no_leaked_descriptors():
+        first = len(proxy.connections)
+        yield
+        proxy.drop(proxy.connections[first:])
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("step", STEPS)
+def test_fault_at_a_step(chosen, laboratory, step, fault):
+    outcome = play(laboratory, step, FAULTS[fault], "disable")
+    if step == "wait_too_long":
+        assert outcome.exception is not None
+    if fault in ("trickle", "delay") and step in ("begin", "wait", "rollback"):
+        assert outcome.exception is None  # it is slow, and nothing worse
+    if fault.startswith(("cut", "reset")) and outcome.exception is not None:
+        assert outcome.is_timeout or outcome.took < DEADLINE + GRACE + 2
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("step", ["wait", "wait_too_long", "stream"])
+def test_fault_at_a_step_under_tls(laboratory, step, fault):
+    psycopg2.extensions.set_wait_callback(CALLBACKS["poll"])
+    play(laboratory, step, FAULTS[fault], "require")
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_fault_at_a_commit_is_never_a_plain_failure_of_what_was_committed(
+    chosen, laboratory, fault
+):
+    proxy = laboratory.proxy
+    proxy.clear()
+    laboratory.number += 1
+    tag = f"{os.getpid()} {laboratory.number}"
+    with no_leaked_descriptors_of(proxy):
+        conn = psycopg2.connect(proxy.dsn(), connection_factory=Connection)
+        pid = conn.info.backend_pid
+        proxied = proxy.connections[-1]
+        with contextlib.closing(conn):
+            conn.cursor().execute("insert into kept values (%s)", (tag,))
+            proxy.inject(*FAULTS[fault](proxied))
+
+            def commit():
+                yield conn.commit(), None
+
+            outcome = Outcome(conn, commit())
+            proxy.clear()
+        # Then it is known: the server process is through with it, and gone.
+        while laboratory.ask("select count(*) from pg_stat_activity where pid = %s", pid):
+            time.sleep(0.002)
+        committed = laboratory.ask("select count(*) from kept where tag = %s", tag) == 1
+    if outcome.exception is None:
+        assert committed
+    elif not isinstance(outcome.exception, greenwait.CommitInDoubt):
+        assert not committed
+
+
+CANCEL_FAULTS = {
+    f"{kind} {direction} after {count}": [
+        Fault(kind, direction, count, only=lambda each: each.index > 0)
+    ]
+    for kind in ("stall", "cut", "reset", "half_close")
+    for direction in ("to_client", "to_server")
+    for count in (0, 1, 8, 15)
+} | {
+    "trickle": [Fault("trickle", only=lambda each: each.index > 0)],
+    "delay": [Fault("delay", None, 0.02, only=lambda each: each.index > 0)],
+    "ignored": [Fault("ignore", only=lambda each: each.index > 0)],
+    "refused": [Fault("refuse")],
+}
+
+
+@pytest.mark.parametrize("sslmode", ["disable", "require"])
+@pytest.mark.parametrize("fault", CANCEL_FAULTS)
+def test_fault_at_the_cancel_itself(own_server, fault, sslmode):
+    """The connection is fine; whether it can be kept depends on whether the cancel came."""
+    psycopg2.extensions.set_wait_callback(CALLBACKS["poll"])
+    with FaultProxy(own_server) as proxy, no_leaked_descriptors_of(proxy):
+        conn = psycopg2.connect(proxy.dsn(sslmode=sslmode))
+        with contextlib.closing(conn):
+            prepared = wait_too_long(conn)
+            next(prepared)
+            proxy.inject(*CANCEL_FAULTS[fault])
+            outcome = Outcome(conn, prepared)
+            assert outcome.exception is not None
+            if fault in ("trickle", "delay") and sslmode == "disable":
+                assert outcome.is_timeout
+            if outcome.is_timeout:
+                proxy.clear()
+                for _ in range(3):
+                    assert_usable(conn)
+
+
+CONNECTING = [
+    (kind, direction, count)
+    for kind in ("stall", "cut", "reset", "half_close")
+    for direction, counts in (
+        ("to_client", (0, 1, 2, 9, 14, 100, 330)),
+        ("to_server", (0, 4, 8, 40)),
+    )
+    for count in counts
+]
+
+
+@pytest.mark.parametrize("sslmode", ["disable", "require", "prefer"])
+@pytest.mark.parametrize(("kind", "direction", "count"), CONNECTING)
+def test_fault_while_connecting(laboratory, kind, direction, count, sslmode):
+    psycopg2.extensions.set_wait_callback(CALLBACKS["epoll" if count % 2 else "poll"])
+    proxy = laboratory.proxy
+    proxy.clear()
+    proxy.inject(Fault(kind, direction, count))
+    with no_leaked_descriptors_of(proxy):
+        began = time.monotonic()
+        conn = None
+        try:
+            with greenwait.timeout(DEADLINE):
+                conn = psycopg2.connect(proxy.dsn(sslmode=sslmode))
+        except psycopg2.OperationalError as exc:
+            is_timeout = isinstance(exc, greenwait.QueryTimeout)
+            assert is_timeout or kind != "stall"
+        assert time.monotonic() - began < BOUND
+        proxy.clear()
+        if conn is not None:
+            with contextlib.closing(conn), contextlib.suppress(psycopg2.OperationalError):
+                assert_usable(conn)
+    proxy.clear()
+    psycopg2.connect(proxy.dsn(sslmode=sslmode)).close()
+
+
+# -- What happens to the server's process
+
+
+@pytest.mark.parametrize("transport", ["unix", "tcp", "tls"])
+@pytest.mark.parametrize("fault", ["frozen", "terminated", "frozen and terminated"])
+@pytest.mark.parametrize("step", STEPS)
+def test_fault_of_the_server_process_at_a_step(laboratory, own_server, step, fault, transport):
+    psycopg2.extensions.set_wait_callback(CALLBACKS["poll"])
+    with no_leaked_descriptors():
+        conn = psycopg2.connect(own_server.dsn(transport), connection_factory=Connection)
+        pid = conn.info.backend_pid
+        with contextlib.closing(conn):
+            prepared = STEPS[step](conn)
+            next(prepared)
+            if "frozen" in fault:
+                os.kill(pid, signal.SIGSTOP)
+            if "terminated" in fault:
+                laboratory.ask("select pg_terminate_backend(%s)", pid)
+            try:
+                outcome = Outcome(conn, prepared)
+            finally:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGCONT)
+            assert outcome.exception is not None
+            assert conn.closed
+        prepared.close()
+
+
+@pytest.mark.parametrize("transport", ["unix", "tcp", "tls"])
+def test_server_process_that_thaws_in_the_grace_costs_nothing(laboratory, own_server, transport):
+    """The deadline passes, the cancel waits for it, and the answer is its error."""
+    psycopg2.extensions.set_wait_callback(greenwait.WaitCallback(cancel_grace=20))
+    conn = psycopg2.connect(own_server.dsn(transport))
+    pid = conn.info.backend_pid
+    before = signal.signal(signal.SIGALRM, lambda *_: os.kill(pid, signal.SIGCONT))
+    try:
+        with contextlib.closing(conn):
+            conn.cursor().execute("select 1")
+            os.kill(pid, signal.SIGSTOP)
+            signal.setitimer(signal.ITIMER_REAL, 0.5)
+            with pytest.raises(greenwait.QueryTimeout), greenwait.timeout(0.1):
+                conn.cursor().execute("select pg_sleep(20)")
+            assert_usable(conn)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+
+
+# -- Sequences of faults, at random
+
+SEQUENCES = st.lists(
+    st.tuples(st.sampled_from(sorted(STEPS)), st.sampled_from(sorted(FAULTS))),
+    min_size=1,
+    max_size=5,
+)
+
+
+@settings(
+    max_examples=15,
+    deadline=None,
+    print_blob=True,  # what repeats a failure, and the plugin prints the seed
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(sequence=SEQUENCES)
+def test_sequence_of_faults(laboratory, sequence):
+    """On one connection as long as it lives, then on another."""
+    psycopg2.extensions.set_wait_callback(CALLBACKS["poll"])
+    proxy = laboratory.proxy
+    proxy.clear()
+    with no_leaked_descriptors_of(proxy), contextlib.ExitStack() as stack:
+        conn = None
+        for step, fault in sequence:
+            if conn is None or conn.closed:
+                conn = psycopg2.connect(proxy.dsn(), connection_factory=Connection)
+                proxied = proxy.connections[-1]
+                stack.callback(conn.close)
+            prepared = STEPS[step](conn)
+            next(prepared)
+            proxy.inject(*FAULTS[fault](proxied))
+            Outcome(conn, prepared)
+            prepared.close()
+            proxy.clear()
+            if not conn.closed:
+                assert_usable(conn)
+
+
+def test_interrupted_and_abandoned_connections_leave_no_query_behind(laboratory, own_server):
+    psycopg2.extensions.set_wait_callback(CALLBACKS["poll"])
+    pids = []
+    for _ in range(10):
+        conn = psycopg2.connect(own_server.dsn("unix"))
+        pids.append(conn.info.backend_pid)
+        with contextlib.suppress(greenwait.QueryTimeout), greenwait.timeout(0.01):
+            conn.cursor().execute("select pg_sleep(20)")
+        conn.close()
+    give_up = time.monotonic() + 5
+    while laboratory.ask("select count(*) from pg_stat_activity where pid = any(%s)", pids):
+        assert time.monotonic() < give_up
