@@ -424,9 +424,11 @@ def test_name_that_is_not_in_the_certificate(callback, server, live, monkeypatch
     if "tls" not in server.transports:
         pytest.skip("no TLS")
     own = {"sslmode": "verify-full", "sslrootcert": server.directory / "ca.pem"}
-    with name_server(monkeypatch, other="127.0.0.1"):
-        with pytest.raises(psycopg2.OperationalError, match='does not match host name "other'):
-            greenwait.connect(dsn_of(live, host="other.invalid", **own))
+    with (
+        name_server(monkeypatch, other="127.0.0.1"),
+        pytest.raises(psycopg2.OperationalError, match='does not match host name "other'),
+    ):
+        greenwait.connect(dsn_of(live, host="other.invalid", **own))
 
 
 # -- Names
@@ -484,9 +486,12 @@ def test_slow_name_server_has_the_connect_timeout(callback, live, monkeypatch):
 
 
 def test_other_threads_run_while_a_name_is_looked_up(callback, live, monkeypatch):
-    with name_server(monkeypatch, slow=30), silence() as others:
-        with pytest.raises(psycopg2.OperationalError, match="no answer within 1 s"):
-            greenwait.connect(dsn_of(live, host=SLOW_NAME, connect_timeout=1))
+    with (
+        name_server(monkeypatch, slow=30),
+        silence() as others,
+        pytest.raises(psycopg2.OperationalError, match="no answer within 1 s"),
+    ):
+        greenwait.connect(dsn_of(live, host=SLOW_NAME, connect_timeout=1))
     assert others.longest < 0.05 + others.machine
 
 

@@ -19,21 +19,6 @@ from tools.postgres import Server
 
 ROOT = Path(__file__).parent.parent
 
-_MODULES = {
-    "__init__.py",
-    "__main__.py",
-    "_install.py",
-    "_libpq.pyi",
-    "_poll.pyi",
-    "_psycopg2.py",
-    "_sleep.pyi",
-    "_slow.py",
-    "_stats.pyi",
-    "_version.py",
-    "py.typed",
-}
-_EXTENSIONS = {"_known.so", "_libpq.so", "_poll.so", "_sleep.so", "_stats.so"}
-
 _SMOKE_TEST = """
 import sys
 import greenwait, psycopg2
@@ -45,7 +30,13 @@ for callback in (greenwait.wait, greenwait.EpollWaitCallback):
     cur.execute("select 42 from pg_sleep(0.05)")
     assert cur.fetchall() == [(42,)]
     cur.execute("select repeat('x', 3000000)")
+    try:
+        with greenwait.timeout(0.1):
+            cur.execute("select pg_sleep(10)")
+    except greenwait.QueryTimeout:
+        conn.rollback()
     conn.close()
+greenwait.connect(sys.argv[1], connect_timeout=10).close()
 assert greenwait.stats().results_libpq == 2
 """
 
@@ -86,7 +77,12 @@ def check_wheel(wheel: Path) -> None:
             for name in archive.namelist()
             if ".dist-info/" not in name
         }
-    _expect(wheel.name, files, {f"greenwait/{name}" for name in _MODULES | _EXTENSIONS})
+    tracked = map(Path, _run("git", "ls-files", "greenwait", cwd=ROOT / "src").splitlines())
+    becomes = {".py": ".py", ".pyi": ".pyi", ".typed": ".typed", ".pyx": ".so"}
+    wanted = {
+        str(path.with_suffix(becomes[path.suffix])) for path in tracked if path.suffix in becomes
+    }
+    _expect(wheel.name, files, wanted)
 
 
 def check_installed(wheel: Path, place: Path) -> None:

@@ -58,16 +58,21 @@ def wait(conn, /):
     :raises TypeError: *conn* has not the two methods.
     :raises psycopg2.InterfaceError: the connection is closed.
     :raises psycopg2.OperationalError: the descriptor was closed during the wait
-        (chained from the OSError), or ``poll()`` returned an unknown state.
+        (chained from the OSError), ``poll()`` returned an unknown state, a host has not
+        answered within ``connect_timeout``, or the server did not end an interrupted
+        query within ``cancel_grace``, 1 second.
+    :raises greenwait.CommitInDoubt: so it was with a commit.
 
     The thread sleeps in poll(2) with the GIL released. A signal's Python handler
     runs at once (within 50 ms where the signal arrives just before the sleep, or
-    in another thread), then the wait goes on; an exception that the handler
-    raises ends the wait, and psycopg2 then closes the connection. On
-    KeyboardInterrupt the query is cancelled on the server, and its ``execute()``
-    raises the server's QueryCanceled, or KeyboardInterrupt if the query succeeded
-    all the same; while connecting, KeyboardInterrupt is raised as it is. There is
-    no timeout.
+    in another thread), then the wait goes on.
+
+    When the handler raises, KeyboardInterrupt for instance, or a ``greenwait.timeout()``
+    expires, the query is cancelled on the server and its end waited for; then whoever
+    called ``execute()`` gets that exception, or ``greenwait.QueryTimeout``, and the
+    connection stays open. A commit is not cancelled, its outcome is waited for. A second
+    interrupt meanwhile is raised at once, and psycopg2 closes the connection. While
+    connecting there is nothing to cancel.
 
     May be called from any thread, in a forked child (with the child's own
     connections), from a ``__del__`` or a signal handler during another
