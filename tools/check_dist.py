@@ -37,7 +37,7 @@ for callback in (greenwait.wait, greenwait.EpollWaitCallback):
         conn.rollback()
     conn.close()
 greenwait.connect(sys.argv[1], connect_timeout=10).close()
-assert greenwait.stats().results_libpq == 2
+assert greenwait.stats().results_libpq >= 2
 """
 
 

@@ -42,7 +42,7 @@ class _Host(NamedTuple):
         name, address, port = place
         return (
             self.host in (name, "")
-            and self.hostaddr in (address, "")
+            and (self.hostaddr in (address, "") or not address)  # psycopg2 alone can't tell
             and self.port in (str(port), "")
         )
 
