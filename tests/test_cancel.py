@@ -152,7 +152,7 @@ def test_deadline_beside_a_frozen_postmaster_closes_the_connection(callback, own
     conn = psycopg2.connect(own_server.dsn("tcp"))
     one(conn, "select 1")
     greenwait.install(cancel_grace=0.5)
-    with frozen_postmaster(own_server), no_leaked_descriptors():
+    with no_leaked_descriptors(), frozen_postmaster(own_server):  # which ends the request
         began = time.monotonic()
         with (
             pytest.raises(psycopg2.OperationalError, match=r"has not answered within 0\.5 s"),

@@ -5,6 +5,7 @@ import signal
 import threading
 import time
 
+import greenlet
 import psycopg2
 import pytest
 from psycopg2 import errors
@@ -249,7 +250,6 @@ def with_connection(conn):
 def test_exception_thrown_into_a_waiting_greenlet_is_what_the_caller_gets(
     connect, watcher, callback
 ):
-    greenlet = pytest.importorskip("greenlet")
 
     class Switching(psycopg2.extensions.connection):
         """Waits as an adapter does: by stepping aside."""

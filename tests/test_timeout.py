@@ -5,6 +5,7 @@ import pickle
 import threading
 import time
 
+import greenlet
 import psycopg2
 import pytest
 from psycopg2 import errors
@@ -230,7 +231,6 @@ def test_block_is_of_its_own_thread(callback, connect):
 
 
 def test_block_is_of_its_own_greenlet(callback, connect):
-    greenlet = pytest.importorskip("greenlet")
     conn = connect()
 
     def enter():
