@@ -9,7 +9,8 @@ from psycopg2.extensions import TRANSACTION_STATUS_IDLE, TRANSACTION_STATUS_INER
 import greenwait
 from greenwait._libpq import FAST_PATHS
 
-pytestmark = pytest.mark.skipif(FAST_PATHS["COPY"] != "on", reason="it takes libpq's functions")
+CAN_END_COPY = FAST_PATHS["COPY"] == "on"
+takes_libpq = pytest.mark.skipif(not CAN_END_COPY, reason="it takes libpq's functions")
 
 COPIES = {
     "to": "copy (select 1) to stdout",
@@ -31,6 +32,7 @@ def conn(callback, transport, connect):
     return conn
 
 
+@takes_libpq
 @pytest.mark.parametrize("copy", COPIES)
 @pytest.mark.parametrize("autocommit", [False, True])
 def test_copy_in_execute_leaves_a_connection_that_can_be_rolled_back(conn, copy, autocommit):
@@ -48,6 +50,7 @@ def test_copy_in_execute_leaves_a_connection_that_can_be_rolled_back(conn, copy,
     assert time.monotonic() - began < 5
 
 
+@takes_libpq
 def test_copy_that_was_refused_has_copied_nothing(conn):
     with pytest.raises(psycopg2.ProgrammingError):
         conn.cursor().execute("copy pg_temp.taken from stdin")
@@ -58,8 +61,17 @@ def test_copy_that_was_refused_has_copied_nothing(conn):
     assert cur.fetchone() == (0,)
 
 
+@takes_libpq
 def test_deadline_during_the_copy_is_kept(conn):
     with pytest.raises(psycopg2.Error), greenwait.timeout(0.2):
         conn.cursor().execute("select pg_sleep(10); copy (select 1) to stdout")
     conn.rollback()
     conn.cursor().execute("select 1")
+
+
+@pytest.mark.skipif(CAN_END_COPY, reason="it is ended with libpq's functions")
+@pytest.mark.parametrize("copy", COPIES)
+def test_without_libpq_s_functions_it_costs_the_connection_and_says_so(conn, copy):
+    with pytest.raises(psycopg2.ProgrammingError, match="the connection is closed, use copy_exp"):
+        conn.cursor().execute(COPIES[copy])
+    assert conn.closed

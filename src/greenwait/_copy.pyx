@@ -27,6 +27,7 @@ from greenwait import _psycopg2
 # interpreter exit still finds them.
 cdef object connection_info = _psycopg2.connection.info
 cdef object OperationalError = _psycopg2.OperationalError
+cdef object ProgrammingError = _psycopg2.ProgrammingError
 
 # What end_more() returns.
 cdef enum:
@@ -48,7 +49,7 @@ cdef int end_copy(object conn, Known connection, Wait* wait) except -1:
     cdef Sleep sleep
     cdef int rc, events
     if not can_end_copy:
-        raise OperationalError(
+        raise ProgrammingError(  # as psycopg2 does
             "execute() has begun a COPY, which can't be ended without libpq's functions "
             "(see python -m greenwait); the connection is closed, use copy_expert() "
             "where no wait callback is registered"
