@@ -2,10 +2,12 @@
 
 import contextlib
 import gc
+import os
 import signal
 import socket
 import threading
 import time
+from pathlib import Path
 
 import psycopg2
 import psycopg2.extras
@@ -13,6 +15,7 @@ import pytest
 from psycopg2.extensions import make_dsn, parse_dsn, set_wait_callback
 
 import greenwait
+from greenwait._conninfo import connection_options
 from greenwait._libpq import FAST_PATHS
 from tests.fault_lab import (
     Fault,
@@ -149,6 +152,13 @@ def test_host_that_drops_packets_fails_after_the_connect_timeout(connect_with):
         connect_with(dsn_of(port, connect_timeout=1))
     assert "timed out after 1.0 s (connect_timeout)" in str(info.value)
     assert "waiting for the network connection" in str(info.value)
+
+
+def test_same_host_twice_has_its_time_twice(connect_with):
+    with dropping_listener() as port, fails(2) as info:
+        connect_with(dsn_of(port, port, connect_timeout=1))
+    assert str(info.value).count("timed out after 1.0 s (connect_timeout)") == 2
+    assert "failed" not in str(info.value)
 
 
 @pytest.mark.parametrize("source", ["dsn", "uri", "keyword", "environment", "service"])
@@ -676,6 +686,21 @@ def test_bad_connection_string_is_refused_as_by_psycopg2(callback, dsn, options)
 def test_unknown_service_is_refused_as_by_psycopg2(callback):
     with pytest.raises(psycopg2.OperationalError, match='definition of service "none" not found'):
         greenwait.connect("service=none")
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="Linux says how much there is")
+def test_looking_at_a_connection_string_leaves_nothing_behind(live):
+    """libpq's connection and its options are freed: some 20 KB."""
+
+    def resident():
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    for _ in range(200):
+        connection_options(dsn_of(live))
+    before = resident()
+    for _ in range(2000):
+        assert connection_options(dsn_of(live))["port"] == str(live)
+    assert resident() - before < 4_000_000
 
 
 def test_special_characters_survive(callback, live, monkeypatch):

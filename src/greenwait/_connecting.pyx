@@ -56,7 +56,7 @@ cdef int wait_until_connected(object conn, Known connection, Wait* wait) except 
     cdef int64_t timeout_ns = connect_timeout_ns(conn)
     cdef int64_t began_ns = 0
     cdef int state
-    cdef dict complaints = {}
+    cdef list complaints = []
     first = host_of(conn)
     host = None
     while True:
@@ -77,7 +77,8 @@ cdef int wait_until_connected(object conn, Known connection, Wait* wait) except 
         except deadline_passed:
             if monotonic_ns() >= total_ns:
                 raise
-            complaints[host] = complaint(conn, host, (monotonic_ns() - began_ns) / 1e9)
+            seconds = (monotonic_ns() - began_ns) / 1e9
+            complaints.append((host, complaint(conn, host, seconds)))
             if state != POLL_WRITE:  # it has accepted, and libpq would wait for ever
                 raise timed_out(conn, first, complaints) from None
             shut_down(conn)
@@ -136,9 +137,9 @@ cdef str complaint(object conn, tuple host, double seconds):
     )
 
 
-cdef str with_complaints(dict complaints, str message):
+cdef str with_complaints(list complaints, str message):
     """Return *message* with these in the place of what libpq says of a socket that was shut."""
-    for host, text in complaints.items():
+    for host, text in complaints:
         before, found, rest = message.partition(f"{named(host)} failed: ")
         if found:
             _, following, rest = rest.partition("connection to server ")
@@ -148,10 +149,10 @@ cdef str with_complaints(dict complaints, str message):
     return message
 
 
-cdef object timed_out(object conn, tuple first, dict complaints):
+cdef object timed_out(object conn, tuple first, list complaints):
     message = with_host(first, connection_info.__get__(conn).error_message or "")
     exc = host_timeout(with_complaints(complaints, message).strip())
-    exc.places = list(complaints)
+    exc.places = [host for host, _ in complaints]
     return exc
 
 

@@ -5,7 +5,7 @@ from greenwait._libpq cimport PGconn, PQconninfoOption, can_merge_options, libpq
 import os
 
 from greenwait import _psycopg2
-from greenwait._psycopg2 import ProgrammingError, make_dsn, parse_dsn
+from greenwait._psycopg2 import make_dsn, parse_dsn
 
 __all__ = ["connection_options"]
 
@@ -29,15 +29,14 @@ def connection_options(str dsn):
 
     libpq reads them itself, so that all its rules are kept. There are none where it can't,
     and will say so. Where libpq can't be reached, the service file is not read.
+
+    :raises psycopg2.ProgrammingError: *dsn* is none.
     """
     cdef PGconn* pgconn
     cdef PQconninfoOption* options
     cdef PQconninfoOption* option
     cdef bytes encoded
-    try:
-        own = parse_dsn(dsn)
-    except ProgrammingError:
-        return {}
+    own = parse_dsn(dsn)
     if not can_merge_options:
         return {
             name: os.environ[variable]
@@ -63,5 +62,4 @@ def connection_options(str dsn):
             option += 1
     finally:
         libpq.conninfoFree(options)
-    # Without ours, it has given up before: the DSN is for psycopg2 to complain about.
-    return found if found.pop("sslmode", None) == NO_SSLMODE else {}
+    return found
