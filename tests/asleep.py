@@ -7,6 +7,8 @@ that, a cancel or a kill, is another case.
 import contextlib
 import threading
 
+import greenwait
+
 TIMEOUT = 30  # seconds
 
 
@@ -37,3 +39,17 @@ def when_asleep(watcher, conn, action):
     finally:
         thread.join(TIMEOUT)
     assert not thread.is_alive()
+
+
+def cancelled_once(conn, attempt):
+    """Return what *attempt* does, from a time when the server was told once to stop.
+
+    On a busy machine it is told again, and may stop what it does because of the first time.
+    """
+    for _ in range(50):
+        before = greenwait.stats().cancels
+        outcome = attempt()
+        if greenwait.stats().cancels == before + 1:
+            return outcome
+        conn.rollback()
+    raise AssertionError("the server was always told more than once")

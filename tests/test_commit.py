@@ -22,7 +22,8 @@ from tools.postgres import Server
 SLOW_COMMIT = """
 create table if not exists {table} (seconds float, tag text);
 create or replace function take_time() returns trigger language plpgsql as
-    'begin if new.seconds < 0 then raise division_by_zero; end if;
+    'begin perform pg_sleep(-new.seconds);
+    if new.seconds < 0 then raise notice ''no''; raise division_by_zero; end if;
     perform pg_sleep(new.seconds); return null; end';
 create constraint trigger takes_time after insert on {table}
     deferrable initially deferred for each row execute function take_time();
@@ -215,11 +216,26 @@ def test_second_interrupt_of_a_commit_is_raised_and_tells_of_the_doubt(case, on_
 
 
 def test_commit_that_the_server_refuses_is_no_doubt(case):
-    case = case(-1)
+    case = case(-0.01)
     with pytest.raises(psycopg2.errors.DivisionByZero):
         case.commit()
     assert not case.conn.closed
     assert not case.is_committed()
+    case.conn.cursor().execute("select 1")
+
+
+def test_interrupted_commit_that_the_server_refuses_swallows_nothing(case, on_signal, capfd):
+    case = case(-0.3)
+    on_signal(signal.SIGALRM, raising(LIMIT))
+    with greenwait.installed(cancel_grace=20), pytest.raises(Limit) as info:
+        case.commit(send(signal.SIGALRM))
+    assert info.value is LIMIT
+    assert isinstance(info.value.__context__, psycopg2.errors.DivisionByZero)
+    info.value.__context__ = None
+    assert not case.conn.closed
+    assert not case.is_committed()
+    assert capfd.readouterr() == ("", "")
+    case.conn.rollback()
     case.conn.cursor().execute("select 1")
 
 

@@ -12,12 +12,15 @@ from psycopg2 import errors
 from psycopg2.extensions import STATUS_BEGIN
 
 import greenwait
-from tests.asleep import wait_until_asleep, when_asleep
+from tests.asleep import cancelled_once, wait_until_asleep, when_asleep
 from tests.fault_lab import frozen, no_leaked_descriptors
 from tools.postgres import Server
 
 # It ends with a success though it is cancelled.
 DEAF = "do $$ begin perform pg_sleep(20); exception when query_canceled then null; end $$"
+DEAF_AND_LOUD = DEAF.replace("null", "raise notice 'no'")
+FAILING = DEAF.replace("null", "raise division_by_zero")
+FAILING_AND_LOUD = FAILING.replace("raise", "raise notice 'no'; raise")
 CALLBACKS = {
     "poll": greenwait.WaitCallback(),
     "epoll": greenwait.EpollWaitCallback,
@@ -163,35 +166,38 @@ def test_exception_of_a_handler_is_what_the_caller_gets(
 
 @pytest.mark.parametrize("chosen", CALLBACKS)
 @pytest.mark.parametrize("transport", ["unix", "tls"])
+@pytest.mark.parametrize("query", [DEAF, DEAF_AND_LOUD], ids=["silent", "with a notice"])
 def test_query_that_succeeds_all_the_same_swallows_nothing(
-    chosen, server, transport, connect, watcher, on_signal
+    chosen, server, transport, query, connect, watcher, on_signal
 ):
     if transport not in server.transports:
         pytest.skip("the server of GREENWAIT_TEST_DSN is reached in one way only")
     on_signal(signal.SIGALRM, raising(LIMIT))
     psycopg2.extensions.set_wait_callback(CALLBACKS[chosen])
     conn = connect(transport)
-    exc, _ = interrupted(conn, watcher, DEAF, send(signal.SIGALRM))
+    exc, _ = cancelled_once(conn, lambda: interrupted(conn, watcher, query, send(signal.SIGALRM)))
     assert exc is LIMIT
     assert conn.status == STATUS_BEGIN  # it had succeeded, and its transaction goes on
     assert one(conn, "select 1") == 1
     assert_usable(conn)
 
 
+@pytest.mark.parametrize("query", [FAILING, FAILING_AND_LOUD], ids=["silent", "with a notice"])
 def test_query_that_fails_for_its_own_reason_swallows_nothing(
-    callback, connect, watcher, on_signal
+    callback, connect, watcher, on_signal, query
 ):
     on_signal(signal.SIGALRM, raising(LIMIT))
     conn = connect()
-    query = (
-        "do $$ begin perform pg_sleep(20); exception when query_canceled then "
-        "raise division_by_zero; end $$"
-    )
-    exc, _ = interrupted(conn, watcher, query, send(signal.SIGALRM))
-    caught = [exc]
-    while caught[-1].__context__ is not None:
-        caught.append(caught[-1].__context__)
-    assert LIMIT in caught
+
+    def attempt():
+        LIMIT.__context__ = None
+        with pytest.raises(Limit) as info:
+            interrupted(conn, watcher, query, send(signal.SIGALRM))
+        assert info.value is LIMIT
+
+    cancelled_once(conn, attempt)
+    assert isinstance(LIMIT.__context__, errors.DivisionByZero)
+    LIMIT.__context__ = None
     assert_usable(conn)
 
 

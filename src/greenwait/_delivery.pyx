@@ -9,15 +9,23 @@ calling it returns the QueryTimeout, or raises the other exception. psycopg2 the
 that on as it would its own.
 
 When the query has ended otherwise, faster than the cancel, psycopg2 has nothing to raise.
-Then the interpreter raises the exception in this thread as soon as Python code runs again,
-which is when ``execute()`` has returned (PyThreadState_SetAsyncExc).
+Then the interpreter raises the exception as soon as the caller's Python code goes on. Not
+sooner: psycopg2 calls Python code itself, to decode what the server has said, and takes
+what is raised there for a failure of that (``conn_notice_process`` forgets it).
 """
 
+from cpython.exc cimport PyErr_SetObject
+from cpython.object cimport PyObject
 from cpython.pythread cimport PyThread_get_thread_ident
+
+from greenwait._sleep cimport is_main_thread
 
 from greenwait import _psycopg2
 
 cdef extern from "Python.h":
+    int Py_AddPendingCall(int (*function)(void*), void* argument) noexcept
+    ctypedef struct PyFrameObject
+    PyFrameObject* PyEval_GetFrame() noexcept
     int PyThreadState_SetAsyncExc(unsigned long thread, object exc) except -1
     int PyThreadState_ClearAsyncExc "PyThreadState_SetAsyncExc" (
         unsigned long thread, void* null
@@ -68,14 +76,40 @@ cdef int deliver(object exc, bint in_any_case) except -1:
     """
     global pending_count, class_put_aside
     cdef unsigned long thread = PyThread_get_thread_ident()
-    pending_by_thread[thread] = (exc, in_any_case)
+    cdef PyObject* caller = <PyObject*>PyEval_GetFrame()  # compiled modules have none
+    pending_by_thread[thread] = (exc, in_any_case, None if caller is NULL else <object>caller)
     pending_count = len(pending_by_thread)
     if sqlstate_errors.get(QUERY_CANCELED) is not QueryCanceled:
         class_put_aside = sqlstate_errors.get(QUERY_CANCELED)
         sqlstate_errors[QUERY_CANCELED] = QueryCanceled
-    if in_any_case:
-        PyThreadState_SetAsyncExc(thread, _Pending)
+    if in_any_case and not (is_main_thread() and Py_AddPendingCall(raise_in_caller, NULL) == 0):
+        PyThreadState_SetAsyncExc(thread, _Pending)  # which does not look where it is
     return 0
+
+
+cdef int raise_in_caller(void* nothing) noexcept:
+    """Raise what is pending for the main thread, unless psycopg2 is at work still.
+
+    The interpreter calls it between two steps of Python code (C API, Py_AddPendingCall).
+    """
+    found = pending_by_thread.get(PyThread_get_thread_ident())
+    if found is None or not found[1]:
+        return 0
+    if is_called_by(found[2]):
+        Py_AddPendingCall(raise_in_caller, NULL)
+        return 0
+    exc = take_pending()
+    PyErr_SetObject(type(exc), exc)
+    return -1
+
+
+cdef bint is_called_by(object caller) except *:
+    """Is this Python code that *caller* has called, or psycopg2 on its behalf?"""
+    cdef PyObject* current = <PyObject*>PyEval_GetFrame()
+    frame = None if current is NULL or <object>current is caller else (<object>current).f_back
+    while frame is not None and frame is not caller:
+        frame = frame.f_back
+    return frame is not None
 
 
 cdef object take_pending():
@@ -88,7 +122,7 @@ cdef object take_pending():
     pending_count = len(pending_by_thread)
     if pending_count == 0:
         sqlstate_errors[QUERY_CANCELED] = class_put_aside
-    exc, in_any_case = found
+    exc, in_any_case, _ = found
     if in_any_case:
         PyThreadState_ClearAsyncExc(thread, NULL)
     return exc

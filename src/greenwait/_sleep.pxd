@@ -25,4 +25,5 @@ cdef struct Sleep:
     int64_t answer_ns     # from the first look until the descriptor was ready
 
 cdef int sleep_until_ready(object conn, Poller poller, Sleep* sleep) except -1
+cdef bint is_main_thread() noexcept
 cdef int run_signal_handlers() except -1

@@ -90,6 +90,13 @@ def _find_main_thread_ident():
 
 
 cdef unsigned long main_thread_ident = _find_main_thread_ident()
+
+
+cdef bint is_main_thread() noexcept:
+    """Is this the thread that runs Python's signal handlers?"""
+    return PyThread_get_thread_ident() == main_thread_ident
+
+
 cdef int[2] tickers = [-1, -1]  # by role, shared by all threads of the role
 cdef object thread_epoll_key = object()
 
@@ -268,9 +275,7 @@ cdef int sleep_until_ready(object conn, Poller poller, Sleep* sleep) except -1:
     returns at once: a caller that sleeps again and again runs them, too. Raises
     DeadlinePassed when that has, though the descriptor be ready.
     """
-    cdef int role = (
-        MAIN_THREAD if PyThread_get_thread_ident() == main_thread_ident else OTHER_THREAD
-    )
+    cdef int role = MAIN_THREAD if is_main_thread() else OTHER_THREAD
     cdef Turn turn
     cdef int done = TAKE_POLL
     # Only the main thread's ticker is fast enough to look again by.
