@@ -4,13 +4,19 @@ libpq resolves names itself, in the middle of connecting, by a call that keeps t
 the thread, and with it an event loop that runs there. So it is given addresses.
 """
 
+import _socket
 import contextlib
 import socket
 from _thread import start_new_thread
+from typing import Any
 
 from psycopg2.extensions import POLL_OK, POLL_READ
 
 __all__ = ["Lookup"]
+
+# socket's own takes the descriptors out of one object and puts them into another: an
+# interrupt between the two would lose them.
+_socketpair = getattr(_socket, "socketpair", socket.socketpair)
 
 
 class Lookup:
@@ -24,13 +30,14 @@ class Lookup:
         self.addresses: list[str] = []
         #: Why there are none.
         self.error: OSError | UnicodeError | None = None
-        self._reading, writing = socket.socketpair()
+        pair: tuple[Any, Any] = _socketpair()
+        self._reading, writing = pair
         self._reading.setblocking(False)
         # Not a threading.Thread: an interrupt while it starts would keep that for ever.
         start_new_thread(self._look_up, (writing,))
 
-    def _look_up(self, writing: socket.socket) -> None:
-        with writing:
+    def _look_up(self, writing: Any) -> None:
+        with contextlib.closing(writing):
             try:
                 found = socket.getaddrinfo(self.host, None, type=socket.SOCK_STREAM)
                 self.addresses = list(dict.fromkeys(str(each[4][0]) for each in found))
@@ -41,7 +48,7 @@ class Lookup:
 
     def fileno(self) -> int:
         """Return what gets readable when the addresses are there."""
-        return self._reading.fileno()
+        return int(self._reading.fileno())
 
     def poll(self) -> int:
         """Are they there?"""
