@@ -9,10 +9,10 @@ import greenlet
 import psycopg2
 import pytest
 from psycopg2 import errors
-from psycopg2.extensions import STATUS_BEGIN
+from psycopg2.extensions import STATUS_BEGIN, TRANSACTION_STATUS_INTRANS
 
 import greenwait
-from tests.asleep import cancelled_once, wait_until_asleep, when_asleep
+from tests.asleep import again_until, wait_until_asleep, when_asleep
 from tests.fault_lab import frozen, no_leaked_descriptors
 from tools.postgres import Server
 
@@ -175,7 +175,11 @@ def test_query_that_succeeds_all_the_same_swallows_nothing(
     on_signal(signal.SIGALRM, raising(LIMIT))
     psycopg2.extensions.set_wait_callback(CALLBACKS[chosen])
     conn = connect(transport)
-    exc, _ = cancelled_once(conn, lambda: interrupted(conn, watcher, query, send(signal.SIGALRM)))
+    exc, _ = again_until(
+        lambda: conn.info.transaction_status == TRANSACTION_STATUS_INTRANS,
+        conn,
+        lambda: interrupted(conn, watcher, query, send(signal.SIGALRM)),
+    )
     assert exc is LIMIT
     assert conn.status == STATUS_BEGIN  # it had succeeded, and its transaction goes on
     assert one(conn, "select 1") == 1
@@ -195,8 +199,7 @@ def test_query_that_fails_for_its_own_reason_swallows_nothing(
             interrupted(conn, watcher, query, send(signal.SIGALRM))
         assert info.value is LIMIT
 
-    cancelled_once(conn, attempt)
-    assert isinstance(LIMIT.__context__, errors.DivisionByZero)
+    again_until(lambda: isinstance(LIMIT.__context__, errors.DivisionByZero), conn, attempt)
     LIMIT.__context__ = None
     assert_usable(conn)
 

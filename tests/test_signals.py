@@ -10,10 +10,10 @@ import time
 
 import psycopg2
 import pytest
-from psycopg2.extensions import POLL_OK, POLL_READ, POLL_WRITE
+from psycopg2.extensions import POLL_OK, POLL_READ, POLL_WRITE, TRANSACTION_STATUS_INTRANS
 
 import greenwait
-from tests.asleep import cancelled_once, wait_until_asleep, when_asleep
+from tests.asleep import again_until, wait_until_asleep, when_asleep
 
 
 @pytest.fixture
@@ -253,7 +253,7 @@ def test_ctrl_c_is_raised_when_the_query_succeeds_all_the_same(conn, watcher):
                 "do $$ begin perform pg_sleep(20); exception when query_canceled then null; end $$"
             )
 
-    cancelled_once(conn, attempt)
+    again_until(lambda: conn.info.transaction_status == TRANSACTION_STATUS_INTRANS, conn, attempt)
     assert one(conn, "select 1") == 1
 
 
