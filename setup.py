@@ -14,12 +14,14 @@ MODULES = [
     "_copy",
     "_deadline",
     "_delivery",
+    "_hub",
     "_interrupt",
     "_known",
     "_libpq",
     "_poll",
     "_sleep",
     "_stats",
+    "_waiter",
 ]
 
 extensions = [

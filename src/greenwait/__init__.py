@@ -8,6 +8,8 @@ from greenwait._callback import EpollWaitCallback, WaitCallback, wait
 from greenwait._connect import connect
 from greenwait._deadline import timeout
 from greenwait._errors import CommitInDoubt, QueryTimeout
+from greenwait._gather import gather, map  # noqa: A004, the fixed name
+from greenwait._hub import Hub, Job
 from greenwait._install import install, installed, uninstall
 from greenwait._interrupt import cancel
 from greenwait._stats import Stats, stats
@@ -18,14 +20,18 @@ __all__ = [
     "CommitInDoubt",
     "Connection",
     "EpollWaitCallback",
+    "Hub",
+    "Job",
     "QueryTimeout",
     "Stats",
     "WaitCallback",
     "__version__",
     "cancel",
     "connect",
+    "gather",
     "install",
     "installed",
+    "map",
     "stats",
     "timeout",
     "uninstall",

@@ -96,7 +96,7 @@ cdef int wait_or_stop(object conn, const Options* options) except -1:
         check_pollable(conn)
     wait.options = options
     wait.deadline_ns = NO_DEADLINE
-    wait.is_answered = False
+    wait.is_answered = wait.is_stopping = False
     if blocks_entered > 0 or options.timeout_ns >= 0:
         block = set_deadline(&wait, connection is None or is_query)
     interruption = None
@@ -161,6 +161,7 @@ cdef int stop(
     else:
         reason = interruption
     wait.deadline_ns = after(wait.options.grace_ns)
+    wait.is_stopping = True
     complaints = []
     failure = None
     try:
@@ -368,7 +369,7 @@ def cancel(conn, /, timeout=1.0):
         raise OperationalError("there is nothing to cancel: the connection is still connecting")
     wait.options = &default_options
     wait.deadline_ns = after(to_ns(seconds))
-    wait.is_answered = False
+    wait.is_answered = wait.is_stopping = False
     if block is not None:
         wait.deadline_ns = min(wait.deadline_ns, block.deadline_ns)
     counters.cancels += 1

@@ -25,6 +25,7 @@ cdef struct Wait:
     const Options* options
     int64_t deadline_ns
     bint is_answered  # some of the answer may have arrived before
+    bint is_stopping  # what is waited for is the end of a query that was interrupted
 
 cdef int check_pollable(object conn) except -1
 cdef int call_poll(object conn) except -1
@@ -39,6 +40,7 @@ cdef inline Sleep a_sleep(int events, Known connection, const Wait* wait) noexce
     memset(&sleep, 0, sizeof(sleep))
     sleep.events = events
     sleep.deadline_ns = wait.deadline_ns
+    sleep.is_stopping = wait.is_stopping
     if connection is not None:
         sleep.has_socket = connection.has_socket
     return sleep

@@ -16,6 +16,7 @@ cdef struct Sleep:
     PGconn* has_socket    # to ask for the descriptor; NULL: conn.fileno()
     int events            # READINESS_READ, READINESS_WRITE or both
     bint look_again       # end it after 50 ms, ready or not: it returns 0
+    bint is_stopping      # for the end of an interrupted query
     int64_t deadline_ns   # raise DeadlinePassed then; NO_DEADLINE
     int64_t spin_ns       # look for this long first; counted down
     Advance advance       # NULL: the sleep ends when the descriptor is ready, and returns 1

@@ -28,6 +28,7 @@ from greenwait._readiness cimport (
 )
 from greenwait._spin cimport spin_is_possible, spin_until_ready
 from greenwait._stats cimport counters
+from greenwait._waiter cimport Waiter, waiter_here, waiters_entered
 
 import _thread
 import os
@@ -275,6 +276,48 @@ cdef int sleep_until_ready(object conn, Poller poller, Sleep* sleep) except -1:
     returns at once: a caller that sleeps again and again runs them, too. Raises
     DeadlinePassed when that has, though the descriptor be ready.
     """
+    if waiters_entered > 0:
+        waiter = waiter_here()
+        if waiter is not None:
+            return step_aside(conn, sleep, waiter)
+    return sleep_here(conn, poller, sleep)
+
+
+cdef int step_aside(object conn, Sleep* sleep, Waiter waiter) except -1:
+    """Sleep without stopping the thread."""
+    cdef int64_t began_ns = monotonic_ns()
+    cdef int64_t now_ns, until_ns = sleep.deadline_ns
+    cdef int fd, revents, done
+    if sleep.look_again:
+        until_ns = min(until_ns, began_ns + SLICE_MS[MAIN_THREAD] * <int64_t>1_000_000)
+    while True:
+        fd = fileno_of(conn, sleep)
+        if fd < 0:
+            raise_cannot_wait(fd, EBADF)
+        try:
+            revents = waiter.wait_for(fd, sleep.events, until_ns, sleep.is_stopping)
+        except Psycopg2Error as exc:
+            raise handler_raised(exc) from None
+        counters.sleeps += 1
+        now_ns = monotonic_ns()
+        sleep.answer_ns = now_ns - began_ns
+        if revents < 0:
+            raise_cannot_wait(fd, -revents)
+        if revents > 0:
+            done = 1
+            if sleep.advance is not NULL:
+                with nogil:
+                    done = sleep.advance(sleep.argument, revents)
+            if done != 0:
+                return done
+        if now_ns >= sleep.deadline_ns:
+            raise deadline_passed
+        if revents == 0 and sleep.look_again:
+            return 0
+
+
+cdef int sleep_here(object conn, Poller poller, Sleep* sleep) except -1:
+    """Stop the thread for as long."""
     cdef int role = MAIN_THREAD if is_main_thread() else OTHER_THREAD
     cdef Turn turn
     cdef int done = TAKE_POLL

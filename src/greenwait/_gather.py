@@ -1,0 +1,144 @@
+"""Many calls at once, and their results in order: ``gather()`` and ``map()``."""
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from greenlet import GreenletExit
+
+from greenwait._hub import Hub, Job, hub_here, join, raise_first
+
+__all__ = ["gather", "map"]
+
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
+
+
+class _Shared(threading.local):
+    """The hub of a thread's gather() and map() calls, which may overlap in any order."""
+
+    hub: Hub | None = None
+    users = 0
+
+
+_shared = _Shared()
+
+
+@contextmanager
+def _hub() -> Iterator[Hub]:
+    """Provide this thread's hub: the one at work, or a new one until its last user is through."""
+    if _shared.hub is None:
+        running = hub_here()
+        if running is not None:
+            yield running
+            return
+        _shared.hub = Hub().__enter__()
+    hub = _shared.hub
+    _shared.users += 1
+    try:
+        yield hub
+    finally:
+        _shared.users -= 1
+        if _shared.users == 0:
+            _shared.hub = None
+            hub.__exit__(None, None, None)
+
+
+def gather(*callables: Callable[[], Any], limit: int | None = None) -> list[Any]:
+    """Call all of *callables*, each as a job of this thread's hub, and return their results.
+
+    :param callables: functions without parameters; ``functools.partial`` gives them some.
+    :param limit: how many run at once; None is all.
+    :returns: what they have returned, in their order.
+    :raises BaseException: what the first of them that failed has raised. The others are
+        cancelled then: their queries stop on the server, their connections stay usable.
+        What else failed by itself is its ``__cause__``, an ExceptionGroup where that
+        is several.
+    :raises RuntimeError: greenwait's callback is not registered.
+
+    An interrupt, as Ctrl-C, cancels all of them, and is raised when they have ended. A
+    second one costs their connections. ``greenwait.timeout()`` holds for the queries of
+    those it is entered around.
+    """
+    _check(callables, "gather() takes functions")
+    workers = len(callables) if limit is None else min(_checked(limit, "limit"), len(callables))
+    results: list[Any] = [None] * len(callables)
+    failures: list[BaseException] = []
+    todo = iter(enumerate(callables))
+    jobs: list[Job[None]] = []
+
+    def work() -> None:
+        for index, call in todo:
+            try:
+                results[index] = call()
+            except GreenletExit:
+                raise
+            except BaseException as exc:
+                failures.append(exc)
+                if len(failures) == 1:  # once: a second cancel would cost their connections
+                    for job in jobs:
+                        job.cancel()
+            if failures:
+                break
+
+    with _hub() as hub:
+        jobs += [hub.spawn(work) for _ in range(workers)]
+        failure = join(hub, jobs)
+    if failure is not None:
+        raise failure
+    if failures:
+        raise_first(failures)
+    return results
+
+
+def map(  # noqa: A001, the fixed name
+    fn: Callable[[_Item], _Result], iterable: Iterable[_Item], *, concurrency: int = 32
+) -> Iterator[_Result]:
+    """Yield ``fn(item)`` for each item, in order; several are under way at once.
+
+    :param fn: the function; each call is a job of this thread's hub.
+    :param iterable: its items are asked for as the results are.
+    :param concurrency: how many calls are under way, or done and not yielded yet.
+    :raises BaseException: what a call has raised, in its place. What was under way is cancelled.
+    :raises RuntimeError: greenwait's callback is not registered.
+
+    It begins with the first result that is asked for. Closing the iterator cancels what is
+    under way: the queries stop on the server, the connections stay usable.
+    """
+    _check([fn], "map() takes a function")
+    return _map(fn, iter(iterable), _checked(concurrency, "concurrency"))
+
+
+def _map(
+    fn: Callable[[_Item], _Result], items: Iterator[_Item], concurrency: int
+) -> Iterator[_Result]:
+    jobs: deque[Job[_Result]] = deque()
+    with _hub() as hub:
+        try:
+            for item in items:
+                jobs.append(hub.spawn(fn, item))
+                if len(jobs) == concurrency:
+                    yield jobs.popleft().result()
+            while jobs:
+                yield jobs.popleft().result()
+        except BaseException as exc:
+            failure = join(hub, list(jobs), exc)
+            if failure is exc:
+                raise
+            raise failure from exc
+
+
+def _check(callables: Iterable[Any], what: str) -> None:
+    for each in callables:
+        if not callable(each):
+            raise TypeError(f"{what}, not {type(each).__name__!r}")
+
+
+def _checked(value: int, name: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be a number of calls, not {type(value).__name__!r}")
+    if value < 1:
+        raise ValueError(f"{name}={value}: it must be 1 or more")
+    return value

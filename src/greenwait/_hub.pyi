@@ -1,0 +1,38 @@
+from collections.abc import Callable, Iterable
+from types import TracebackType
+from typing import Any, Generic, NoReturn, ParamSpec, TypeVar, final
+
+__all__ = ["Hub", "Job", "hub_here", "join", "raise_first"]
+
+_Parameters = ParamSpec("_Parameters")
+_Result = TypeVar("_Result")
+
+@final
+class Job(Generic[_Result]):
+    def done(self) -> bool: ...
+    def result(self, timeout: float | None = ...) -> _Result: ...
+    def cancel(self) -> bool: ...
+
+@final
+class Hub:
+    def __enter__(self) -> Hub: ...
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None: ...
+    def spawn(
+        self,
+        function: Callable[_Parameters, _Result],
+        /,
+        *args: _Parameters.args,
+        **kwargs: _Parameters.kwargs,
+    ) -> Job[_Result]: ...
+    def sleep(self, seconds: float, /) -> None: ...
+
+def join(
+    hub: Hub, jobs: Iterable[Job[Any]], failure: BaseException | None = ...
+) -> BaseException | None: ...
+def hub_here() -> Hub | None: ...
+def raise_first(failures: Iterable[BaseException]) -> NoReturn: ...

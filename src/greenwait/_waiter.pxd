@@ -1,0 +1,13 @@
+"""Who waits, if not this thread?"""
+
+from libc.stdint cimport int64_t
+
+cdef class Waiter:
+    cdef int wait_for(self, int fd, int events, int64_t deadline_ns, bint is_stopping) except -1
+
+# How many there are in all threads: 0 spares everybody the look for one.
+cdef int waiters_entered
+
+cdef Waiter waiter_here()
+cdef int enter_waiter(Waiter waiter) except -1
+cdef int leave_waiter() except -1

@@ -1,0 +1,173 @@
+/* Wait for many descriptors at once: epoll(7), or poll(2) where there is none. Used by
+ * one thread at a time.
+ *
+ * A descriptor is armed for one event, and then silent (EPOLLONESHOT): so what is left
+ * in the set of a wait that is over can end a sleep once, and no more. It is armed with
+ * a turn, a number that tells this event from one of an earlier wait, or of another
+ * socket that had the same number. In epoll it stays registered: arming it again is one
+ * EPOLL_CTL_MOD, which also finds out that the number belongs to another socket now,
+ * since the kernel's key is (open file, descriptor), epoll(7) Q1.
+ *
+ * The functions return 0 or a count, or -errno. No Python in here.
+ */
+#ifndef GREENWAIT_READINESS_SET_H
+#define GREENWAIT_READINESS_SET_H
+
+#include <stdint.h>
+#include <stdlib.h>
+
+#include "readiness.h"
+
+typedef struct {
+    int fd;
+    int revents;
+    uint32_t turn;
+} readiness_t;
+
+#ifdef __linux__
+#  include <fcntl.h>
+
+typedef struct {
+    int epfd;
+} readiness_set_t;
+
+static inline int
+readiness_set_open(readiness_set_t *set)
+{
+    set->epfd = epoll_create1(EPOLL_CLOEXEC);
+    return set->epfd < 0 ? -errno : 0;
+}
+
+static inline void
+readiness_set_close(readiness_set_t *set)
+{
+    if (set->epfd >= 0)
+        (void)close(set->epfd);
+    set->epfd = -1;
+}
+
+static inline int
+readiness_set_arm(readiness_set_t *set, int fd, int events, uint32_t turn)
+{
+    struct epoll_event event = {0};
+    event.events = (uint32_t)events | EPOLLONESHOT; /* EPOLLIN == POLLIN, ... */
+    event.data.u64 = (uint64_t)turn << 32 | (uint32_t)fd;
+    if (epoll_ctl(set->epfd, EPOLL_CTL_MOD, fd, &event) < 0
+            && (errno != ENOENT || epoll_ctl(set->epfd, EPOLL_CTL_ADD, fd, &event) < 0))
+        return -errno;
+    return 0;
+}
+
+static inline void
+readiness_set_disarm(readiness_set_t *set, int fd)
+{
+    readiness_epoll_forget(set->epfd, fd);
+}
+
+static inline int
+readiness_set_wait(readiness_set_t *set, readiness_t *ready, int size, int timeout_ms)
+{
+    struct epoll_event events[128];
+    int i, n = epoll_wait(set->epfd, events, size < 128 ? size : 128, timeout_ms);
+    if (n < 0)
+        return -errno;
+    for (i = 0; i < n; i++) {
+        ready[i].fd = (int)(uint32_t)events[i].data.u64;
+        ready[i].turn = (uint32_t)(events[i].data.u64 >> 32);
+        ready[i].revents = (int)(events[i].events & 0xffff);
+    }
+    return n;
+}
+
+#else
+
+typedef struct {
+    struct pollfd *watched;
+    uint32_t *turns;
+    int count;
+    int size;
+} readiness_set_t;
+
+static inline int
+readiness_set_open(readiness_set_t *set)
+{
+    set->watched = NULL;
+    set->turns = NULL;
+    set->count = set->size = 0;
+    return 0;
+}
+
+static inline void
+readiness_set_close(readiness_set_t *set)
+{
+    free(set->watched);
+    free(set->turns);
+    (void)readiness_set_open(set);
+}
+
+static inline void
+readiness_set_disarm(readiness_set_t *set, int fd)
+{
+    int i;
+    for (i = 0; i < set->count; i++) {
+        if ((int)set->watched[i].fd == fd) {
+            set->count--;
+            set->watched[i] = set->watched[set->count];
+            set->turns[i] = set->turns[set->count];
+            return;
+        }
+    }
+}
+
+static inline int
+readiness_set_arm(readiness_set_t *set, int fd, int events, uint32_t turn)
+{
+    readiness_set_disarm(set, fd);
+    if (set->count == set->size) {
+        int size = set->size ? 2 * set->size : 16;
+        void *watched = realloc(set->watched, size * sizeof(*set->watched));
+        void *turns;
+        if (watched == NULL)
+            return -ENOMEM;
+        set->watched = watched;
+        turns = realloc(set->turns, size * sizeof(*set->turns));
+        if (turns == NULL)
+            return -ENOMEM;
+        set->turns = turns;
+        set->size = size;
+    }
+    set->watched[set->count].fd = fd;
+    set->watched[set->count].events = (short)events;
+    set->watched[set->count].revents = 0;
+    set->turns[set->count++] = turn;
+    return 0;
+}
+
+static inline int
+readiness_set_wait(readiness_set_t *set, readiness_t *ready, int size, int timeout_ms)
+{
+    int i, n, found = 0;
+#ifdef _WIN32
+    n = WSAPoll(set->watched, (ULONG)set->count, timeout_ms);
+    if (n < 0)
+        return WSAGetLastError() == WSAEINTR ? -EINTR : -EIO;
+#else
+    n = poll(set->watched, (nfds_t)set->count, timeout_ms);
+    if (n < 0)
+        return -errno;
+#endif
+    for (i = set->count - 1; i >= 0 && found < size; i--) {
+        if (set->watched[i].revents == 0)
+            continue;
+        ready[found].fd = (int)set->watched[i].fd;
+        ready[found].turn = set->turns[i];
+        ready[found++].revents = (unsigned short)set->watched[i].revents;
+        set->count--;
+        set->watched[i] = set->watched[set->count];
+        set->turns[i] = set->turns[set->count];
+    }
+    return found;
+}
+
+#endif
+#endif
