@@ -19,6 +19,7 @@ from libc.stdint cimport int64_t, uint32_t
 
 from greenwait._deadline cimport after, checked_seconds, to_ns
 from greenwait._delivery cimport pending_count, take_undelivered
+from greenwait._known cimport Known
 from greenwait._monotonic cimport NO_DEADLINE, monotonic_ns
 from greenwait._readiness_set cimport (
     readiness_set_arm,
@@ -439,7 +440,7 @@ cdef class Hub(Waiter):
         return 0
 
     cdef int wait_for(
-        self, int fd, int events, int64_t deadline_ns, bint is_stopping
+        self, int fd, int events, int64_t deadline_ns, bint is_stopping, Known connection
     ) except -1:
         cdef Parked parked = a_parked(fd, deadline_ns)
         parked.is_stopping = is_stopping
@@ -631,11 +632,14 @@ cdef class Hub(Waiter):
 
 
 cdef int check_can_enter() except -1:
-    if waiters_entered > 0 and waiter_here() is not None:
+    cdef Waiter waiter = waiter_here() if waiters_entered > 0 else None
+    if isinstance(waiter, Hub):
         raise RuntimeError(
             "a hub is at work in this thread: use its spawn(), or greenwait.gather() or map(), "
             "which join in"
         )
+    if waiter is not None:
+        raise RuntimeError(f"a hub would stop the others of this thread: {waiter.instead}")
     registered = get_wait_callback()
     if registered is not wait and not isinstance(registered, WaitCallback):
         raise RuntimeError(

@@ -12,6 +12,7 @@ cdef enum Ending:
 cdef class Known:
     cdef object reference    # weak: it tells when to forget
     cdef spin_t spin
+    cdef public object kept  # an adapter's, from one wait to the next
     cdef bint is_async       # async_=1: nobody holds the mutex while it is waited for
     # Of a connection that is_prepared:
     cdef bint is_prepared    # in its first query by now

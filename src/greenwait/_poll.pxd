@@ -1,5 +1,6 @@
 """The wait loop: ask the connection what it needs, and sleep, until it is done."""
 
+from cpython.object cimport PyObject
 from libc.stdint cimport int64_t
 from libc.string cimport memset
 
@@ -43,4 +44,5 @@ cdef inline Sleep a_sleep(int events, Known connection, const Wait* wait) noexce
     sleep.is_stopping = wait.is_stopping
     if connection is not None:
         sleep.has_socket = connection.has_socket
+        sleep.known = <PyObject*>connection if connection.is_prepared else NULL
     return sleep

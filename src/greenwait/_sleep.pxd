@@ -1,5 +1,6 @@
 """A plain thread sleeps until its connection's descriptor is ready."""
 
+from cpython.object cimport PyObject
 from libc.stdint cimport int64_t
 
 from greenwait._libpq cimport PGconn
@@ -13,6 +14,7 @@ cdef enum Poller:
 ctypedef int (*Advance)(void* argument, int revents) noexcept nogil
 
 cdef struct Sleep:
+    PyObject* known       # the connection's Known, if it keeps its descriptor; NULL
     PGconn* has_socket    # to ask for the descriptor; NULL: conn.fileno()
     int events            # READINESS_READ, READINESS_WRITE or both
     bint look_again       # end it after 50 ms, ready or not: it returns 0

@@ -13,6 +13,7 @@ from cpython.pythread cimport PyThread_get_thread_ident
 from libc.errno cimport EBADF, EINTR
 from libc.stdint cimport INT64_MAX, int64_t
 
+from greenwait._known cimport Known
 from greenwait._libpq cimport libpq
 from greenwait._monotonic cimport NO_DEADLINE, monotonic_ns
 from greenwait._readiness cimport (
@@ -295,7 +296,13 @@ cdef int step_aside(object conn, Sleep* sleep, Waiter waiter) except -1:
         if fd < 0:
             raise_cannot_wait(fd, EBADF)
         try:
-            revents = waiter.wait_for(fd, sleep.events, until_ns, sleep.is_stopping)
+            revents = waiter.wait_for(
+                fd,
+                sleep.events,
+                until_ns,
+                sleep.is_stopping,
+                None if sleep.known is NULL else <Known>sleep.known,
+            )
         except Psycopg2Error as exc:
             raise handler_raised(exc) from None
         counters.sleeps += 1

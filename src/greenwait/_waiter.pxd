@@ -2,8 +2,12 @@
 
 from libc.stdint cimport int64_t
 
+from greenwait._known cimport Known
+
 cdef class Waiter:
-    cdef int wait_for(self, int fd, int events, int64_t deadline_ns, bint is_stopping) except -1
+    cdef int wait_for(
+        self, int fd, int events, int64_t deadline_ns, bint is_stopping, Known connection
+    ) except -1
 
 # How many there are in all threads: 0 spares everybody the look for one.
 cdef int waiters_entered

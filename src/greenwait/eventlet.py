@@ -1,0 +1,67 @@
+"""psycopg2 in eventlet programs: its waits let other green threads go on.
+
+A drop-in for ``psycogreen.eventlet``. Eventlet itself advises against its use in new programs.
+"""
+
+import select
+from typing import Any
+
+from eventlet import hubs
+from greenlet import getcurrent
+
+from greenwait._callback import WaitCallback
+from greenwait._install import install
+from greenwait._waiter import Adapter, adopt
+
+__all__ = ["patch_psycopg"]
+
+
+class _Eventlet(Adapter):
+    instead = "use eventlet.GreenPool"
+
+    def is_here(self) -> bool:
+        hub = getattr(hubs._threadlocal, "hub", None)
+        return hub is not None and hub.greenlet is not getcurrent()
+
+    def wait(self, fd: int, events: int, seconds: float | None, known: Any) -> int:
+        hub = hubs.get_hub()
+        current = getcurrent()
+        listeners = []
+        timer = None
+        try:
+            for wanted, kind in ((select.POLLIN, hub.READ), (select.POLLOUT, hub.WRITE)):
+                if events & wanted:
+                    listeners.append(
+                        hub.add(kind, fd, current.switch, current.throw, lambda: None)
+                    )
+            if seconds is not None:
+                timer = hub.schedule_call_global(seconds, current.switch, _TOO_LATE)
+            return 0 if hub.switch() is _TOO_LATE else events
+        finally:
+            for listener in listeners:
+                hub.remove(listener)
+            if timer is not None:
+                timer.cancel()
+
+
+_TOO_LATE = object()
+_adapter = _Eventlet()
+_is_adopted = False
+
+
+def patch_psycopg(**options: Any) -> WaitCallback:
+    """Have psycopg2's waits step aside for eventlet's other green threads, in the whole process.
+
+    :param options: as for ``greenwait.WaitCallback``.
+    :returns: the callback that is registered now; ``greenwait.uninstall()`` puts back the
+        one that was.
+
+    ``eventlet.Timeout``, ``kill()`` and whatever else is thrown into a green thread that
+    waits: its query is cancelled on the server, the exception raised as it is, and the
+    connection stays usable. Threads without a hub of eventlet's sleep by themselves.
+    """
+    global _is_adopted
+    if not _is_adopted:
+        adopt(_adapter)
+        _is_adopted = True
+    return install(**options)
