@@ -5,7 +5,9 @@ psycopg2 has one wait callback for the whole process. Each ``install()`` or
 exactly that back.
 """
 
+import sys
 import threading
+import warnings
 from contextlib import ContextDecorator
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +26,7 @@ class _Entry:
 
 
 _entries: list[_Entry] = []  # the last one is registered
+_has_warned = False
 _lock = threading.RLock()  # reentrant: a signal handler may install
 
 
@@ -64,9 +67,31 @@ def install(**options: Any) -> WaitCallback:
     :raises ValueError: an option's value is not available here.
     :raises TypeError: an option is unknown or has the wrong type.
 
-    Connections opened before use the callback too, from their next statement on.
+    Connections opened before use the callback too, from their next statement on. In a
+    process that gevent or eventlet has patched it warns, once: what is needed there is
+    ``greenwait.gevent.patch_psycopg()``.
     """
+    _warn_of_patches()
     return _register(WaitCallback(**options), is_block=False).callback
+
+
+def _warn_of_patches() -> None:
+    """Monkey patching does not reach a wait in C: it would stop all greenlets."""
+    global _has_warned
+    patcher = {
+        "gevent": lambda: sys.modules["gevent.monkey"].is_module_patched("socket"),
+        "eventlet": lambda: sys.modules["eventlet.patcher"].is_monkey_patched("socket"),
+    }
+    for name, module in (("gevent", "gevent.monkey"), ("eventlet", "eventlet.patcher")):
+        is_adopted = f"greenwait.{name}" in sys.modules
+        if module in sys.modules and not is_adopted and not _has_warned and patcher[name]():
+            _has_warned = True
+            warnings.warn(
+                f"{name} has patched this process, and greenwait's waits would stop all of its "
+                f"greenlets: call greenwait.{name}.patch_psycopg() instead of greenwait.install()",
+                RuntimeWarning,
+                stacklevel=3,
+            )
 
 
 def uninstall() -> None:

@@ -31,9 +31,7 @@ class _Eventlet(Adapter):
         try:
             for wanted, kind in ((select.POLLIN, hub.READ), (select.POLLOUT, hub.WRITE)):
                 if events & wanted:
-                    listeners.append(
-                        hub.add(kind, fd, current.switch, current.throw, lambda: None)
-                    )
+                    listeners.append(hub.add(kind, fd, current.switch, current.throw, lambda: None))
             if seconds is not None:
                 timer = hub.schedule_call_global(seconds, current.switch, _TOO_LATE)
             return 0 if hub.switch() is _TOO_LATE else events

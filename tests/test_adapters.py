@@ -1,0 +1,336 @@
+"""gevent and eventlet, each in a process of its own, with their monkey patching and without."""
+
+import textwrap
+
+import pytest
+
+PRELUDES = {
+    "gevent": """
+        import gevent
+        from greenwait.gevent import patch_psycopg
+        from greenlet import GreenletExit
+        NAME, POOL = "gevent", "gevent.pool.Pool"
+        spawn, sleep, Timeout = gevent.spawn, gevent.sleep, gevent.Timeout
+        def join(jobs):
+            return [job.get(timeout=30) for job in jobs]
+        start_timeout = Timeout.start_new
+        def kill(job):
+            job.kill()
+        def call_in_hub(function):
+            gevent.get_hub().loop.run_callback(function)
+    """,
+    "eventlet": """
+        import warnings
+        warnings.simplefilter("ignore")  # it warns of itself
+        import eventlet, eventlet.hubs
+        from greenwait.eventlet import patch_psycopg
+        from greenlet import GreenletExit
+        NAME, POOL = "eventlet", "eventlet.GreenPool"
+        spawn, sleep, Timeout = eventlet.spawn, eventlet.sleep, eventlet.Timeout
+        def join(jobs):
+            return [job.wait() for job in jobs]
+        start_timeout = Timeout
+        def kill(job):
+            job.kill()
+        def call_in_hub(function):
+            eventlet.hubs.get_hub().schedule_call_global(0, function)
+    """,
+}
+PATCHES = {
+    "gevent": "from gevent import monkey; monkey.patch_all()",
+    "eventlet": """
+import warnings
+warnings.simplefilter("ignore")
+import eventlet; eventlet.monkey_patch()""",
+}
+COMMON = """
+import os, sys, threading, time
+import psycopg2
+import greenwait
+patch_psycopg()
+
+DSN = sys.argv[1]
+def connect(dsn=DSN, **options):
+    return psycopg2.connect(dsn, **options)
+def one(conn, query, *parameters):
+    with conn.cursor() as cur:
+        cur.execute(query, parameters)
+        return cur.fetchone()[0]
+watcher = connect()
+watcher.autocommit = True
+def assert_stopped(pid):
+    give_up = time.monotonic() + 0.5
+    while one(watcher, "select count(*) from pg_stat_activity where pid = %s and state = 'active'", pid):
+        assert time.monotonic() < give_up
+def assert_usable(conn):
+    conn.rollback()
+    assert one(conn, "select 6 * 7") == 42
+    conn.rollback()
+def descriptors():
+    return len(os.listdir("/proc/self/fd"))
+"""
+
+
+@pytest.fixture(params=["gevent", "gevent, patched", "eventlet", "eventlet, patched"])
+def run(request, run_python, server):
+    """Return a function that runs a script in such a program."""
+    name, _, patched = request.param.partition(", ")
+    head = PATCHES[name] if patched else ""
+
+    def run(script, transport="", common=COMMON):
+        whole = "\n".join([head, textwrap.dedent(PRELUDES[name]), common, textwrap.dedent(script)])
+        return run_python(whole, transport=transport)
+
+    return run
+
+
+def test_queries_run_at_the_same_time(run):
+    run("""
+        def work(number):
+            with connect() as conn:
+                return one(conn, "select %s from pg_sleep(0.2)", number)
+        began = time.monotonic()
+        assert join([spawn(work, number) for number in range(20)]) == list(range(20))
+        assert time.monotonic() - began < 1.5
+    """)
+
+
+def test_others_run_meanwhile(run):
+    run("""
+        turns = []
+        def count():
+            while True:
+                turns.append(1)
+                sleep(0.01)
+        spawn(count)
+        one(connect(), "select pg_sleep(0.5)")
+        assert len(turns) > 10
+    """)
+
+
+@pytest.mark.parametrize("transport", ["unix", "tcp", "tls"])
+def test_large_answers_and_statements(run, transport, server):
+    if transport not in server.transports:
+        pytest.skip("the server is not reached like that")
+    run(
+        """
+        def work(size):
+            conn = connect()
+            return len(one(conn, "select %s || 'y'", "x" * size))
+        for _ in range(3):
+            sizes = [1, 100, 100_000, 5_000_000]
+            assert join([spawn(work, size) for size in sizes]) == [size + 1 for size in sizes]
+    """,
+        transport=transport,
+    )
+
+
+def test_killed_greenlet_stops_its_query_and_leaves_a_usable_connection(run):
+    run("""
+        conn = connect()
+        caught = []
+        def work():
+            try:
+                one(conn, "select pg_sleep(20)")
+            except BaseException as exc:
+                caught.append(exc)
+                raise
+        job = spawn(work)
+        sleep(0.2)
+        kill(job)
+        sleep(0.2)
+        assert [type(exc) for exc in caught] == [GreenletExit], caught
+        assert_stopped(conn.info.backend_pid)
+        assert_usable(conn)
+    """)
+
+
+def test_the_framework_s_own_timeout_is_delivered_as_it_is(run):
+    run("""
+        conn = connect()
+        turns = []
+        def count():
+            while True:
+                turns.append(1)
+                sleep(0.01)
+        spawn(count)
+        for _ in range(5):
+            timeout = start_timeout(0.1)
+            try:
+                one(conn, "select pg_sleep(20)")
+            except Timeout as exc:
+                assert exc is timeout
+            else:
+                assert False
+            finally:
+                timeout.cancel()
+            assert_stopped(conn.info.backend_pid)
+            assert_usable(conn)
+        assert len(turns) > 10
+        with Timeout(0.1, False):
+            one(conn, "select pg_sleep(20)")
+        assert_usable(conn)
+    """)
+
+
+def test_greenwait_s_timeout_is_of_its_own_greenlet(run):
+    run("""
+        def hurried():
+            conn = connect()
+            try:
+                with greenwait.timeout(0.1):
+                    one(conn, "select pg_sleep(20)")
+            except greenwait.QueryTimeout:
+                assert_usable(conn)
+                return "too late"
+        def patient():
+            return one(connect(), "select 'in time' from pg_sleep(0.3)")
+        assert join([spawn(hurried), spawn(patient)]) == ["too late", "in time"]
+    """)
+
+
+def test_query_in_a_callback_of_the_hub_s_own_waits_by_blocking(run):
+    run("""
+        conn = connect()
+        answers = []
+        call_in_hub(lambda: answers.append(one(conn, "select 'here' from pg_sleep(0.05)")))
+        sleep(0.3)
+        assert answers == ["here"]
+        assert_usable(conn)
+    """)
+
+
+def test_native_threads_sleep_by_themselves_and_leak_nothing(run):
+    run("""
+        try:
+            from gevent.monkey import get_original
+        except ImportError:
+            from eventlet.patcher import original
+            get_original = lambda module, name: getattr(original(module), name)
+        if NAME == "eventlet":
+            from eventlet.patcher import original
+            start = original("_thread").start_new_thread
+        else:
+            start = get_original("_thread", "start_new_thread")
+        done = []
+        def work():
+            conn = psycopg2.connect(DSN)
+            done.append(one(conn, "select 1"))
+            conn.close()
+        start(work, ())
+        while len(done) < 1:
+            sleep(0.01)
+        before = descriptors()
+        for number in range(2, 32):
+            start(work, ())
+            while len(done) < number:
+                sleep(0.005)
+        give_up = time.monotonic() + 5
+        while descriptors() > before and time.monotonic() < give_up:
+            sleep(0.01)
+        assert descriptors() <= before, (descriptors(), before)
+    """)
+
+
+def test_connections_that_come_and_go_leak_nothing(run):
+    run("""
+        def work(number):
+            for _ in range(5):
+                conn = connect()
+                assert one(conn, "select %s", number) == number
+                conn.close()
+        join([spawn(work, number) for number in range(10)])
+        before = descriptors()
+        for _ in range(5):
+            join([spawn(work, number) for number in range(10)])
+        assert descriptors() <= before
+    """)
+
+
+def test_silent_hosts_time_out_beside_each_other(run):
+    run("""
+        import socket
+        silent = socket.socket()
+        silent.bind(("127.0.0.1", 0))
+        silent.listen(50)
+        port = silent.getsockname()[1]
+        def work():
+            try:
+                psycopg2.connect(host="127.0.0.1", port=port, user="x", connect_timeout=1)
+            except psycopg2.OperationalError as exc:
+                return "connect_timeout" in str(exc)
+        began = time.monotonic()
+        assert join([spawn(work) for _ in range(5)]) == [True] * 5
+        assert 1 <= time.monotonic() - began < 2.5
+    """)
+
+
+def test_greenwait_connect_works_there(run):
+    run("""
+        def work():
+            conn = greenwait.connect(DSN, connect_timeout=10)
+            return one(conn, "select 'here'")
+        assert join([spawn(work) for _ in range(3)]) == ["here"] * 3
+    """)
+
+
+def test_hub_of_ours_is_refused_in_favour_of_the_framework_s(run):
+    run("""
+        def work():
+            try:
+                greenwait.gather(lambda: 1)
+            except RuntimeError as exc:
+                return str(exc)
+        sleep(0)
+        (message,) = join([spawn(work)])
+        assert POOL in message, message
+    """)
+
+
+def test_connection_that_is_lost(run):
+    run("""
+        conn = connect()
+        pid = conn.info.backend_pid
+        def work():
+            try:
+                one(conn, "select pg_sleep(20)")
+            except psycopg2.OperationalError:
+                return conn.closed
+        job = spawn(work)
+        sleep(0.2)
+        one(watcher, "select pg_terminate_backend(%s)", pid)
+        assert join([job]) == [2]
+    """)
+
+
+def test_patching_twice_is_the_same_as_once(run):
+    run("""
+        patch_psycopg()
+        assert one(connect(), "select 1 from pg_sleep(0.05)") == 1
+        greenwait.uninstall()
+        greenwait.uninstall()
+    """)
+
+
+@pytest.mark.parametrize("name", ["gevent", "eventlet"])
+def test_plain_install_in_a_patched_program_warns_and_names_the_line(run_python, name):
+    script = f"""
+import warnings
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    {PATCHES[name].strip().splitlines()[-1]}
+import greenwait
+for _ in range(2):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        greenwait.install()
+    print([str(each.message) for each in caught])
+from greenwait.{name} import patch_psycopg
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    patch_psycopg()
+print([each for each in caught if each.category is RuntimeWarning])
+"""
+    first, second, third = run_python(script.replace("-W error", "")).splitlines()
+    assert f"greenwait.{name}.patch_psycopg()" in first
+    assert second == third == "[]"
