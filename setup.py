@@ -21,6 +21,7 @@ MODULES = [
     "_poll",
     "_sleep",
     "_stats",
+    "_turn",
     "_waiter",
 ]
 

@@ -60,7 +60,8 @@ watcher = connect()
 watcher.autocommit = True
 def assert_stopped(pid):
     give_up = time.monotonic() + 0.5
-    while one(watcher, "select count(*) from pg_stat_activity where pid = %s and state = 'active'", pid):
+    query = "select count(*) from pg_stat_activity where pid = %s and state = 'active'"
+    while one(watcher, query, pid):
         assert time.monotonic() < give_up
 def assert_usable(conn):
     conn.rollback()

@@ -75,6 +75,8 @@ def test_all_names_exist_and_are_public():
         "_deadline",
         "_delivery",
         "_errors",
+        "_gather",
+        "_hub",
         "_install",
         "_interrupt",
         "_known",
@@ -84,6 +86,8 @@ def test_all_names_exist_and_are_public():
         "_sleep",
         "_slow",
         "_stats",
+        "_turn",
+        "_waiter",
         "connection",
     ],
 )

@@ -14,11 +14,12 @@ from greenwait._install import install, installed, uninstall
 from greenwait._interrupt import cancel
 from greenwait._stats import Stats, stats
 from greenwait._version import __version__
-from greenwait.connection import Connection
+from greenwait.connection import Connection, Cursor
 
 __all__ = [
     "CommitInDoubt",
     "Connection",
+    "Cursor",
     "EpollWaitCallback",
     "Hub",
     "Job",

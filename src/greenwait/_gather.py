@@ -125,7 +125,7 @@ def _map(
                 yield jobs.popleft().result()
         except BaseException as exc:
             failure = join(hub, list(jobs), exc)
-            if failure is exc:
+            if failure is None or failure is exc:
                 raise
             raise failure from exc
 

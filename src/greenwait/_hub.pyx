@@ -79,6 +79,7 @@ class _Worker(greenlet):
 cdef object Worker = _Worker
 
 
+@cython.auto_pickle(False)
 @cython.final
 @cython.internal
 cdef class Seat:
@@ -90,6 +91,7 @@ cdef class Seat:
     cdef bint is_patient      # ... but not where it waits for the end of an interrupted query
 
 
+@cython.auto_pickle(False)
 @cython.final
 @cython.internal
 cdef class Parked:
@@ -120,6 +122,7 @@ cdef enum:
     DONE
 
 
+@cython.auto_pickle(False)
 @cython.final
 cdef class Job:
     """A call of a function in a greenlet of its own; ``Hub.spawn()`` makes them."""
@@ -305,6 +308,7 @@ cdef int wait_for_jobs(Hub hub, jobs, int64_t deadline_ns) except -1:
 
 # -- The hub
 
+@cython.auto_pickle(False)
 @cython.final
 cdef class Hub(Waiter):
     """Hub()
@@ -509,7 +513,7 @@ cdef class Hub(Waiter):
         """Switch to whoever *due* is for, unless that is *here*."""
         cdef Parked parked
         if isinstance(due, Job):
-            worker = self.idle.pop() if self.idle else Worker(self.work, self.entered_by)
+            worker = self.idle.pop() if self.idle else Worker(_work, self.entered_by)
             worker.switch(due)
             return 0
         parked = due
@@ -517,21 +521,6 @@ cdef class Hub(Waiter):
         if parked.greenlet is not here:
             parked.greenlet.switch()
         return 0
-
-    def work(self, Job job):
-        """The life of a worker: a job, and the next one."""
-        here = current_greenlet()
-        while job is not None:
-            here.seat = job.seat
-            job.run()
-            here.seat = None
-            due = self.next_due(None)
-            if isinstance(due, Job):
-                job = due
-            else:
-                self.idle.append(here)
-                (<Parked>due).is_due = True
-                job = (<Parked>due).greenlet.switch()  # until somebody hands over a job, or None
 
     cdef int interrupt(self, Seat seat, object exc, bint is_patient) except -1:
         """Have its wait, now or next, raise *exc*."""
@@ -629,6 +618,24 @@ cdef class Hub(Waiter):
                 parked.revents = -exc.errno
                 self.due.append(parked)
         return 0
+
+
+def _work(Job job):
+    """The life of a worker: a job, and the next one."""
+    cdef Hub hub = job.hub
+    here = current_greenlet()
+    while job is not None:
+        here.seat = job.seat
+        job.run()
+        here.seat = None
+        due = hub.next_due(None)
+        if isinstance(due, Job):
+            job = due
+        else:
+            job = None  # it may be gone before the next one comes
+            hub.idle.append(here)
+            (<Parked>due).is_due = True
+            job = (<Parked>due).greenlet.switch()  # until somebody hands over a job, or None
 
 
 cdef int check_can_enter() except -1:

@@ -17,6 +17,7 @@ __all__ = [
     "ProgrammingError",
     "QueryCanceled",
     "connection",
+    "cursor",
     "get_wait_callback",
     "make_dsn",
     "parse_dsn",
@@ -68,6 +69,7 @@ from psycopg2.errors import QueryCanceled  # noqa: E402
 from psycopg2.extensions import (  # noqa: E402
     STATUS_READY,
     connection,
+    cursor,
     get_wait_callback,
     libpq_version,
     make_dsn,

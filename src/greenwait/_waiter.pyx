@@ -5,6 +5,7 @@ steps aside in favour of another one. Other frameworks have an adapter, for all 
 which is asked whether it is at home in this one.
 """
 
+cimport cython
 from cpython.dict cimport PyDict_DelItem, PyDict_GetItem, PyDict_SetItem
 from cpython.object cimport PyObject
 from cpython.pystate cimport PyThreadState_GetDict
@@ -22,6 +23,7 @@ cdef int waiters_entered = 0
 cdef list adapters = []
 
 
+@cython.auto_pickle(False)
 cdef class Waiter:
     """See ``_waiter.pxd``."""
 
@@ -38,6 +40,7 @@ cdef class Waiter:
         raise NotImplementedError
 
 
+@cython.auto_pickle(False)
 cdef class Adapter(Waiter):
     """A framework's waits, written in Python: a subclass has these two methods."""
 

@@ -1,24 +1,90 @@
-"""Connections that tell the callback what they are doing."""
+"""Connections that greenlets and threads may share, and that tell what they are doing.
 
-from collections.abc import Iterator
+psycopg2 guards a connection with a mutex, which stops the thread of whoever waits for it.
+Two greenlets of one thread that use the same connection stop for ever: the one that waits
+for its answer can't be switched to any more. So here each method that takes the mutex
+waits for its turn first, and lets other greenlets go on meanwhile.
+"""
+
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Literal
+from functools import wraps
+from typing import Any, Literal, TypeVar
 
 from greenwait._errors import CommitInDoubt, in_doubt
 from greenwait._known import begin_ending, end_ending
-from greenwait._psycopg2 import STATUS_READY, OperationalError, connection
+from greenwait._psycopg2 import STATUS_READY, OperationalError, connection, cursor
+from greenwait._turn import Turn
 
-__all__ = ["Connection"]
+__all__ = ["Connection", "Cursor"]
+
+_Class = TypeVar("_Class", bound=type)
+
+
+def _in_turn(name: str, base: type) -> Callable[..., Any]:
+    """Return *base*'s method, to be executed when it is the caller's turn."""
+    own = getattr(base, name)
+
+    @wraps(own)
+    def method(self: Any, /, *args: Any, **kwargs: Any) -> Any:
+        turn = self._turn
+        turn.take(f"{name}()")
+        try:
+            return own(self, *args, **kwargs)
+        finally:
+            turn.give()
+
+    return method
+
+
+def _set_in_turn(name: str, base: type) -> property:
+    """Return *base*'s attribute, to be set when it is the caller's turn."""
+    own = getattr(base, name)
+
+    def set_value(self: Any, value: Any) -> None:
+        self._turn.take(name)
+        try:
+            own.__set__(self, value)
+        finally:
+            self._turn.give()
+
+    return property(own.__get__, set_value, doc=own.__doc__)
 
 
 class Connection(connection):
-    """A psycopg2 connection that loses track of no commit.
+    """A psycopg2 connection that greenlets may share, and that loses track of no commit.
 
-    To be used as ``connection_factory``; ``greenwait.connect()`` does. A commit that is
-    interrupted or whose connection is lost raises ``greenwait.CommitInDoubt`` when nobody
-    knows whether the transaction was committed. Of psycopg2's own class that is promised
-    for ``conn.commit()`` and ``with conn:`` only, and for a deadline or an interrupt.
+    To be used as ``connection_factory``; ``greenwait.connect()`` does. Whoever calls a method
+    while another greenlet or thread is at work on the connection waits for its turn; in a
+    signal handler or a ``__del__`` that interrupts the connection's own work there is none,
+    and ``psycopg2.ProgrammingError`` is raised. ``cancel()`` is always possible.
+
+    Its cursors are guarded in the same way, whatever class they are asked to be of.
+
+    A commit that is interrupted or whose connection is lost raises
+    ``greenwait.CommitInDoubt`` when nobody knows whether the transaction was committed. Of
+    psycopg2's own class that is promised for ``conn.commit()`` and ``with conn:`` only, and
+    for a deadline or an interrupt.
     """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._turn = Turn()
+        super().__init__(*args, **kwargs)
+
+    def cursor(
+        self,
+        name: str | bytes | None = None,
+        cursor_factory: Callable[..., Any] | None = None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
+        """Return a new cursor, as psycopg2 does; its class is one that waits for its turn."""
+        factory = cursor_factory or self.cursor_factory
+        if factory is None:
+            factory = Cursor
+        elif isinstance(factory, type):
+            factory = _guarded(factory)
+        return super().cursor(name, factory, *args, **kwargs)
 
     def commit(self) -> None:
         """Commit all changes to the database.
@@ -45,22 +111,100 @@ class Connection(connection):
         with _ending(self, "rollback"):
             super().tpc_rollback(*xid)
 
+    close = _in_turn("close", connection)
+    reset = _in_turn("reset", connection)
+    lobject = _in_turn("lobject", connection)
+    set_session = _in_turn("set_session", connection)
+    set_isolation_level = _in_turn("set_isolation_level", connection)
+    set_client_encoding = _in_turn("set_client_encoding", connection)
+    tpc_begin = _in_turn("tpc_begin", connection)
+    tpc_prepare = _in_turn("tpc_prepare", connection)
+    tpc_recover = _in_turn("tpc_recover", connection)
+    autocommit = _set_in_turn("autocommit", connection)
+    isolation_level = _set_in_turn("isolation_level", connection)
+    readonly = _set_in_turn("readonly", connection)
+    deferrable = _set_in_turn("deferrable", connection)
+
 
 @contextmanager
-def _ending(conn: connection, kind: Literal["commit", "rollback"]) -> Iterator[None]:
+def _ending(conn: Connection, kind: Literal["commit", "rollback"]) -> Iterator[None]:
     """In the block, *conn* ends a transaction."""
-    has_transaction = conn.status != STATUS_READY
-    begin_ending(conn, kind)
+    conn._turn.take(f"{kind}()")
     try:
-        yield
-    except OperationalError as exc:
-        if (
-            kind == "commit"
-            and has_transaction
-            and conn.closed
-            and not isinstance(exc, CommitInDoubt)
-        ):
-            raise in_doubt("the connection was lost during the commit", exc) from exc
-        raise
+        has_transaction = conn.status != STATUS_READY
+        begin_ending(conn, kind)
+        try:
+            yield
+        except OperationalError as exc:
+            if (
+                kind == "commit"
+                and has_transaction
+                and conn.closed
+                and not isinstance(exc, CommitInDoubt)
+            ):
+                raise in_doubt("the connection was lost during the commit", exc) from exc
+            raise
+        finally:
+            end_ending(conn)
     finally:
-        end_ending(conn)
+        conn._turn.give()
+
+
+# -- Cursors
+
+_METHODS = ("execute", "executemany", "callproc", "copy_from", "copy_to", "copy_expert")
+# These wait only where the server keeps the rows.
+_METHODS_OF_NAMED = ("fetchone", "fetchmany", "fetchall", "scroll", "__next__", "close")
+
+
+def _guard(cls: _Class) -> _Class:
+    """Have the methods of a cursor class, *cls*, wait for their turn on the connection."""
+    base = cls.__mro__[1]
+    for name in _METHODS:
+        setattr(cls, name, _cursor_in_turn(name, base))
+    for name in _METHODS_OF_NAMED:
+        setattr(cls, name, _cursor_in_turn(name, base, only_named=True))
+    return cls
+
+
+def _cursor_in_turn(name: str, base: type, *, only_named: bool = False) -> Callable[..., Any]:
+    own = getattr(base, name)
+
+    @wraps(own)
+    def method(self: Any, /, *args: Any, **kwargs: Any) -> Any:
+        turn = getattr(self.connection, "_turn", None)  # of a Connection, that is
+        if turn is None or self._has_turn or (only_named and self.name is None):
+            return own(self, *args, **kwargs)
+        turn.take(f"{name}()")
+        self._has_turn = True
+        try:
+            return own(self, *args, **kwargs)
+        finally:
+            self._has_turn = False
+            turn.give()
+
+    return method
+
+
+@_guard
+class Cursor(cursor):
+    """A psycopg2 cursor that waits for its turn on a ``greenwait.Connection``.
+
+    To be used as ``cursor_factory``. ``Connection.cursor()`` makes such a class of any other.
+    """
+
+    #: A method of the class below it may call another one, as DictCursor's do.
+    _has_turn = False
+
+
+_guarded_classes: dict[type, type] = {}
+
+
+def _guarded(factory: type) -> type:
+    """Return *factory* itself if it waits for its turn, or a subclass that does."""
+    if hasattr(factory, "_has_turn"):
+        return factory
+    if factory not in _guarded_classes:
+        own = {"_has_turn": False, "__doc__": factory.__doc__, "__module__": factory.__module__}
+        _guarded_classes[factory] = _guard(type(factory.__name__, (factory,), own))
+    return _guarded_classes[factory]

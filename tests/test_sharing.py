@@ -1,0 +1,340 @@
+"""Several greenlets and threads on one connection: they wait their turn."""
+
+import contextlib
+import gc
+import signal
+import threading
+import time
+
+import greenlet
+import psycopg2
+import psycopg2.extras
+import pytest
+from psycopg2.extensions import ISOLATION_LEVEL_SERIALIZABLE, set_wait_callback
+
+import greenwait
+from tests.asleep import when_asleep
+from tests.fault_lab import no_leaked_descriptors
+
+CURSORS = [
+    psycopg2.extensions.cursor,
+    psycopg2.extras.DictCursor,
+    psycopg2.extras.RealDictCursor,
+    psycopg2.extras.NamedTupleCursor,
+    greenwait.Cursor,
+]
+METHODS = {
+    "commit": lambda conn: conn.commit(),
+    "rollback": lambda conn: conn.rollback(),
+    "close": lambda conn: conn.close(),
+    "reset": lambda conn: conn.reset(),
+    "set_session": lambda conn: idle(conn).set_session(readonly=True),
+    "autocommit": lambda conn: setattr(idle(conn), "autocommit", True),
+    "isolation_level": lambda conn: setattr(
+        idle(conn), "isolation_level", ISOLATION_LEVEL_SERIALIZABLE
+    ),
+    "readonly": lambda conn: setattr(idle(conn), "readonly", True),
+    "deferrable": lambda conn: setattr(idle(conn), "deferrable", True),
+    "set_isolation_level": lambda conn: conn.set_isolation_level(ISOLATION_LEVEL_SERIALIZABLE),
+    "set_client_encoding": lambda conn: conn.set_client_encoding("LATIN1"),
+    "tpc_begin": lambda conn: idle(conn).tpc_begin(conn.xid(1, "one", "two")),
+    "tpc_recover": lambda conn: conn.tpc_recover(),
+    "lobject": lambda conn: not_in_green_mode(conn.lobject),
+    "with conn": lambda conn: leave_block(conn),
+    "execute": lambda conn: one(conn, "select 1"),
+    "executemany": lambda conn: conn.cursor().executemany("select %s", [(1,), (2,)]),
+    "callproc": lambda conn: conn.cursor().callproc("now"),
+    "named": lambda conn: named(conn),
+    "named, iterated": lambda conn: list(named_cursor(conn)),
+    "copy_expert": lambda conn: not_in_green_mode(
+        lambda: conn.cursor().copy_expert("copy (select 1) to stdout", None)
+    ),
+    "execute_values": lambda conn: psycopg2.extras.execute_values(
+        conn.cursor(), "select * from (values %s) v", [(1,), (2,)]
+    ),
+    "dealloc": lambda conn: drop_cursors(conn),
+}
+
+
+def idle(conn):
+    conn.rollback()
+    return conn
+
+
+def leave_block(conn):
+    with conn:
+        pass
+
+
+def one(conn, query, *parameters):
+    with conn.cursor() as cur:
+        cur.execute(query, parameters)
+        return cur.fetchone()[0]
+
+
+def named_cursor(conn):
+    cur = conn.cursor("named")
+    cur.itersize = 2
+    cur.execute("select generate_series(1, 5)")
+    return cur
+
+
+def named(conn):
+    with named_cursor(conn) as cur:
+        cur.fetchone()
+        cur.fetchmany(2)
+        cur.scroll(1)
+        cur.fetchall()
+
+
+def drop_cursors(conn):
+    for _ in range(3):
+        conn.cursor()
+    gc.collect()
+
+
+def not_in_green_mode(call):
+    with pytest.raises(psycopg2.ProgrammingError, match=r"asynchronous|green"):
+        call()
+
+
+@pytest.fixture
+def shared(callback, connect):
+    return connect(connection_factory=greenwait.Connection)
+
+
+@pytest.fixture
+def watcher(connect):
+    return connect()
+
+
+@pytest.mark.parametrize("cursor", CURSORS, ids=lambda cls: cls.__name__)
+@pytest.mark.parametrize("method", METHODS)
+def test_method_waits_for_the_query_of_another_greenlet(shared, method, cursor):
+    if method == "execute" and cursor is psycopg2.extras.RealDictCursor:
+        pytest.skip("its rows have no first column")
+    shared.cursor_factory = cursor
+
+    def query():
+        with shared.cursor() as cur:
+            cur.execute("select pg_sleep(0.05)")
+
+    with greenwait.Hub() as hub:
+        began = time.monotonic()
+        job = hub.spawn(query)
+        hub.sleep(0.01)
+        METHODS[method](shared)
+        took = time.monotonic() - began
+        job.result(timeout=20)
+    assert took >= 0.05 or method == "dealloc"
+
+
+def test_who_comes_first_is_served_first(shared):
+    order = []
+
+    def work(number):
+        one(shared, "select pg_sleep(0.002)")
+        order.append(number)
+
+    with greenwait.Hub() as hub:
+        for number in range(20):
+            hub.spawn(work, number)
+    assert order == list(range(20))
+
+
+def test_answers_are_never_mixed_up(shared):
+    def work(number):
+        for i in range(50):
+            assert one(shared, "select %s", f"{number} {i}") == f"{number} {i}"
+
+    with no_leaked_descriptors():
+        greenwait.gather(*[lambda number=number: work(number) for number in range(10)])
+
+
+def test_threads_and_greenlets_share_one(shared):
+    failures = []
+
+    def work(number):
+        for i in range(50):
+            if one(shared, "select %s", f"{number} {i}") != f"{number} {i}":
+                failures.append(number)
+            if i % 10 == 0:
+                shared.commit()
+
+    def run_hub(number):
+        greenwait.gather(*[lambda i=i: work(f"{number} {i}") for i in range(5)])
+
+    first = threading.Thread(target=work, args=("first",), daemon=True)
+    first.start()  # it opens what all threads keep
+    first.join(20)
+    threads = [threading.Thread(target=work, args=(i,), daemon=True) for i in range(3)]
+    threads += [threading.Thread(target=run_hub, args=(i,), daemon=True) for i in (3, 4)]
+    with no_leaked_descriptors():
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(40)
+            assert not thread.is_alive()
+    assert failures == []
+
+
+def test_threads_share_one_without_any_callback(connect):
+    set_wait_callback(None)
+    shared = connect(connection_factory=greenwait.Connection)
+    answers = []
+
+    def work(number):
+        for _ in range(20):
+            answers.append(one(shared, "select %s", number) == number)
+
+    threads = [threading.Thread(target=work, args=(i,), daemon=True) for i in range(5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert answers == [True] * 100
+
+
+@pytest.mark.parametrize("method", ["commit", "rollback", "execute", "close", "reset"])
+def test_signal_handler_in_its_own_query_is_told_so(shared, watcher, method):
+    caught = []
+
+    def handler(*_):
+        try:
+            METHODS[method](shared)
+        except psycopg2.ProgrammingError as exc:
+            caught.append(str(exc))
+
+    before = signal.signal(signal.SIGALRM, handler)
+    try:
+        with when_asleep(watcher, shared, lambda: signal.raise_signal(signal.SIGALRM)):
+            one(shared, "select pg_sleep(0.3)")
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert len(caught) == 1
+    assert caught[0].startswith(f"{method}(): this connection is at work for the very greenlet")
+    shared.rollback()
+    assert one(shared, "select 1") == 1
+
+
+def test_cancel_does_not_wait(shared):
+    with greenwait.Hub() as hub:
+        job = hub.spawn(one, shared, "select pg_sleep(20)")
+        hub.sleep(0.1)
+        began = time.monotonic()
+        greenwait.cancel(shared)
+        with pytest.raises(psycopg2.errors.QueryCanceled):
+            job.result(timeout=20)
+        assert time.monotonic() - began < 1
+    shared.rollback()
+
+
+def test_one_that_is_cancelled_in_the_queue_leaves_it(shared):
+    with no_leaked_descriptors(), greenwait.Hub() as hub:
+        first = hub.spawn(one, shared, "select 'first' from pg_sleep(0.2)")
+        hub.sleep(0.02)
+        queued = [hub.spawn(one, shared, "select 'queued'") for _ in range(3)]
+        hub.sleep(0.02)
+        queued[1].cancel()
+        assert first.result() == "first"
+        assert [job.result() for job in queued[::2]] == ["queued", "queued"]
+        assert queued[1].done()
+    assert one(shared, "select 1") == 1
+
+
+def test_cancels_in_the_queue_at_every_moment(shared):
+    """The turn that was given to one that has gone is given on."""
+    with no_leaked_descriptors(), greenwait.Hub() as hub:
+        for number in range(300):
+            jobs = [hub.spawn(one, shared, "select 1") for _ in range(4)]
+            for _ in range(number % 7):
+                hub.sleep(0)
+            jobs[number % 4].cancel()
+            for job in jobs:
+                with contextlib.suppress(greenwait._hub.CancelledError, psycopg2.Error):
+                    job.result(timeout=20)
+            shared.rollback()
+    assert one(shared, "select 1") == 1
+
+
+def test_deadline_in_the_queue(shared):
+    def hurried():
+        began = time.monotonic()
+        with pytest.raises(greenwait.QueryTimeout), greenwait.timeout(0.05):
+            one(shared, "select 1")
+        return time.monotonic() - began
+
+    with greenwait.Hub() as hub:
+        slow = hub.spawn(one, shared, "select 'slow' from pg_sleep(0.3)")
+        hub.sleep(0.02)
+        assert hub.spawn(hurried).result() < 0.25
+        assert slow.result() == "slow"
+
+
+def test_killed_greenlet_gives_its_turn_back(shared):
+    with greenwait.Hub() as hub:
+        job = hub.spawn(one, shared, "select pg_sleep(20)")
+        hub.sleep(0.05)
+        other = hub.spawn(lambda: (shared.rollback(), one(shared, "select 'mine'"))[1])
+        hub.sleep(0.05)
+        job.cancel()
+        assert other.result(timeout=5) == "mine"
+
+
+@pytest.mark.parametrize("cursor", CURSORS, ids=lambda cls: cls.__name__)
+def test_cursors_are_of_the_class_asked_for(shared, cursor):
+    cur = shared.cursor(cursor_factory=cursor)
+    assert isinstance(cur, cursor)
+    assert type(cur).__name__ == cursor.__name__
+    assert type(shared.cursor(cursor_factory=cursor)) is type(cur)
+
+
+def test_named_cursors_have_their_options(shared):
+    cur = shared.cursor("named", withhold=True, scrollable=True)
+    assert (cur.name, cur.withhold, cur.scrollable) == ("named", True, True)
+    assert type(cur) is greenwait.Cursor
+
+
+def test_cursor_factory_that_is_a_function_is_left_alone(shared):
+    cur = shared.cursor(cursor_factory=lambda conn, name: greenwait.Cursor(conn, name))
+    assert type(cur) is greenwait.Cursor
+
+
+def test_greenwait_cursor_on_a_connection_of_psycopg2(callback, connect):
+    conn = connect(cursor_factory=greenwait.Cursor)
+    with conn.cursor() as cur:
+        cur.execute("select 1")
+        assert cur.fetchall() == [(1,)]
+
+
+def test_dict_rows(shared):
+    with shared.cursor(cursor_factory=psycopg2.extras.RealDictCursor) as cur:
+        cur.execute("select 1 as one")
+        assert cur.fetchone() == {"one": 1}
+        cur.execute("select generate_series(1, 2) as n")
+        assert [row["n"] for row in cur] == [1, 2]
+
+
+def test_subclass_of_somebody_s_own(callback, connect):
+    class Own(greenwait.Connection):
+        def commit(self):
+            commits.append(1)
+            super().commit()
+
+    class OwnCursor(psycopg2.extensions.cursor):
+        def execute(self, query, parameters=None):
+            queries.append(query)
+            return super().execute(query, parameters)
+
+    commits, queries = [], []
+    conn = connect(connection_factory=Own, cursor_factory=OwnCursor)
+    with conn, conn.cursor() as cur:
+        cur.execute("select 1")
+    assert (commits, queries) == ([1], ["select 1"])
+
+
+def test_greenlet_that_dies_in_its_turn_is_not_waited_for_for_ever(shared):
+    """A raw greenlet that is thrown away: its exit runs the finally blocks."""
+    inner = greenlet.greenlet(lambda: one(shared, "select 1"))
+    inner.switch()
+    assert one(shared, "select 1") == 1
