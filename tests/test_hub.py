@@ -220,13 +220,22 @@ def test_second_ctrl_c_does_not_wait_for_frozen_servers(own_server, callback):
     for conn in own:
         one(conn, "select 1")
     greenwait.install(cancel_grace=20)
-    interrupt_soon(0.2)
-    interrupt_soon(0.5)
+    cancels = greenwait.stats().cancels
+
+    def press_twice():
+        os.kill(os.getpid(), signal.SIGINT)
+        while greenwait.stats().cancels < cancels + len(own):
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    timer = threading.Timer(0.2, press_twice)
+    timer.start()
     with contextlib.ExitStack() as stack:
         for conn in own:
             stack.enter_context(frozen(conn.info.backend_pid))
-        with takes(0.4, 1.5), pytest.raises(KeyboardInterrupt):
+        with takes(0.2, 2), pytest.raises(KeyboardInterrupt):
             greenwait.gather(*[lambda conn=conn: one(conn, "select 1") for conn in own])
+    timer.join()
     greenwait.uninstall()
     assert all(conn.closed for conn in own)
 
