@@ -54,6 +54,7 @@ __all__ = ["Hub", "Job", "hub_here", "join", "raise_first"]
 # at interpreter exit still finds them.
 cdef object current_greenlet = getcurrent
 cdef object greenlet_exit = GreenletExit
+cdef object switch_to = greenlet.switch  # a look-up of the method costs as much as the call
 cdef object push = heapq.heappush
 cdef object pop = heapq.heappop
 cdef object heapify = heapq.heapify
@@ -104,7 +105,6 @@ cdef class Parked:
     cdef uint32_t turn        # tells its readiness from that of another wait
     cdef int revents
     cdef int64_t deadline_ns
-    cdef int64_t scheduled_ns  # the time that stands in the hub's heap for it
 
 
 cdef Parked a_parked(int fd, int64_t deadline_ns):
@@ -136,7 +136,7 @@ cdef class Job:
     cdef object exception_raised
     cdef bint was_told        # to end, once
     cdef bint is_cancelled
-    cdef bint is_asked_for    # somebody has had the result
+    cdef bint is_asked_for    # a failure need not be raised at the end of the block
     cdef list watchers        # who waits for the end
 
     def __init__(self):
@@ -162,12 +162,12 @@ cdef class Job:
             deadline_ns = after(to_ns(checked_seconds("timeout", timeout, ", or None")))
         self.hub.check_thread("result()")
         if self.state != DONE:
-            if seat_here() is self.seat:
+            if seat_of(self.hub, current_greenlet()) is self.seat:
                 raise RuntimeError("a job can't wait for its own result")
             wait_for_jobs(self.hub, [self], deadline_ns)
             if self.state != DONE:
                 raise TimeoutError(f"the job is still at work after {timeout:g} s")
-        self.is_asked_for = True
+        self.hub.failed.pop(self, None)
         if self.is_cancelled:
             raise CancelledError("the job was cancelled")
         if self.exception_raised is not None:
@@ -225,23 +225,19 @@ cdef class Job:
         self.state = DONE
         self.call = self.context = None
         self.hub.jobs.discard(self)
-        if self.exception_raised is not None and not self.is_cancelled:
-            self.hub.failed.append(self)
+        if self.exception_raised is not None and not (self.is_cancelled or self.is_asked_for):
+            self.hub.failed[self] = True
         for watcher in self.watchers:
             self.hub.make_due(watcher)
         self.watchers = []
         return 0
 
 
-cdef Seat seat_here():
-    """Return this greenlet's seat in the thread's hub; None if it has none."""
-    here = current_greenlet()
+cdef Seat seat_of(Hub hub, object here):
+    """Return the seat of a greenlet; None if it has none."""
     if type(here) is Worker:
         return here.seat
-    cdef Waiter waiter = waiter_here()
-    if isinstance(waiter, Hub) and (<Hub>waiter).entered_by is here:
-        return (<Hub>waiter).seat
-    return None
+    return hub.seat if here is hub.entered_by else None
 
 
 def join(Hub hub, jobs, failure=None):
@@ -253,15 +249,14 @@ def join(Hub hub, jobs, failure=None):
     cdef Job job
     cdef Seat seat
     if failure is not None:
-        for job in jobs:
-            job.is_asked_for = True
+        nobody_will_ask(hub, jobs)
     if hub.seat.interruption is None and all_done(jobs):
         return failure  # also at interpreter exit, when greenlet is no more
-    seat = seat_here()
+    seat = seat_of(hub, current_greenlet())
     while True:
         if failure is not None:
+            nobody_will_ask(hub, jobs)
             for job in jobs:
-                job.is_asked_for = True
                 if job.state != DONE:
                     job.cancel()
         try:
@@ -274,6 +269,14 @@ def join(Hub hub, jobs, failure=None):
                 raise
             seat.raised = None
             failure = exc
+
+
+cdef int nobody_will_ask(Hub hub, jobs) except -1:
+    cdef Job job
+    for job in jobs:
+        job.is_asked_for = True
+        hub.failed.pop(job, None)
+    return 0
 
 
 cdef bint all_done(jobs) except *:
@@ -333,11 +336,11 @@ cdef class Hub(Waiter):
     cdef object entered_by      # the greenlet
     cdef Seat seat              # its own
     cdef set jobs               # that are not done
-    cdef list failed            # jobs, in the order of their failures
+    cdef dict failed            # jobs whose failure nobody has heard of yet, in that order
     cdef list idle              # workers
     cdef object due             # jobs to begin and waits that are over, in that order
     cdef Py_ssize_t left_of_batch
-    cdef dict armed             # waits by descriptor
+    cdef list armed             # waits, or None, by descriptor
     cdef list timers            # a heap
     cdef uint32_t turns
     cdef Py_ssize_t timers_left  # when they were cleared last
@@ -345,10 +348,10 @@ cdef class Hub(Waiter):
 
     def __cinit__(self):
         self.jobs = set()
-        self.failed = []
+        self.failed = {}
         self.idle = []
         self.due = deque()
-        self.armed = {}
+        self.armed = []
         self.timers = []
 
     def __dealloc__(self):
@@ -373,14 +376,15 @@ cdef class Hub(Waiter):
 
     def __exit__(self, kind, exc, traceback):
         self.check_thread("leaving the block")
+        if current_greenlet() is not self.entered_by:
+            raise RuntimeError("the block is to be left by the greenlet that has entered it")
         failure = exc
         while self.jobs or self.seat.interruption is not None:
             failure = join(self, list(self.jobs), failure)
         self.close()
         if failure is None:
-            failures = self.failures_nobody_asked_for()
-            if failures:
-                raise_first(failures)
+            if self.failed:
+                raise_first([exception_of(job) for job in self.failed])
         elif failure is not exc:
             raise failure
 
@@ -426,14 +430,6 @@ cdef class Hub(Waiter):
             raise RuntimeError(f"{what}: a hub is its thread's alone; this is another one")
         return 0
 
-    cdef list failures_nobody_asked_for(self):
-        cdef Job job
-        cdef list found = []
-        for job in self.failed:
-            if not job.is_asked_for:
-                found.append(job.exception_raised)
-        return found
-
     cdef int close(self) except -1:
         """Let go of everything; there are no jobs any more."""
         leave_waiter()
@@ -449,7 +445,7 @@ cdef class Hub(Waiter):
         cdef Parked parked = a_parked(fd, deadline_ns)
         parked.is_stopping = is_stopping
         cdef int rc
-        if fd in self.armed:  # two greenlets, one descriptor: the second looks now and then
+        if self.armed_at(fd) is not None:  # another greenlet waits on it: look now and then
             parked.fd = -1
             parked.deadline_ns = min(deadline_ns, after(10_000_000))
             parked.revents = events
@@ -470,17 +466,24 @@ cdef class Hub(Waiter):
             self.disarm(parked)
         return parked.revents
 
+    cdef Parked armed_at(self, int fd):
+        """Return the wait for this descriptor, or None; make a place for one."""
+        if fd >= len(self.armed):
+            self.armed += [None] * (fd + 64 - len(self.armed))
+        return self.armed[fd]
+
     cdef int disarm(self, Parked parked) except -1:
-        if self.armed.get(parked.fd) is parked:
-            del self.armed[parked.fd]
+        if parked.fd >= 0 and self.armed_at(parked.fd) is parked:
+            self.armed[parked.fd] = None
             readiness_set_disarm(&self.ready_set, parked.fd)
         return 0
 
     cdef int park(self, Parked parked) except -1:
         """Let others go on until it is due; raise what interrupts this greenlet."""
-        cdef Seat seat = seat_here()
+        here = current_greenlet()
+        cdef Seat seat = seat_of(self, here)
         cdef Parked outer = None
-        parked.greenlet = current_greenlet()
+        parked.greenlet = here
         if pending_count > 0:
             undelivered = take_undelivered()
             if undelivered is not None:
@@ -494,7 +497,7 @@ cdef class Hub(Waiter):
             while not parked.is_due:
                 due = self.next_due(parked)
                 if due is not None:
-                    self.go_on(due, parked.greenlet)
+                    self.go_on(due, here)
         finally:
             parked.is_due = True  # for its timer
             if seat is not None:
@@ -519,7 +522,7 @@ cdef class Hub(Waiter):
         parked = due
         parked.is_due = True
         if parked.greenlet is not here:
-            parked.greenlet.switch()
+            switch_to(parked.greenlet)
         return 0
 
     cdef int interrupt(self, Seat seat, object exc, bint is_patient) except -1:
@@ -580,9 +583,9 @@ cdef class Hub(Waiter):
         now_ns = monotonic_ns()
         counters.asleep_ns += now_ns - began_ns
         for i in range(count):
-            parked = self.armed.get(ready[i].fd)
+            parked = self.armed_at(ready[i].fd)
             if parked is not None and parked.turn == ready[i].turn:
-                del self.armed[ready[i].fd]
+                self.armed[ready[i].fd] = None
                 parked.revents = ready[i].revents
                 self.due.append(parked)
         while self.timers and self.timers[0][0] <= now_ns:
@@ -610,11 +613,13 @@ cdef class Hub(Waiter):
     cdef int look_for_closed(self) except -1:
         """Somebody may have closed a descriptor under a wait, which epoll keeps to itself."""
         cdef Parked parked
-        for fd, parked in list(self.armed.items()):
+        for fd, parked in enumerate(self.armed):
+            if parked is None:
+                continue
             try:
                 os.fstat(fd)
             except OSError as exc:
-                del self.armed[fd]
+                self.armed[fd] = None
                 parked.revents = -exc.errno
                 self.due.append(parked)
         return 0
@@ -635,7 +640,7 @@ def _work(Job job):
             job = None  # it may be gone before the next one comes
             hub.idle.append(here)
             (<Parked>due).is_due = True
-            job = (<Parked>due).greenlet.switch()  # until somebody hands over a job, or None
+            job = switch_to((<Parked>due).greenlet)  # until somebody hands over a job, or None
 
 
 cdef int check_can_enter() except -1:
@@ -654,6 +659,10 @@ cdef int check_can_enter() except -1:
             "greenwait.install() first"
         )
     return 0
+
+
+cdef object exception_of(Job job):
+    return job.exception_raised
 
 
 def raise_first(failures):
