@@ -67,9 +67,14 @@ class Connection(connection):
     for a deadline or an interrupt.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    _turn: Turn
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> "Connection":  # noqa: D102, as ever
+        # Not in __init__, which connects: the traceback of what that raises would keep the
+        # connection, and its socket with it.
+        self = super().__new__(cls, *args, **kwargs)
         self._turn = Turn()
-        super().__init__(*args, **kwargs)
+        return self
 
     def cursor(
         self,
