@@ -503,6 +503,12 @@ def test_slow_name_server_has_the_connect_timeout(callback, live, monkeypatch):
             greenwait.connect(dsn_of(live, host="slow.invalid", connect_timeout=1))
 
 
+def test_timeout_for_statements_is_not_for_looking_up(callback, live, monkeypatch):
+    with name_server(monkeypatch, slow=30, db="127.0.0.1"), greenwait.installed(timeout=0.2):
+        dsn = dsn_of(live, live, host="slow.invalid,db.invalid", connect_timeout=1)
+        assert port_of(greenwait.connect(dsn)) == live
+
+
 def test_other_threads_run_while_a_name_is_looked_up(callback, live, monkeypatch):
     with (
         name_server(monkeypatch, slow=30),
@@ -544,7 +550,10 @@ def test_timeout_block_is_for_all_hosts_together(callback):
 
 def test_timeout_block_ends_a_look_up(callback, monkeypatch):
     with name_server(monkeypatch, slow=30):
-        with pytest.raises(greenwait.QueryTimeout), greenwait.timeout(0.2) as block:
+        with (
+            pytest.raises(greenwait.QueryTimeout, match="Nothing had been sent"),
+            greenwait.timeout(0.2) as block,
+        ):
             greenwait.connect(dsn_of(1, host=SLOW_NAME, connect_timeout=10))
         assert block.expired
 

@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 
 import psycopg2
 
-from greenwait._callback import WaitCallback, wait
+from greenwait._callback import wait
 from greenwait._conninfo import connection_options
 from greenwait._deadline import timeout
 from greenwait._errors import HostTimeout, QueryTimeout
-from greenwait._psycopg2 import OperationalError, get_wait_callback, make_dsn
+from greenwait._psycopg2 import OperationalError, make_dsn
 from greenwait._resolve import Lookup
 from greenwait.connection import Connection
 
@@ -149,8 +149,6 @@ def _addresses(
     names: Sequence[str], options: dict[str, str], complaints: list[str]
 ) -> dict[str, list[str]]:
     """Look all *names* up, and complain of those that have no address."""
-    registered = get_wait_callback()
-    callback = registered if isinstance(registered, WaitCallback) else wait
     seconds = _connect_timeout(options)
     with contextlib.ExitStack() as ended:
         # All of them begin together, and so have one deadline.
@@ -158,7 +156,7 @@ def _addresses(
         with timeout(seconds) as limit:
             for name, lookup in lookups.items():
                 try:
-                    callback(lookup)
+                    wait(lookup)  # not what is registered: its timeout is for statements
                 except QueryTimeout as exc:
                     if exc.timeout is not limit:
                         raise

@@ -118,7 +118,7 @@ cdef int wait_or_stop(object conn, const Options* options) except -1:
     elif is_query:
         stop(conn, connection, &wait, block, interruption)
     else:
-        raise without_query(&wait, block, interruption)
+        raise without_query(connection, &wait, block, interruption)
     return 0
 
 
@@ -271,14 +271,21 @@ cdef int count_timeout(timeout_block block) noexcept:
     return 0
 
 
-cdef object without_query(Wait* wait, timeout_block block, object interruption):
-    """While connecting, or for a stub: there is nothing to cancel, and nothing to keep."""
+cdef object without_query(
+    Known connection, Wait* wait, timeout_block block, object interruption
+):
+    """While connecting, or before that: there is nothing to cancel, and nothing to keep."""
     if isinstance(interruption, handler_raised):
         return interruption.exception
     if not isinstance(interruption, deadline_passed):
         return interruption
     count_timeout(block)
-    exc = timed_out(wait, block, "It was still connecting; nothing is left of that")
+    exc = timed_out(
+        wait,
+        block,
+        "Nothing had been sent to the server" if connection is None
+        else "It was still connecting; nothing is left of that",
+    )
     exc.__setstate__({"pgcode": "57014"})
     return exc
 

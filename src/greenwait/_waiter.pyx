@@ -65,8 +65,10 @@ cdef class Adapter(Waiter):
 
 
 def adopt(Adapter adapter):
-    """Have all threads ask *adapter*, from now on."""
+    """Have all threads ask *adapter*, from now on; again makes no difference."""
     global waiters_entered
+    if adapter in adapters:
+        return
     adapters.append(adapter)
     waiters_entered += 1
 

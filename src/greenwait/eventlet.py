@@ -44,7 +44,6 @@ class _Eventlet(Adapter):
 
 _TOO_LATE = object()
 _adapter = _Eventlet()
-_is_adopted = False
 
 
 def patch_psycopg(**options: Any) -> WaitCallback:
@@ -58,8 +57,5 @@ def patch_psycopg(**options: Any) -> WaitCallback:
     waits: its query is cancelled on the server, the exception raised as it is, and the
     connection stays usable. Threads without a hub of eventlet's sleep by themselves.
     """
-    global _is_adopted
-    if not _is_adopted:
-        adopt(_adapter)
-        _is_adopted = True
+    adopt(_adapter)
     return install(**options)

@@ -60,7 +60,6 @@ class _Gevent(Adapter):
 
 
 _adapter = _Gevent()
-_is_adopted = False
 
 
 def patch_psycopg(**options: Any) -> WaitCallback:
@@ -74,8 +73,5 @@ def patch_psycopg(**options: Any) -> WaitCallback:
     its query is cancelled on the server, the exception raised as it is, and the connection
     stays usable. Threads without a hub of gevent's sleep by themselves.
     """
-    global _is_adopted
-    if not _is_adopted:
-        adopt(_adapter)
-        _is_adopted = True
+    adopt(_adapter)
     return install(**options)
