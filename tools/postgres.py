@@ -162,6 +162,16 @@ class Server:
         base = {"user": USER, "dbname": DATABASE, "port": self.port, **ways[transport]}
         return str(psycopg2.extensions.make_dsn(**(base | parameters)))
 
+    # -- What a test may do to it
+
+    def restart(self, how: signal.Signals = signal.SIGQUIT) -> None:
+        """Stop it, immediately or fast (SIGINT), and start it again: it is not up at once.
+
+        To be called in a thread that lives on: the server dies with the one that has started it.
+        """
+        self._stop(how)
+        self._launch()
+
     # -- Starting it
 
     def _start(self) -> None:
@@ -189,6 +199,9 @@ class Server:
         )
         if self._has_tls:
             self._make_certificate()
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
         self._launch()
         self._cleanup.callback(self._stop)
         self._create_database()
@@ -231,9 +244,6 @@ class Server:
                 blob.write_to_path(str(path), append=True)
 
     def _launch(self) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
         settings = _SETTINGS | (_TLS_SETTINGS if self._has_tls else {})
         settings |= {
             "listen_addresses": "127.0.0.1",
@@ -241,7 +251,7 @@ class Server:
             "unix_socket_directories": str(self.directory),
         }
         options = [f"--{name}={value}" for name, value in settings.items()]
-        with (self.directory / "log").open("wb") as log:
+        with (self.directory / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 [self._binaries / "postgres", "-D", self._data, *options],
                 stdin=subprocess.DEVNULL,
@@ -272,9 +282,9 @@ class Server:
         """Return what the server has written to its log."""
         return (self.directory / "log").read_text(errors="replace")
 
-    def _stop(self) -> None:
+    def _stop(self, how: signal.Signals = signal.SIGQUIT) -> None:
         if self._process is not None:
-            self._process.send_signal(signal.SIGQUIT)  # immediate shutdown, kills the backends
+            self._process.send_signal(how)  # SIGQUIT: immediate shutdown, kills the backends
             try:
                 self._process.wait(timeout=_START_TIMEOUT)
             finally:

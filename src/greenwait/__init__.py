@@ -7,11 +7,12 @@ psycopg2.extensions.set_wait_callback(greenwait.wait)
 from greenwait._callback import EpollWaitCallback, WaitCallback, wait
 from greenwait._connect import connect
 from greenwait._deadline import timeout
-from greenwait._errors import CommitInDoubt, QueryTimeout
+from greenwait._errors import CommitInDoubt, PoolTimeout, QueryTimeout
 from greenwait._gather import gather, map  # noqa: A004, the fixed name
 from greenwait._hub import Hub, Job
 from greenwait._install import install, installed, uninstall
 from greenwait._interrupt import cancel
+from greenwait._pool import Pool, PoolStats
 from greenwait._stats import Stats, stats
 from greenwait._version import __version__
 from greenwait.connection import Connection, Cursor
@@ -23,6 +24,9 @@ __all__ = [
     "EpollWaitCallback",
     "Hub",
     "Job",
+    "Pool",
+    "PoolStats",
+    "PoolTimeout",
     "QueryTimeout",
     "Stats",
     "WaitCallback",

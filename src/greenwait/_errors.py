@@ -5,7 +5,7 @@ from typing import Any
 from greenwait._delivery import QueryCanceled
 from greenwait._psycopg2 import OperationalError
 
-__all__ = ["CommitInDoubt", "HostTimeout", "QueryTimeout", "in_doubt"]
+__all__ = ["CommitInDoubt", "HostTimeout", "PoolTimeout", "QueryTimeout", "in_doubt"]
 
 
 class QueryTimeout(QueryCanceled):
@@ -41,6 +41,13 @@ def in_doubt(what: str, cause: BaseException) -> CommitInDoubt:
     )
     exc.__cause__ = cause
     return exc
+
+
+class PoolTimeout(OperationalError):  # noqa: N818, the fixed name
+    """A pool had no connection in time; the message says how it stands.
+
+    ``__cause__`` is why the last attempt to make one failed, if that is the reason.
+    """
 
 
 class HostTimeout(OperationalError):  # noqa: N818, as psycopg2's are named

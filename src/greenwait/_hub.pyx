@@ -21,6 +21,7 @@ from greenwait._deadline cimport after, checked_seconds, to_ns
 from greenwait._delivery cimport pending_count, take_undelivered
 from greenwait._known cimport Known
 from greenwait._monotonic cimport NO_DEADLINE, monotonic_ns
+from greenwait._readiness cimport READINESS_READ
 from greenwait._readiness_set cimport (
     readiness_set_arm,
     readiness_set_close,
@@ -32,7 +33,7 @@ from greenwait._readiness_set cimport (
 )
 from greenwait._sleep cimport is_main_thread
 from greenwait._stats cimport counters
-from greenwait._waiter cimport Waiter, enter_waiter, leave_waiter, waiter_here, waiters_entered
+from greenwait._waiter cimport Bell, Waiter, enter_waiter, leave_waiter, waiter_here, waiters_entered
 
 import heapq
 import os
@@ -345,12 +346,15 @@ cdef class Hub(Waiter):
     cdef uint32_t turns
     cdef Py_ssize_t timers_left  # when they were cleared last
     cdef int64_t last_look_ns   # for descriptors that were closed
+    cdef Bell bell              # for other threads; None as long as nobody waits for these
+    cdef object called          # waits that they have ended
 
     def __cinit__(self):
         self.jobs = set()
         self.failed = {}
         self.idle = []
         self.due = deque()
+        self.called = deque()
         self.armed = []
         self.timers = []
 
@@ -436,6 +440,7 @@ cdef class Hub(Waiter):
         while self.idle:
             self.idle.pop().switch(None)  # it returns, to its parent, which is here
         readiness_set_close(&self.ready_set)
+        self.bell = None
         self.is_open = False
         return 0
 
@@ -452,6 +457,8 @@ cdef class Hub(Waiter):
             self.park(parked)
             return parked.revents
         self.turns += 1
+        if self.turns == 0:
+            self.turns = 1  # 0 is the bell's
         parked.turn = self.turns
         rc = readiness_set_arm(&self.ready_set, fd, events, parked.turn)
         if rc < 0:
@@ -465,6 +472,39 @@ cdef class Hub(Waiter):
         if parked.revents == 0:
             self.disarm(parked)
         return parked.revents
+
+    cdef object a_place(self):
+        if self.bell is None:
+            self.bell = Bell()
+            self.listen()
+        return a_parked(-1, NO_DEADLINE)
+
+    cdef int wait_for_call(self, object place, int64_t deadline_ns) except -1:
+        (<Parked>place).deadline_ns = deadline_ns
+        return self.park(place)
+
+    cdef int call(self, object place) except -1:
+        if PyThread_get_thread_ident() == self.thread:
+            return self.make_due(place)
+        self.called.append(place)
+        if self.bell is not None:  # or the hub is closed, and nobody waits in it
+            self.bell.ring()
+        return 0
+
+    cdef int listen(self) except -1:
+        """Have the bell end the next sleep."""
+        cdef int rc = readiness_set_arm(&self.ready_set, self.bell.fileno(), READINESS_READ, 0)
+        if rc < 0:
+            raise OSError(-rc, os.strerror(-rc))
+        return 0
+
+    cdef int answer_bell(self) except -1:
+        """See whom other threads have called."""
+        self.bell.silence()  # first: what is called from now on rings again
+        self.listen()
+        while self.called:
+            self.make_due(self.called.popleft())
+        return 0
 
     cdef Parked armed_at(self, int fd):
         """Return the wait for this descriptor, or None; make a place for one."""
@@ -516,7 +556,17 @@ cdef class Hub(Waiter):
         """Switch to whoever *due* is for, unless that is *here*."""
         cdef Parked parked
         if isinstance(due, Job):
-            worker = self.idle.pop() if self.idle else Worker(_work, self.entered_by)
+            if self.idle:
+                worker = self.idle.pop()
+            elif here is self.entered_by or self.seat.innermost is None:
+                worker = Worker(_work, self.entered_by)
+            else:
+                # A greenlet begins at the depth of recursion, and of the C stack, of whoever
+                # starts it: so that is always the one that waits outermost.
+                self.due.appendleft(due)
+                self.left_of_batch += 1
+                switch_to(self.entered_by)
+                return 0
             worker.switch(due)
             return 0
         parked = due
@@ -583,6 +633,9 @@ cdef class Hub(Waiter):
         now_ns = monotonic_ns()
         counters.asleep_ns += now_ns - began_ns
         for i in range(count):
+            if ready[i].turn == 0:
+                self.answer_bell()
+                continue
             parked = self.armed_at(ready[i].fd)
             if parked is not None and parked.turn == ready[i].turn:
                 self.armed[ready[i].fd] = None

@@ -99,14 +99,26 @@ cdef int wait_or_stop(object conn, const Options* options) except -1:
     wait.is_answered = wait.is_stopping = False
     if blocks_entered > 0 or options.timeout_ns >= 0:
         block = set_deadline(&wait, connection is None or is_query)
+    if connection is None:
+        return drive(conn, None, False, &wait, block)
+    connection.is_waiting = True
+    try:
+        return drive(conn, connection, is_query, &wait, block)
+    finally:
+        connection.is_waiting = False
+
+
+cdef int drive(
+    object conn, Known connection, bint is_query, Wait* wait, timeout_block block
+) except -1:
     interruption = None
     try:
         if pending_count > 0:
             raise_undelivered()
         if is_query or connection is None:
-            wait_until_ok(conn, connection, &wait)
+            wait_until_ok(conn, connection, wait)
         else:
-            wait_until_connected(conn, connection, &wait)
+            wait_until_connected(conn, connection, wait)
     except BaseException as exc:
         interruption = exc
     # From here on, so that nothing raised has that for its context.
@@ -114,11 +126,11 @@ cdef int wait_or_stop(object conn, const Options* options) except -1:
         if is_query:
             connection.is_failed = False
             if has_left_copy(conn, connection):
-                abandon_copy(conn, connection, &wait)
+                abandon_copy(conn, connection, wait)
     elif is_query:
-        stop(conn, connection, &wait, block, interruption)
+        stop(conn, connection, wait, block, interruption)
     else:
-        raise without_query(connection, &wait, block, interruption)
+        raise without_query(connection, wait, block, interruption)
     return 0
 
 
@@ -288,6 +300,13 @@ cdef object without_query(
     )
     exc.__setstate__({"pgcode": "57014"})
     return exc
+
+
+cdef object block_has_expired(timeout_block block):
+    """Return what a wait that is not for the server raises then."""
+    cdef Wait wait
+    wait.options = &default_options
+    return without_query(None, &wait, block, deadline_passed())
 
 
 cdef object lost(Known connection, Ending ending, object exc):

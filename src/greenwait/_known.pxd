@@ -14,6 +14,7 @@ cdef class Known:
     cdef spin_t spin
     cdef public object kept  # an adapter's, from one wait to the next
     cdef bint is_async       # async_=1: nobody holds the mutex while it is waited for
+    cdef bint is_waiting     # in the callback now; psycopg2 holds its mutex
     # Of a connection that is_prepared:
     cdef bint is_prepared    # in its first query by now
     cdef bint is_plain       # only conn.poll() may be called, not libpq

@@ -30,3 +30,4 @@ cdef struct Sleep:
 cdef int sleep_until_ready(object conn, Poller poller, Sleep* sleep) except -1
 cdef bint is_main_thread() noexcept
 cdef int run_signal_handlers() except -1
+cdef bint has_input(int fd) noexcept

@@ -18,6 +18,7 @@ from greenwait._libpq cimport libpq
 from greenwait._monotonic cimport NO_DEADLINE, monotonic_ns
 from greenwait._readiness cimport (
     READINESS_HAS_EPOLL,
+    READINESS_READ,
     readiness_epoll,
     readiness_epoll_close,
     readiness_epoll_create,
@@ -267,6 +268,12 @@ cdef int run_signal_handlers() except -1:
     except Psycopg2Error as exc:
         raise handler_raised(exc) from None
     return 0
+
+
+cdef bint has_input(int fd) noexcept:
+    """Is there something to read, or an end? Without sleeping."""
+    cdef int no_ticker = -1
+    return readiness_poll(fd, READINESS_READ, 0, 0, &no_ticker) != 0
 
 
 cdef int sleep_until_ready(object conn, Poller poller, Sleep* sleep) except -1:

@@ -1,8 +1,18 @@
-from typing import final
+from collections.abc import Callable
+from typing import Any, TypeVar, final
 
 __all__ = ["Turn"]
 
+_Result = TypeVar("_Result")
+
 @final
 class Turn:
-    def take(self, what: str) -> None: ...
-    def give(self) -> None: ...
+    def run(
+        self,
+        conn: Any,
+        what: str,
+        function: Callable[..., _Result],
+        /,
+        *args: Any,
+        **kwargs: Any,
+    ) -> _Result: ...

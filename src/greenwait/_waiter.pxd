@@ -8,6 +8,16 @@ cdef class Waiter:
     cdef int wait_for(
         self, int fd, int events, int64_t deadline_ns, bint is_stopping, Known connection
     ) except -1
+    cdef object a_place(self)
+    cdef int wait_for_call(self, object place, int64_t deadline_ns) except -1
+    cdef int call(self, object place) except -1
+
+cdef class Bell:
+    cdef int fd
+    cdef object ends
+    cpdef int fileno(self) except -1
+    cpdef int ring(self) except -1
+    cdef int silence(self) except -1
 
 # How many there are in all threads: 0 spares everybody the look for one.
 cdef int waiters_entered

@@ -11,16 +11,30 @@ from cpython.object cimport PyObject
 from cpython.pystate cimport PyThreadState_GetDict
 from libc.stdint cimport int64_t
 
-import os
-
 from greenwait._known cimport Known
 from greenwait._monotonic cimport NO_DEADLINE, monotonic_ns
+from greenwait._readiness cimport READINESS_READ, READINESS_WRITE
 
-__all__ = ["Adapter", "adopt"]
+import os
+import socket
+
+__all__ = ["READ", "WRITE", "Adapter", "adopt"]
+
+#: The events that an adapter waits for: poll(2)'s.
+READ = READINESS_READ
+WRITE = READINESS_WRITE
 
 cdef object waiter_key = object()
 cdef int waiters_entered = 0
 cdef list adapters = []
+
+# Module-level C variables outlive the module's dict: what waits at interpreter exit still
+# finds them. eventfd(2) is Linux's.
+cdef object new_eventfd = getattr(os, "eventfd", None)
+cdef object write_eventfd = getattr(os, "eventfd_write", None)
+cdef object read_eventfd = getattr(os, "eventfd_read", None)
+cdef object close_descriptor = os.close
+cdef int EVENTFD_FLAGS = (os.EFD_CLOEXEC | os.EFD_NONBLOCK) if hasattr(os, "eventfd") else 0
 
 
 @cython.auto_pickle(False)
@@ -39,6 +53,20 @@ cdef class Waiter:
         """
         raise NotImplementedError
 
+    # Waiting for another greenlet or thread, and not for a descriptor.
+
+    cdef object a_place(self):
+        """Return what *wait_for_call* and *call* take: a place for one to wait in, once."""
+        raise NotImplementedError
+
+    cdef int wait_for_call(self, object place, int64_t deadline_ns) except -1:
+        """Step aside until the place is called, or the deadline has passed, or sooner."""
+        raise NotImplementedError
+
+    cdef int call(self, object place) except -1:
+        """End the wait there, now or to come; from whichever thread."""
+        raise NotImplementedError
+
 
 @cython.auto_pickle(False)
 cdef class Adapter(Waiter):
@@ -55,13 +83,86 @@ cdef class Adapter(Waiter):
         """
         raise NotImplementedError
 
+    # These three need not be written anew; they cost a descriptor for each place.
+
+    def make_place(self):
+        """Return what the other two take: a place for a greenlet of this thread to wait in."""
+        return Bell()
+
+    def wait_for_ring(self, place, seconds):
+        """Step aside for at most *seconds*, or None, until the place is rung at, or sooner."""
+        self.wait(place.fileno(), READ, seconds, None)
+
+    def ring(self, place):
+        """End the wait there, now or to come; from whichever thread."""
+        place.ring()
+
     cdef int wait_for(
         self, int fd, int events, int64_t deadline_ns, bint is_stopping, Known connection
     ) except -1:
-        seconds = None
-        if deadline_ns != NO_DEADLINE:
-            seconds = max(0, deadline_ns - monotonic_ns()) / 1e9
-        return self.wait(fd, events, seconds, connection)
+        return self.wait(fd, events, seconds_until(deadline_ns), connection)
+
+    cdef object a_place(self):
+        return self.make_place()
+
+    cdef int wait_for_call(self, object place, int64_t deadline_ns) except -1:
+        self.wait_for_ring(place, seconds_until(deadline_ns))
+        return 0
+
+    cdef int call(self, object place) except -1:
+        self.ring(place)
+        return 0
+
+
+cdef object seconds_until(int64_t deadline_ns):
+    """Return how long that is, at least 0; None if there is no deadline."""
+    return None if deadline_ns == NO_DEADLINE else max(0, deadline_ns - monotonic_ns()) / 1e9
+
+
+@cython.auto_pickle(False)
+@cython.final
+cdef class Bell:
+    """A descriptor that any thread can make readable: an eventfd(2), or a pair of sockets."""
+
+
+    def __cinit__(self):
+        self.fd = -1
+        if new_eventfd is not None:
+            self.fd = new_eventfd(0, EVENTFD_FLAGS)
+        else:
+            self.ends = socket.socketpair()
+            for end in self.ends:
+                end.setblocking(False)
+
+    def __dealloc__(self):
+        if self.fd >= 0:
+            close_descriptor(self.fd)
+
+    cpdef int fileno(self) except -1:
+        """Return the descriptor, which is readable once it has been rung."""
+        return self.fd if self.fd >= 0 else self.ends[0].fileno()
+
+    cpdef int ring(self) except -1:
+        """Make it readable."""
+        try:
+            if self.fd >= 0:
+                write_eventfd(self.fd, 1)
+            else:
+                self.ends[1].send(b"x")
+        except BlockingIOError:
+            pass  # it has been rung very often
+        return 0
+
+    cdef int silence(self) except -1:
+        """Make it unreadable."""
+        try:
+            if self.fd >= 0:
+                read_eventfd(self.fd)
+            else:
+                self.ends[0].recv(4096)
+        except BlockingIOError:
+            pass
+        return 0
 
 
 def adopt(Adapter adapter):

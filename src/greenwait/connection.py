@@ -6,8 +6,7 @@ for its answer can't be switched to any more. So here each method that takes the
 waits for its turn first, and lets other greenlets go on meanwhile.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import wraps
 from typing import Any, Literal, TypeVar
 
@@ -27,12 +26,7 @@ def _in_turn(name: str, base: type) -> Callable[..., Any]:
 
     @wraps(own)
     def method(self: Any, /, *args: Any, **kwargs: Any) -> Any:
-        turn = self._turn
-        turn.take(f"{name}()")
-        try:
-            return own(self, *args, **kwargs)
-        finally:
-            turn.give()
+        return self._turn.run(self, f"{name}()", own, self, *args, **kwargs)
 
     return method
 
@@ -42,11 +36,7 @@ def _set_in_turn(name: str, base: type) -> property:
     own = getattr(base, name)
 
     def set_value(self: Any, value: Any) -> None:
-        self._turn.take(name)
-        try:
-            own.__set__(self, value)
-        finally:
-            self._turn.give()
+        self._turn.run(self, name, own.__set__, self, value)
 
     return property(own.__get__, set_value, doc=own.__doc__)
 
@@ -98,23 +88,19 @@ class Connection(connection):
 
         :raises CommitInDoubt: there was none, within the callback's ``cancel_grace``.
         """
-        with _ending(self, "commit"):
-            super().commit()
+        self._turn.run(self, "commit()", _end, self, "commit", super().commit)
 
     def rollback(self) -> None:
         """Roll back all changes done to the database; it is not cancelled either."""
-        with _ending(self, "rollback"):
-            super().rollback()
+        self._turn.run(self, "rollback()", _end, self, "rollback", super().rollback)
 
     def tpc_commit(self, *xid: Any) -> None:
         """Commit a transaction of two phases; otherwise like ``commit()``."""
-        with _ending(self, "commit"):
-            super().tpc_commit(*xid)
+        self._turn.run(self, "tpc_commit()", _end, self, "commit", super().tpc_commit, *xid)
 
     def tpc_rollback(self, *xid: Any) -> None:
         """Abort a transaction of two phases; otherwise like ``rollback()``."""
-        with _ending(self, "rollback"):
-            super().tpc_rollback(*xid)
+        self._turn.run(self, "tpc_rollback()", _end, self, "rollback", super().tpc_rollback, *xid)
 
     close = _in_turn("close", connection)
     reset = _in_turn("reset", connection)
@@ -131,28 +117,25 @@ class Connection(connection):
     deferrable = _set_in_turn("deferrable", connection)
 
 
-@contextmanager
-def _ending(conn: Connection, kind: Literal["commit", "rollback"]) -> Iterator[None]:
-    """In the block, *conn* ends a transaction."""
-    conn._turn.take(f"{kind}()")
+def _end(
+    conn: Connection, kind: Literal["commit", "rollback"], method: Callable[..., None], *xid: Any
+) -> None:
+    """End a transaction by *method*."""
+    has_transaction = conn.status != STATUS_READY
+    begin_ending(conn, kind)
     try:
-        has_transaction = conn.status != STATUS_READY
-        begin_ending(conn, kind)
-        try:
-            yield
-        except OperationalError as exc:
-            if (
-                kind == "commit"
-                and has_transaction
-                and conn.closed
-                and not isinstance(exc, CommitInDoubt)
-            ):
-                raise in_doubt("the connection was lost during the commit", exc) from exc
-            raise
-        finally:
-            end_ending(conn)
+        method(*xid)
+    except OperationalError as exc:
+        if (
+            kind == "commit"
+            and has_transaction
+            and conn.closed
+            and not isinstance(exc, CommitInDoubt)
+        ):
+            raise in_doubt("the connection was lost during the commit", exc) from exc
+        raise
     finally:
-        conn._turn.give()
+        end_ending(conn)
 
 
 # -- Cursors
@@ -178,15 +161,9 @@ def _cursor_in_turn(name: str, base: type, *, only_named: bool = False) -> Calla
     @wraps(own)
     def method(self: Any, /, *args: Any, **kwargs: Any) -> Any:
         turn = getattr(self.connection, "_turn", None)  # of a Connection, that is
-        if turn is None or self._has_turn or (only_named and self.name is None):
+        if turn is None or (only_named and self.name is None):
             return own(self, *args, **kwargs)
-        turn.take(f"{name}()")
-        self._has_turn = True
-        try:
-            return own(self, *args, **kwargs)
-        finally:
-            self._has_turn = False
-            turn.give()
+        return turn.run(self.connection, f"{name}()", own, self, *args, **kwargs)
 
     return method
 
@@ -198,8 +175,7 @@ class Cursor(cursor):
     To be used as ``cursor_factory``. ``Connection.cursor()`` makes such a class of any other.
     """
 
-    #: A method of the class below it may call another one, as DictCursor's do.
-    _has_turn = False
+    _waits_its_turn = True
 
 
 _guarded_classes: dict[type, type] = {}
@@ -207,9 +183,13 @@ _guarded_classes: dict[type, type] = {}
 
 def _guarded(factory: type) -> type:
     """Return *factory* itself if it waits for its turn, or a subclass that does."""
-    if hasattr(factory, "_has_turn"):
+    if hasattr(factory, "_waits_its_turn"):
         return factory
     if factory not in _guarded_classes:
-        own = {"_has_turn": False, "__doc__": factory.__doc__, "__module__": factory.__module__}
+        own = {
+            "_waits_its_turn": True,
+            "__doc__": factory.__doc__,
+            "__module__": factory.__module__,
+        }
         _guarded_classes[factory] = _guard(type(factory.__name__, (factory,), own))
     return _guarded_classes[factory]

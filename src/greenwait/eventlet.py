@@ -3,7 +3,6 @@
 A drop-in for ``psycogreen.eventlet``. Eventlet itself advises against its use in new programs.
 """
 
-import select
 from typing import Any
 
 from eventlet import hubs
@@ -11,7 +10,7 @@ from greenlet import getcurrent
 
 from greenwait._callback import WaitCallback
 from greenwait._install import install
-from greenwait._waiter import Adapter, adopt
+from greenwait._waiter import READ, WRITE, Adapter, adopt
 
 __all__ = ["patch_psycopg"]
 
@@ -29,7 +28,7 @@ class _Eventlet(Adapter):
         listeners = []
         timer = None
         try:
-            for wanted, kind in ((select.POLLIN, hub.READ), (select.POLLOUT, hub.WRITE)):
+            for wanted, kind in ((READ, hub.READ), (WRITE, hub.WRITE)):
                 if events & wanted:
                     listeners.append(hub.add(kind, fd, current.switch, current.throw, lambda: None))
             if seconds is not None:

@@ -3,7 +3,6 @@
 A drop-in for ``psycogreen.gevent``. It works with gevent's monkey patching and without.
 """
 
-import select
 from typing import Any
 
 import gevent
@@ -12,11 +11,11 @@ from greenlet import getcurrent
 
 from greenwait._callback import WaitCallback
 from greenwait._install import install
-from greenwait._waiter import Adapter, adopt
+from greenwait._waiter import READ, WRITE, Adapter, adopt
 
 __all__ = ["patch_psycopg"]
 
-_READ, _WRITE = 1, 2  # libev's
+_EV_READ, _EV_WRITE = 1, 2  # libev's
 
 
 class _TooLate(BaseException):
@@ -37,8 +36,8 @@ class _Gevent(Adapter):
         if known is not None and known.kept is not None and known.kept[:3] == (hub, fd, events):
             watcher = known.kept[3]
         if watcher is None:
-            wanted = (_READ if events & select.POLLIN else 0) | (
-                _WRITE if events & select.POLLOUT else 0
+            wanted = (_EV_READ if events & READ else 0) | (
+                _EV_WRITE if events & WRITE else 0
             )
             watcher = hub.loop.io(fd, wanted)
             if known is not None:

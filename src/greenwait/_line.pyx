@@ -1,0 +1,168 @@
+"""How does one wait for another, and not for the server? In line, in every context.
+
+Greenlets of a hub's or of a framework's, and threads, stand in one and the same line, and
+who comes first is served first. A greenlet lets others of its thread go on meanwhile.
+
+The GIL makes these methods atomic: compiled code is not interrupted between two lines.
+"""
+
+cimport cython
+from cpython.exc cimport PyErr_CheckSignals
+from cpython.pythread cimport (
+    PyThread_acquire_lock,
+    PyThread_allocate_lock,
+    PyThread_free_lock,
+    PyThread_release_lock,
+    PyThread_type_lock,
+)
+from libc.stdint cimport int64_t
+
+from greenwait._deadline cimport blocks_entered, nearest_block, timeout as timeout_block
+from greenwait._delivery cimport pending_count, take_undelivered
+from greenwait._interrupt cimport block_has_expired
+from greenwait._monotonic cimport NO_DEADLINE, monotonic_ns
+from greenwait._sleep cimport is_main_thread
+from greenwait._waiter cimport Waiter, waiter_here, waiters_entered
+
+from collections import deque
+
+cdef extern from "pythread.h":
+    int PY_LOCK_ACQUIRED
+    int PyThread_acquire_lock_timed(
+        PyThread_type_lock lock, long long microseconds, int intr_flag
+    ) noexcept nogil
+
+# A signal that comes just before the sleep is noticed this late; the other threads have none.
+cdef enum:
+    LOOK_UP_US = 50_000
+    LONGEST_SLEEP_US = 1_000_000_000
+
+# Module-level C variables outlive the module's dict: a commit in a __del__ at interpreter
+# exit still finds them.
+cdef object new_deque = deque
+
+
+@cython.auto_pickle(False)
+@cython.final
+@cython.internal
+cdef class Ticket:
+    """A wait of one greenlet or thread, which another one ends."""
+
+    cdef bint is_called
+    cdef Waiter waiter            # None: this thread waits, for the lock
+    cdef object place             # the waiter's
+    cdef PyThread_type_lock lock  # taken until it is called
+
+    def __cinit__(self):
+        self.waiter = waiter_here() if waiters_entered > 0 else None
+        if self.waiter is not None:
+            self.place = self.waiter.a_place()
+            return
+        self.lock = PyThread_allocate_lock()
+        if self.lock is NULL:
+            raise MemoryError("no lock to wait for")
+        PyThread_acquire_lock(self.lock, 0)
+
+    def __dealloc__(self):
+        if self.lock is not NULL:
+            if not self.is_called:
+                PyThread_release_lock(self.lock)
+            PyThread_free_lock(self.lock)
+
+    cdef int call(self) except -1:
+        """End the wait, now or to come; once, from whichever thread."""
+        self.is_called = True
+        if self.waiter is not None:
+            self.waiter.call(self.place)
+        else:
+            PyThread_release_lock(self.lock)
+        return 0
+
+    cdef int wait(self, int64_t deadline_ns) except -1:
+        """Wait until it is called, or the deadline has passed.
+
+        Raises QueryTimeout if an outer timeout() expires, and what interrupts the wait.
+        """
+        cdef timeout_block block = nearest_block() if blocks_entered > 0 else None
+        cdef int64_t until_ns = deadline_ns
+        if block is not None:
+            until_ns = min(until_ns, block.deadline_ns)
+        if pending_count > 0:
+            undelivered = take_undelivered()
+            if undelivered is not None:
+                raise undelivered
+        while not self.is_called and monotonic_ns() < until_ns:
+            if self.waiter is not None:
+                self.waiter.wait_for_call(self.place, until_ns)
+            else:
+                self.sleep(until_ns)
+        if not self.is_called and until_ns < deadline_ns:
+            raise block_has_expired(block)
+        return 0
+
+    cdef int sleep(self, int64_t deadline_ns) except -1:
+        """Stop this thread until it is called, or it is time to look up."""
+        cdef long long left_us = LONGEST_SLEEP_US
+        cdef int acquired
+        if deadline_ns != NO_DEADLINE:
+            left_us = min(left_us, max(0, deadline_ns - monotonic_ns() + 999) // 1000)
+        if is_main_thread():
+            left_us = min(left_us, LOOK_UP_US)
+        with nogil:
+            acquired = PyThread_acquire_lock_timed(self.lock, left_us, 1)
+        if acquired == PY_LOCK_ACQUIRED:
+            PyThread_release_lock(self.lock)
+        PyErr_CheckSignals()
+        return 0
+
+
+@cython.auto_pickle(False)
+cdef class Line:
+    """A semaphore: so many may have entered at a time, the next ones wait in line."""
+
+    def __cinit__(self, Py_ssize_t free=1):
+        self.free = free
+        self.waiting = new_deque()
+
+    cdef bint enter(self, int64_t deadline_ns) except -1:
+        """Wait until there is room. Returns whether there was before the deadline.
+
+        A signal handler's exception, or an outer timeout(), ends the wait.
+        """
+        cdef Ticket ticket
+        if self.free > 0:
+            self.free -= 1
+            return True
+        ticket = Ticket()
+        self.waiting.append(ticket)
+        try:
+            ticket.wait(deadline_ns)
+        except BaseException:
+            if ticket.is_called:
+                self.leave()
+            else:
+                self.waiting.remove(ticket)
+            raise
+        if not ticket.is_called:
+            self.waiting.remove(ticket)
+        return ticket.is_called
+
+    cdef int leave(self) except -1:
+        """Make room for the next one."""
+        if self.waiting:
+            (<Ticket>self.waiting.popleft()).call()
+        else:
+            self.free += 1
+        return 0
+
+    cdef int call_all(self) except -1:
+        """Let in everybody who waits, room or not."""
+        while self.waiting:
+            (<Ticket>self.waiting.popleft()).call()
+        return 0
+
+
+cdef int pause_until(int64_t deadline_ns) except -1:
+    """Let time pass, as Line.enter() does."""
+    Ticket().wait(deadline_ns)
+    return 0

@@ -1,0 +1,46 @@
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from types import TracebackType
+from typing import Any, NamedTuple, final
+
+__all__ = ["Pool", "PoolStats"]
+
+class PoolStats(NamedTuple):
+    size: int
+    max_size: int
+    in_use: int
+    idle: int
+    waiting: int
+    lent: int
+    seconds_waited: float
+    timeouts: int
+    made: int
+    failures: int
+    discarded: int
+
+@final
+class Pool:
+    def __init__(
+        self,
+        dsn: str | None = ...,
+        *,
+        min_size: int = ...,
+        max_size: int = ...,
+        timeout: float = ...,
+        max_idle: float | None = ...,
+        max_lifetime: float | None = ...,
+        check: Callable[[Any], object] | None = ...,
+        **kwargs: Any,
+    ) -> None: ...
+    def connection(self, timeout: float | None = ...) -> AbstractContextManager[Any, None]: ...
+    def getconn(self, timeout: float | None = ...) -> Any: ...
+    def putconn(self, conn: Any) -> None: ...
+    def stats(self) -> PoolStats: ...
+    def close(self, timeout: float = ...) -> None: ...
+    def __enter__(self) -> Pool: ...
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None: ...
