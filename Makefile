@@ -43,6 +43,7 @@ bench-full: $(VENV)/.bench ## the whole comparison, free and on one core, and wh
 	$(BIN)/python benchmarks/compare.py --report report.html --json report.json
 	$(BIN)/python benchmarks/silence.py
 	$(BIN)/python benchmarks/instructions.py --if-possible
+	$(BIN)/python benchmarks/concurrency.py --plot report-concurrency.png
 ifeq ($(shell uname -s),Linux)
 	$(BIN)/python benchmarks/spinning.py
 	$(BIN)/python benchmarks/endurance.py

@@ -113,6 +113,14 @@ def test_nothing_to_gather_is_an_empty_list(callback):
     assert greenwait.gather() == []
 
 
+def test_more_jobs_wait_than_python_recurses(callback):
+    """A greenlet begins as deep as the one that starts it."""
+    with greenwait.Hub() as hub:
+        jobs = [hub.spawn(hub.sleep, 0.2) for _ in range(3000)]
+        hub.spawn(lambda: [jobs.append(hub.spawn(hub.sleep, 0.1)) for _ in range(1500)]).result()
+    assert all(job.done() for job in jobs)
+
+
 @pytest.mark.parametrize("limit", [1, 3, 100])
 def test_limit_is_how_many_run_at_once(conns, limit):
     own = conns(8)

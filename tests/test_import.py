@@ -81,6 +81,7 @@ def test_all_names_exist_and_are_public():
         "_interrupt",
         "_known",
         "_libpq",
+        "_pool",
         "_psycopg2",
         "_resolve",
         "_sleep",

@@ -151,6 +151,58 @@ def test_answers_are_never_mixed_up(shared):
         greenwait.gather(*[lambda number=number: work(number) for number in range(10)])
 
 
+def test_greenlets_share_one_cursor(shared):
+    """It keeps one result only, but nobody is stopped for ever."""
+    cur = shared.cursor()
+    greenwait.gather(*[lambda: cur.execute("select pg_sleep(0.01)")] * 5)
+    assert one(shared, "select 1") == 1
+
+
+def test_method_may_call_another(callback, connect):
+    class Own(psycopg2.extensions.cursor):
+        def execute(self, query, parameters=None):
+            super().execute("select 1")
+            self.fetchone()
+            self.connection.commit()
+            self.connection.cursor().execute("select 1")
+            return super().execute(query, parameters)
+
+    conn = connect(connection_factory=greenwait.Connection, cursor_factory=Own)
+    assert greenwait.gather(*[lambda: one(conn, "select 2")] * 1) == [2]
+
+
+def test_interrupts_at_random_moments_cost_no_turn(shared):
+    class Interrupted(Exception):
+        pass
+
+    def handler(*_):
+        raise Interrupted
+
+    interrupted = 0
+    before = signal.signal(signal.SIGALRM, handler)
+    try:
+        for number in range(3000):
+            try:
+                signal.setitimer(signal.ITIMER_REAL, 1e-6 + (number % 97) * 3e-6)
+                shared.rollback()
+                shared.cursor().execute("select 1")
+                shared.autocommit  # noqa: B018
+                signal.setitimer(signal.ITIMER_REAL, 0)
+            except Interrupted:
+                interrupted += 1
+            finally:
+                while True:
+                    with contextlib.suppress(Interrupted):
+                        signal.setitimer(signal.ITIMER_REAL, 0)
+                        break
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert interrupted > 100
+    with greenwait.timeout(5):
+        shared.rollback()
+        assert one(shared, "select 1") == 1
+
+
 def test_threads_and_greenlets_share_one(shared):
     failures = []
 

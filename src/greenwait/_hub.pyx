@@ -33,7 +33,14 @@ from greenwait._readiness_set cimport (
 )
 from greenwait._sleep cimport is_main_thread
 from greenwait._stats cimport counters
-from greenwait._waiter cimport Bell, Waiter, enter_waiter, leave_waiter, waiter_here, waiters_entered
+from greenwait._waiter cimport (
+    Bell,
+    Waiter,
+    enter_waiter,
+    leave_waiter,
+    waiter_here,
+    waiters_entered,
+)
 
 import heapq
 import os

@@ -124,7 +124,6 @@ cdef object seconds_until(int64_t deadline_ns):
 cdef class Bell:
     """A descriptor that any thread can make readable: an eventfd(2), or a pair of sockets."""
 
-
     def __cinit__(self):
         self.fd = -1
         if new_eventfd is not None:

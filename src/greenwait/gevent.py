@@ -36,9 +36,7 @@ class _Gevent(Adapter):
         if known is not None and known.kept is not None and known.kept[:3] == (hub, fd, events):
             watcher = known.kept[3]
         if watcher is None:
-            wanted = (_EV_READ if events & READ else 0) | (
-                _EV_WRITE if events & WRITE else 0
-            )
+            wanted = (_EV_READ if events & READ else 0) | (_EV_WRITE if events & WRITE else 0)
             watcher = hub.loop.io(fd, wanted)
             if known is not None:
                 known.kept = (hub, fd, events, watcher)
