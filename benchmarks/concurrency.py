@@ -116,7 +116,7 @@ def _row(samples: dict[str, list[Sample]], name: str) -> Row:
         CLIENTS[name].title,
         (
             time_text(cpu.median),
-            f"{cpu.p10 * 1000000.0:.1f} - {cpu.p90 * 1000000.0:.1f}",
+            f"{cpu.p10 * 1e6:.1f} - {cpu.p90 * 1e6:.1f}",
             ratio,
             f"{per_second.median:,.0f}",
         ),

@@ -241,7 +241,7 @@ def test_second_ctrl_c_does_not_wait_for_frozen_servers(own_server, callback):
     with contextlib.ExitStack() as stack:
         for conn in own:
             stack.enter_context(frozen(conn.info.backend_pid))
-        with takes(0.2, 2), pytest.raises(KeyboardInterrupt):
+        with takes(0.1, 2), pytest.raises(KeyboardInterrupt):
             greenwait.gather(*[lambda conn=conn: one(conn, "select 1") for conn in own])
     timer.join()
     greenwait.uninstall()

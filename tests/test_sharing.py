@@ -164,11 +164,21 @@ def test_method_may_call_another(callback, connect):
             super().execute("select 1")
             self.fetchone()
             self.connection.commit()
-            self.connection.cursor().execute("select 1")
+            one(self.connection, "select 1")
             return super().execute(query, parameters)
 
+    def one(conn, query):
+        with conn.cursor(cursor_factory=psycopg2.extensions.cursor) as cur:
+            cur.execute(query)
+            return cur.fetchone()[0]
+
+    def twice(conn):
+        with conn.cursor() as cur:
+            cur.execute("select 2")
+        return one(conn, "select 2")
+
     conn = connect(connection_factory=greenwait.Connection, cursor_factory=Own)
-    assert greenwait.gather(*[lambda: one(conn, "select 2")] * 1) == [2]
+    assert greenwait.gather(*[lambda: twice(conn)] * 3) == [2] * 3
 
 
 def test_interrupts_at_random_moments_cost_no_turn(shared):

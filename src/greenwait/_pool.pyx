@@ -33,6 +33,7 @@ __all__ = ["Pool", "PoolStats"]
 
 cdef object Psycopg2Error = _psycopg2.Error
 cdef object OperationalError = _psycopg2.OperationalError
+cdef object ServerHasCanceled = _psycopg2.QueryCanceled
 cdef object InterfaceError = _psycopg2.InterfaceError
 cdef int IDLE = TRANSACTION_STATUS_IDLE
 cdef int STATUS_READY = _psycopg2.STATUS_READY
@@ -400,7 +401,6 @@ check=None, **kwargs)
         if member.line is not self.line:
             return 0  # it was the parent's, and this is a forked child
         member.is_lent = False
-        self.in_use -= 1
         try:
             is_clean = not self.is_closed and self.is_clean(member)
         finally:
@@ -410,6 +410,7 @@ check=None, **kwargs)
                 else:
                     self.discard(member)
             finally:
+                self.in_use -= 1
                 self.give_place_back(member.line)
         return 0
 
@@ -426,7 +427,7 @@ check=None, **kwargs)
         conn = member.conn
         try:
             if conn.closed == 0 and conn.info.transaction_status != IDLE:
-                conn.rollback()
+                roll_back(conn)
             if conn.closed == 0 and conn.info.transaction_status != IDLE:
                 roll_back_by_hand(conn)
             if conn.closed != 0 or conn.info.transaction_status != IDLE:
@@ -473,6 +474,16 @@ cdef bint is_alive(object conn) except -1:
         conn.poll()
         messages += 1
     return conn.closed == 0
+
+
+cdef int roll_back(object conn) except -1:
+    try:
+        conn.rollback()
+    except ServerHasCanceled as exc:
+        if isinstance(exc, QueryTimeout):
+            raise
+        conn.rollback()  # a cancel for the query before it has come late
+    return 0
 
 
 cdef int roll_back_by_hand(object conn) except -1:
