@@ -13,7 +13,7 @@ SAME_CORE := $(if $(filter Linux,$(shell uname -s)),--same-core)
 SOURCES := setup.py pyproject.toml $(wildcard src/greenwait/*.pyx src/greenwait/*.pxd src/greenwait/*.h)
 
 .DELETE_ON_ERROR:
-.PHONY: help test bench bench-full conformance plain source oldest lint dist cross clean
+.PHONY: help test bench bench-full conformance plain poll source oldest lint dist cross clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -45,6 +45,8 @@ bench-full: $(VENV)/.bench ## the whole comparison, free and on one core, and wh
 	$(BIN)/python benchmarks/instructions.py --if-possible
 	$(BIN)/python benchmarks/concurrency.py --plot report-concurrency.png
 ifeq ($(shell uname -s),Linux)
+	$(BIN)/python benchmarks/scale.py
+	$(BIN)/python benchmarks/event_loop.py
 	$(BIN)/python benchmarks/spinning.py
 	$(BIN)/python benchmarks/endurance.py
 endif
@@ -55,6 +57,13 @@ conformance: $(VENV)/.built ## psycopg2's own test-suite, under our callbacks
 plain: $(VENV)/.built ## the tests and psycopg2's own, without calling libpq directly
 	GREENWAIT_NO_LIBPQ=1 $(BIN)/python -m pytest $(PARALLEL) $(PYTEST_ARGS)
 	GREENWAIT_NO_LIBPQ=1 $(BIN)/python -m tools.conformance
+
+poll: $(VENV)/.dev ## the hub's tests on poll(2), which it sleeps in where there is no epoll(7)
+	CFLAGS=-DGREENWAIT_NO_EPOLL_SET $(BIN)/python setup.py --quiet build --parallel 2 \
+	    --build-lib build/poll --build-temp build/poll-objects
+	PYTHONPATH=build/poll $(BIN)/python -c 'import greenwait; assert "build/poll" in greenwait.__file__'
+	PYTHONPATH=build/poll $(BIN)/python -m pytest $(PARALLEL) $(PYTEST_ARGS) \
+	    tests/test_hub.py tests/test_hub_faults.py tests/test_pool.py tests/test_sharing.py tests/test_aio.py
 
 SOURCE := VENV=$(VENV)-source PSYCOPG2=psycopg2
 source: ## both of that on a psycopg2 built from source; needs libpq's headers (Debian: libpq-dev)

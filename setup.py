@@ -7,6 +7,7 @@ from Cython.Build import cythonize
 from setuptools import Extension, setup
 
 MODULES = [
+    "_aio",
     "_callback",
     "_cancel",
     "_connecting",
@@ -14,15 +15,18 @@ MODULES = [
     "_copy",
     "_deadline",
     "_delivery",
+    "_gevent",
     "_hub",
     "_interrupt",
     "_known",
     "_libpq",
     "_line",
+    "_loop",
     "_poll",
     "_pool",
     "_sleep",
     "_stats",
+    "_trio",
     "_turn",
     "_waiter",
 ]

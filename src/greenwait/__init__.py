@@ -12,6 +12,7 @@ from greenwait._gather import gather, map  # noqa: A004, the fixed name
 from greenwait._hub import Hub, Job
 from greenwait._install import install, installed, uninstall
 from greenwait._interrupt import cancel
+from greenwait._notifies import notifies
 from greenwait._pool import Pool, PoolStats
 from greenwait._stats import Stats, stats
 from greenwait._version import __version__
@@ -37,6 +38,7 @@ __all__ = [
     "install",
     "installed",
     "map",
+    "notifies",
     "stats",
     "timeout",
     "uninstall",

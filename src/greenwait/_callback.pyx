@@ -8,7 +8,13 @@ from greenwait._deadline cimport checked_seconds, to_ns
 from greenwait._interrupt cimport default_options, wait_or_stop
 from greenwait._monotonic cimport monotonic_ns
 from greenwait._poll cimport Options
-from greenwait._sleep cimport POLLER_EPOLL, POLLER_POLL
+from greenwait._sleep cimport (
+    POLLER_EPOLL,
+    POLLER_POLL,
+    RAISE_ERROR,
+    WARN_ALWAYS,
+    WARN_IN_DEBUG_MODE,
+)
 from greenwait._stats cimport counters
 
 from greenwait._sleep import POLLERS
@@ -18,6 +24,9 @@ __all__ = ["EpollWaitCallback", "WaitCallback", "wait"]
 
 # It outlives the module's dict: a query from a __del__ at interpreter exit still finds it.
 cdef object log_slow = log_slow_wait
+
+
+cdef dict ON_EVENT_LOOP = {None: WARN_IN_DEBUG_MODE, "warn": WARN_ALWAYS, "raise": RAISE_ERROR}
 
 
 cdef inline object drive(object conn, const Options* options):
@@ -83,7 +92,8 @@ def wait(conn, /):
 
 @cython.final
 cdef class WaitCallback:
-    """WaitCallback(*, poller="poll", timeout=None, spin=0.0, slow=None, cancel_grace=1.0)
+    """WaitCallback(*, poller="poll", timeout=None, spin=0.0, slow=None, cancel_grace=1.0,
+on_event_loop=None)
 --
 
     A wait callback with options: a callable that does what ``wait`` does.
@@ -109,6 +119,9 @@ cdef class WaitCallback:
         logs nothing. A handler of that logger must leave this connection alone.
     :param cancel_grace: seconds for the server to end a query after an interrupt or a
         deadline, before the connection is given up. A commit has as long to be answered.
+    :param on_event_loop: what if the thread that is to sleep runs an event loop of asyncio's,
+        which stops with it? ``"warn"`` warns once for each line, ``"raise"`` cancels the
+        query and raises RuntimeError. None warns in asyncio's debug mode.
     :raises ValueError: this system has no such poller, or a time is negative or
         not finite.
     :raises TypeError: an option is unknown or has the wrong type.
@@ -119,9 +132,11 @@ cdef class WaitCallback:
     cdef object _slow
     cdef object _timeout
     cdef object _cancel_grace
+    cdef object _on_event_loop
 
     def __cinit__(
-        self, *args, poller="poll", timeout=None, spin=0.0, slow=None, cancel_grace=1.0, **unknown
+        self, *args, poller="poll", timeout=None, spin=0.0, slow=None, cancel_grace=1.0,
+        on_event_loop=None, **unknown
     ):
         if args:
             raise TypeError(
@@ -131,7 +146,7 @@ cdef class WaitCallback:
         if unknown:
             raise TypeError(
                 f"WaitCallback has no option {next(iter(unknown))!r}; "
-                "it accepts: poller, timeout, spin, slow, cancel_grace"
+                "it accepts: poller, timeout, spin, slow, cancel_grace, on_event_loop"
             )
         if not isinstance(poller, str):
             raise TypeError(f"poller must be one of {POLLERS}, not {type(poller).__name__!r}")
@@ -149,6 +164,10 @@ cdef class WaitCallback:
         self._options.timeout_ns = -1 if timeout is None else to_ns(self._timeout)
         self._cancel_grace = checked_seconds("cancel_grace", cancel_grace, "")
         self._options.grace_ns = to_ns(self._cancel_grace)
+        if on_event_loop not in ON_EVENT_LOOP:
+            raise ValueError(f"on_event_loop={on_event_loop!r}: it is None, 'warn' or 'raise'")
+        self._on_event_loop = on_event_loop
+        self._options.on_event_loop = ON_EVENT_LOOP[on_event_loop]
 
     @property
     def poller(self):
@@ -175,6 +194,11 @@ cdef class WaitCallback:
         """Seconds that the server has to end an interrupted query."""
         return self._cancel_grace
 
+    @property
+    def on_event_loop(self):
+        """What if it stops an event loop: ``"warn"``, ``"raise"`` or None."""
+        return self._on_event_loop
+
     def __call__(self, conn, /):
         """Wait until the server has answered; see ``greenwait.wait``."""
         return drive(conn, &self._options)
@@ -182,7 +206,8 @@ cdef class WaitCallback:
     def __repr__(self):
         return (
             f"greenwait.WaitCallback(poller={self.poller!r}, timeout={self.timeout!r}, "
-            f"spin={self.spin!r}, slow={self.slow!r}, cancel_grace={self.cancel_grace!r})"
+            f"spin={self.spin!r}, slow={self.slow!r}, cancel_grace={self.cancel_grace!r}, "
+            f"on_event_loop={self.on_event_loop!r})"
         )
 
 

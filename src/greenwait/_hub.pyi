@@ -1,6 +1,6 @@
 from collections.abc import Callable, Iterable
 from types import TracebackType
-from typing import Any, Generic, NoReturn, ParamSpec, TypeVar, final
+from typing import Any, ClassVar, Generic, NoReturn, ParamSpec, TypeVar, final
 
 __all__ = ["Hub", "Job", "hub_here", "join", "raise_first"]
 
@@ -16,6 +16,7 @@ class Job(Generic[_Result]):
 
 @final
 class Hub:
+    instead: ClassVar[str]
     def __enter__(self) -> Hub: ...
     def __exit__(
         self,

@@ -1,40 +1,17 @@
 """Who waits? A greenlet, while others of its thread go on: the hub.
 
-A job is a function that runs in a greenlet. Where it would wait for the server it steps
-aside: the descriptor is armed, and the next greenlet that is due goes on. There is no
-greenlet for the loop: whoever steps aside and finds nobody due looks for what is ready,
-sleeps if nothing is, and switches straight to whoever it is for, or just returns if that
-is itself.
-
-All of a hub happens in one thread. Everything a greenlet may be switched away from lies in
-objects: its C stack is copied away meanwhile, and pointers into it lead nowhere.
+A job is a function that runs in a greenlet; ``_loop.pyx`` says whose turn it is.
 """
 
 cimport cython
 from cpython.contextvars cimport PyContext_CopyCurrent
-from cpython.exc cimport PyErr_CheckSignals
-from cpython.pythread cimport PyThread_get_thread_ident
-from libc.errno cimport EINTR
-from libc.stdint cimport int64_t, uint32_t
+from libc.stdint cimport int64_t
 
 from greenwait._deadline cimport after, checked_seconds, to_ns
-from greenwait._delivery cimport pending_count, take_undelivered
-from greenwait._known cimport Known
+from greenwait._delivery cimport take_undelivered
+from greenwait._loop cimport Loop, Parked, Seat, a_parked
 from greenwait._monotonic cimport NO_DEADLINE, monotonic_ns
-from greenwait._readiness cimport READINESS_READ
-from greenwait._readiness_set cimport (
-    readiness_set_arm,
-    readiness_set_close,
-    readiness_set_disarm,
-    readiness_set_open,
-    readiness_set_t,
-    readiness_set_wait,
-    readiness_t,
-)
-from greenwait._sleep cimport is_main_thread
-from greenwait._stats cimport counters
 from greenwait._waiter cimport (
-    Bell,
     Waiter,
     enter_waiter,
     leave_waiter,
@@ -42,10 +19,7 @@ from greenwait._waiter cimport (
     waiters_entered,
 )
 
-import heapq
-import os
 import sys
-from collections import deque
 from concurrent.futures import CancelledError
 
 from greenlet import GreenletExit, getcurrent, greenlet
@@ -63,21 +37,8 @@ __all__ = ["Hub", "Job", "hub_here", "join", "raise_first"]
 cdef object current_greenlet = getcurrent
 cdef object greenlet_exit = GreenletExit
 cdef object switch_to = greenlet.switch  # a look-up of the method costs as much as the call
-cdef object push = heapq.heappush
-cdef object pop = heapq.heappop
-cdef object heapify = heapq.heapify
 cdef type NoneType = type(None)
 
-cdef enum:
-    BATCH = 128
-
-# Signals that come just before the sleep, and descriptors that were closed under a wait,
-# are noticed this late.
-cdef int64_t LOOK_UP_NS = 50_000_000
-cdef int64_t LOOK_FOR_CLOSED_NS = 1_000_000_000
-
-
-# -- Who is switched to
 
 class _Worker(greenlet):
     """The greenlet of one job after another: a new one costs more than many a query."""
@@ -87,42 +48,6 @@ class _Worker(greenlet):
 
 cdef object Worker = _Worker
 
-
-@cython.auto_pickle(False)
-@cython.final
-@cython.internal
-cdef class Seat:
-    """What a greenlet has that can be interrupted: each job, and whoever entered the hub."""
-
-    cdef Parked innermost     # where it waits, if it does
-    cdef object interruption  # to be raised there, or where it waits next
-    cdef object raised        # it was
-    cdef bint is_patient      # ... but not where it waits for the end of an interrupted query
-
-
-@cython.auto_pickle(False)
-@cython.final
-@cython.internal
-cdef class Parked:
-    """One wait of one greenlet."""
-
-    cdef object greenlet
-    cdef bint is_due
-    cdef bint is_stopping     # it waits for the end of an interrupted query
-    cdef int fd               # < 0: none
-    cdef uint32_t turn        # tells its readiness from that of another wait
-    cdef int revents
-    cdef int64_t deadline_ns
-
-
-cdef Parked a_parked(int fd, int64_t deadline_ns):
-    cdef Parked parked = Parked.__new__(Parked)
-    parked.fd = fd
-    parked.deadline_ns = deadline_ns
-    return parked
-
-
-# -- Jobs
 
 cdef enum:
     WAITING_TO_RUN
@@ -170,7 +95,7 @@ cdef class Job:
             deadline_ns = after(to_ns(checked_seconds("timeout", timeout, ", or None")))
         self.hub.check_thread("result()")
         if self.state != DONE:
-            if seat_of(self.hub, current_greenlet()) is self.seat:
+            if self.hub.seat_of(current_greenlet()) is self.seat:
                 raise RuntimeError("a job can't wait for its own result")
             wait_for_jobs(self.hub, [self], deadline_ns)
             if self.state != DONE:
@@ -241,13 +166,6 @@ cdef class Job:
         return 0
 
 
-cdef Seat seat_of(Hub hub, object here):
-    """Return the seat of a greenlet; None if it has none."""
-    if type(here) is Worker:
-        return here.seat
-    return hub.seat if here is hub.entered_by else None
-
-
 def join(Hub hub, jobs, failure=None):
     """Wait until *jobs* are done; cancel them if there is a failure, or when one comes.
 
@@ -260,7 +178,7 @@ def join(Hub hub, jobs, failure=None):
         nobody_will_ask(hub, jobs)
     if hub.seat.interruption is None and all_done(jobs):
         return failure  # also at interpreter exit, when greenlet is no more
-    seat = seat_of(hub, current_greenlet())
+    seat = hub.seat_of(current_greenlet())
     while True:
         if failure is not None:
             nobody_will_ask(hub, jobs)
@@ -317,11 +235,9 @@ cdef int wait_for_jobs(Hub hub, jobs, int64_t deadline_ns) except -1:
     return 0
 
 
-# -- The hub
-
 @cython.auto_pickle(False)
 @cython.final
-cdef class Hub(Waiter):
+cdef class Hub(Loop):
     """Hub()
 --
 
@@ -337,51 +253,22 @@ cdef class Hub(Waiter):
     :raises RuntimeError: entered where a hub is at work already, or again.
     """
 
-    cdef readiness_set_t ready_set
-    cdef bint is_open
-    cdef unsigned long thread
-    cdef bint is_main_thread
-    cdef object entered_by      # the greenlet
-    cdef Seat seat              # its own
-    cdef set jobs               # that are not done
-    cdef dict failed            # jobs whose failure nobody has heard of yet, in that order
-    cdef list idle              # workers
-    cdef object due             # jobs to begin and waits that are over, in that order
-    cdef Py_ssize_t left_of_batch
-    cdef list armed             # waits, or None, by descriptor
-    cdef list timers            # a heap
-    cdef uint32_t turns
-    cdef Py_ssize_t timers_left  # when they were cleared last
-    cdef int64_t last_look_ns   # for descriptors that were closed
-    cdef Bell bell              # for other threads; None as long as nobody waits for these
-    cdef object called          # waits that they have ended
+    instead = "leave the hub's with block first"
+
+    cdef set jobs      # that are not done
+    cdef dict failed   # jobs whose failure nobody has heard of yet, in that order
+    cdef list idle     # workers
 
     def __cinit__(self):
         self.jobs = set()
         self.failed = {}
         self.idle = []
-        self.due = deque()
-        self.called = deque()
-        self.armed = []
-        self.timers = []
-
-    def __dealloc__(self):
-        if self.is_open:
-            readiness_set_close(&self.ready_set)
 
     def __enter__(self):
         if self.entered_by is not None:
             raise RuntimeError("a Hub is for one with block; make another for the next")
         check_can_enter()
-        cdef int rc = readiness_set_open(&self.ready_set)
-        if rc < 0:
-            raise OSError(-rc, f"no descriptor for a hub: {os.strerror(-rc)}")
-        self.is_open = True
-        self.thread = PyThread_get_thread_ident()
-        self.is_main_thread = is_main_thread()
-        self.entered_by = current_greenlet()
-        self.seat = Seat.__new__(Seat)
-        self.last_look_ns = monotonic_ns()
+        self.open()
         enter_waiter(self)
         return self
 
@@ -434,254 +321,33 @@ cdef class Hub(Waiter):
 
     # What is below is called in the hub's thread only.
 
-    cdef int check_thread(self, str what) except -1:
-        if not self.is_open:
-            raise RuntimeError(f"{what}: the hub's with block is over, or has not begun")
-        if PyThread_get_thread_ident() != self.thread:
-            raise RuntimeError(f"{what}: a hub is its thread's alone; this is another one")
-        return 0
-
     cdef int close(self) except -1:
-        """Let go of everything; there are no jobs any more."""
         leave_waiter()
         while self.idle:
             self.idle.pop().switch(None)  # it returns, to its parent, which is here
-        readiness_set_close(&self.ready_set)
-        self.bell = None
-        self.is_open = False
-        return 0
+        return Loop.close(self)
 
-    cdef int wait_for(
-        self, int fd, int events, int64_t deadline_ns, bint is_stopping, Known connection
-    ) except -1:
-        cdef Parked parked = a_parked(fd, deadline_ns)
-        parked.is_stopping = is_stopping
-        cdef int rc
-        if self.armed_at(fd) is not None:  # another greenlet waits on it: look now and then
-            parked.fd = -1
-            parked.deadline_ns = min(deadline_ns, after(10_000_000))
-            parked.revents = events
-            self.park(parked)
-            return parked.revents
-        self.turns += 1
-        if self.turns == 0:
-            self.turns = 1  # 0 is the bell's
-        parked.turn = self.turns
-        rc = readiness_set_arm(&self.ready_set, fd, events, parked.turn)
-        if rc < 0:
-            return rc
-        self.armed[fd] = parked
-        try:
-            self.park(parked)
-        except BaseException:
-            self.disarm(parked)
-            raise
-        if parked.revents == 0:
-            self.disarm(parked)
-        return parked.revents
+    cdef Seat seat_of(self, object here):
+        if type(here) is Worker:
+            return here.seat
+        return self.seat if here is self.entered_by else None
 
-    cdef object a_place(self):
-        if self.bell is None:
-            self.bell = Bell()
-            self.listen()
-        return a_parked(-1, NO_DEADLINE)
+    cdef bint may_begin(self, object due) except -1:
+        return (<Job>due).state == WAITING_TO_RUN
 
-    cdef int wait_for_call(self, object place, int64_t deadline_ns) except -1:
-        (<Parked>place).deadline_ns = deadline_ns
-        return self.park(place)
-
-    cdef int call(self, object place) except -1:
-        if PyThread_get_thread_ident() == self.thread:
-            return self.make_due(place)
-        self.called.append(place)
-        if self.bell is not None:  # or the hub is closed, and nobody waits in it
-            self.bell.ring()
-        return 0
-
-    cdef int listen(self) except -1:
-        """Have the bell end the next sleep."""
-        cdef int rc = readiness_set_arm(&self.ready_set, self.bell.fileno(), READINESS_READ, 0)
-        if rc < 0:
-            raise OSError(-rc, os.strerror(-rc))
-        return 0
-
-    cdef int answer_bell(self) except -1:
-        """See whom other threads have called."""
-        self.bell.silence()  # first: what is called from now on rings again
-        self.listen()
-        while self.called:
-            self.make_due(self.called.popleft())
-        return 0
-
-    cdef Parked armed_at(self, int fd):
-        """Return the wait for this descriptor, or None; make a place for one."""
-        if fd >= len(self.armed):
-            self.armed += [None] * (fd + 64 - len(self.armed))
-        return self.armed[fd]
-
-    cdef int disarm(self, Parked parked) except -1:
-        if parked.fd >= 0 and self.armed_at(parked.fd) is parked:
-            self.armed[parked.fd] = None
-            readiness_set_disarm(&self.ready_set, parked.fd)
-        return 0
-
-    cdef int park(self, Parked parked) except -1:
-        """Let others go on until it is due; raise what interrupts this greenlet."""
-        here = current_greenlet()
-        cdef Seat seat = seat_of(self, here)
-        cdef Parked outer = None
-        parked.greenlet = here
-        if pending_count > 0:
-            undelivered = take_undelivered()
-            if undelivered is not None:
-                raise undelivered
-        if seat is not None:
-            self.raise_interruption(seat, parked)
-            outer, seat.innermost = seat.innermost, parked
-        if parked.deadline_ns != NO_DEADLINE:
-            self.set_timer(parked)
-        try:
-            while not parked.is_due:
-                due = self.next_due(parked)
-                if due is not None:
-                    self.go_on(due, here)
-        finally:
-            parked.is_due = True  # for its timer
-            if seat is not None:
-                seat.innermost = outer
-        if seat is not None:
-            self.raise_interruption(seat, parked)
-        return 0
-
-    cdef int raise_interruption(self, Seat seat, Parked parked) except -1:
-        if seat.interruption is None or (seat.is_patient and parked.is_stopping):
-            return 0
-        seat.raised, seat.interruption = seat.interruption, None
-        raise seat.raised
-
-    cdef int go_on(self, object due, object here) except -1:
-        """Switch to whoever *due* is for, unless that is *here*."""
-        cdef Parked parked
-        if isinstance(due, Job):
-            if self.idle:
-                worker = self.idle.pop()
-            elif here is self.entered_by or self.seat.innermost is None:
-                worker = Worker(_work, self.entered_by)
-            else:
-                # A greenlet begins at the depth of recursion, and of the C stack, of whoever
-                # starts it: so that is always the one that waits outermost.
-                self.due.appendleft(due)
-                self.left_of_batch += 1
-                switch_to(self.entered_by)
-                return 0
-            worker.switch(due)
-            return 0
-        parked = due
-        parked.is_due = True
-        if parked.greenlet is not here:
-            switch_to(parked.greenlet)
-        return 0
-
-    cdef int interrupt(self, Seat seat, object exc, bint is_patient) except -1:
-        """Have its wait, now or next, raise *exc*."""
-        seat.interruption = exc
-        seat.is_patient = is_patient
-        if seat.innermost is not None and not (is_patient and seat.innermost.is_stopping):
-            self.make_due(seat.innermost)
-        return 0
-
-    cdef int make_due(self, Parked parked) except -1:
-        self.due.append(parked)
-        return 0
-
-    cdef int set_timer(self, Parked parked) except -1:
-        # Most waits are over before their deadlines: these are cleared away now and then.
-        if len(self.timers) > 64 and len(self.timers) > 2 * self.timers_left:
-            self.timers = [timer for timer in self.timers if not (<Parked>timer[2]).is_due]
-            heapify(self.timers)
-            self.timers_left = len(self.timers)
-        self.turns += 1
-        push(self.timers, (parked.deadline_ns, self.turns, parked))
-        return 0
-
-    cdef object next_due(self, Parked own):
-        """Return a job to begin, or a wait that is over, as soon as there is one.
-
-        None when *own* is: a signal handler that waited in this greenlet has seen to that.
-        """
-        while True:
-            while self.left_of_batch > 0:
-                self.left_of_batch -= 1
-                due = self.due.popleft()
-                if isinstance(due, Job):
-                    if (<Job>due).state == WAITING_TO_RUN:
-                        return due
-                elif not (<Parked>due).is_due:
-                    return due
-            # Those who became due meanwhile have their turn after those who are ready now.
-            self.poll(not self.due)
-            self.left_of_batch = len(self.due)
-            if own is not None and own.is_due:
-                return None
-
-    cdef int poll(self, bint may_sleep) except -1:
-        """See who is due; sleep until somebody is, or it is time to look up."""
-        cdef readiness_t[BATCH] ready
-        cdef int64_t began_ns = monotonic_ns()
-        cdef int64_t now_ns
-        cdef int timeout_ms = self.timeout_ms(began_ns) if may_sleep else 0
-        cdef int i, count
-        cdef Parked parked
-        if timeout_ms == 0:
-            count = readiness_set_wait(&self.ready_set, ready, BATCH, 0)
+    cdef int begin(self, object due, object here) except -1:
+        if self.idle:
+            worker = self.idle.pop()
+        elif here is self.entered_by or self.seat.innermost is None:
+            worker = Worker(_work, self.entered_by)
         else:
-            with nogil:
-                count = readiness_set_wait(&self.ready_set, ready, BATCH, timeout_ms)
-        now_ns = monotonic_ns()
-        counters.asleep_ns += now_ns - began_ns
-        for i in range(count):
-            if ready[i].turn == 0:
-                self.answer_bell()
-                continue
-            parked = self.armed_at(ready[i].fd)
-            if parked is not None and parked.turn == ready[i].turn:
-                self.armed[ready[i].fd] = None
-                parked.revents = ready[i].revents
-                self.due.append(parked)
-        while self.timers and self.timers[0][0] <= now_ns:
-            parked = pop(self.timers)[2]
-            if not parked.is_due:
-                self.due.append(parked)
-        if now_ns - self.last_look_ns >= LOOK_FOR_CLOSED_NS:
-            self.last_look_ns = now_ns
-            self.look_for_closed()
-        if count < 0 and count != -EINTR:
-            self.interrupt(self.seat, OSError(-count, os.strerror(-count)), False)
-        elif self.is_main_thread:
-            try:
-                PyErr_CheckSignals()
-            except BaseException as exc:
-                self.interrupt(self.seat, exc, False)
-        return 0
-
-    cdef int timeout_ms(self, int64_t now_ns) except -1:
-        cdef int64_t until_ns = now_ns + (LOOK_UP_NS if self.is_main_thread else LOOK_FOR_CLOSED_NS)
-        if self.timers:
-            until_ns = min(until_ns, <int64_t>self.timers[0][0])
-        return <int>max(0, (until_ns - now_ns + 999_999) // 1_000_000)
-
-    cdef int look_for_closed(self) except -1:
-        """Somebody may have closed a descriptor under a wait, which epoll keeps to itself."""
-        cdef Parked parked
-        for fd, parked in enumerate(self.armed):
-            if parked is None:
-                continue
-            try:
-                os.fstat(fd)
-            except OSError as exc:
-                self.armed[fd] = None
-                parked.revents = -exc.errno
-                self.due.append(parked)
+            # A greenlet begins at the depth of recursion, and of the C stack, of whoever
+            # starts it: so that is always the one that waits outermost.
+            self.due.appendleft(due)
+            self.left_of_batch += 1
+            switch_to(self.entered_by)
+            return 0
+        worker.switch(due)
         return 0
 
 

@@ -46,7 +46,7 @@ from greenwait._poll cimport (
     wait_until_ok,
     wait_until_sent,
 )
-from greenwait._sleep cimport POLLER_POLL
+from greenwait._sleep cimport POLLER_POLL, WARN_IN_DEBUG_MODE
 from greenwait._stats cimport counters
 
 from greenwait import _errors, _psycopg2
@@ -79,6 +79,7 @@ default_options.spin_ns = 0
 default_options.slow_ns = -1
 default_options.timeout_ns = -1
 default_options.grace_ns = 1_000_000_000
+default_options.on_event_loop = WARN_IN_DEBUG_MODE
 
 
 cdef int wait_or_stop(object conn, const Options* options) except -1:

@@ -5,7 +5,7 @@ from libc.stdint cimport int64_t
 from libc.string cimport memset
 
 from greenwait._known cimport Known
-from greenwait._sleep cimport Poller, Sleep
+from greenwait._sleep cimport OnEventLoop, Poller, Sleep
 
 # psycopg2 names these in psycopg2.extensions; their values are part of its API.
 cdef enum:
@@ -21,6 +21,7 @@ cdef struct Options:
     int64_t slow_ns     # < 0: nothing is logged
     int64_t timeout_ns  # < 0: none
     int64_t grace_ns
+    OnEventLoop on_event_loop
 
 cdef struct Wait:
     const Options* options
@@ -42,6 +43,7 @@ cdef inline Sleep a_sleep(int events, Known connection, const Wait* wait) noexce
     sleep.events = events
     sleep.deadline_ns = wait.deadline_ns
     sleep.is_stopping = wait.is_stopping
+    sleep.on_event_loop = wait.options.on_event_loop
     if connection is not None:
         sleep.has_socket = connection.has_socket
         sleep.known = <PyObject*>connection if connection.is_prepared else NULL

@@ -13,8 +13,9 @@ cdef extern from "readiness_set.h" nogil:
 
     int readiness_set_open(readiness_set_t* set) noexcept
     void readiness_set_close(readiness_set_t* set) noexcept
-    int readiness_set_arm(readiness_set_t* set, int fd, int events, uint32_t turn) noexcept
-    void readiness_set_disarm(readiness_set_t* set, int fd) noexcept
+    int readiness_set_fileno(const readiness_set_t* set) noexcept
+    int readiness_set_watch(readiness_set_t* set, int fd, int events, uint32_t turn) noexcept
+    void readiness_set_forget(readiness_set_t* set, int fd) noexcept
     int readiness_set_wait(
         readiness_set_t* set, readiness_t* ready, int size, int timeout_ms
     ) noexcept

@@ -9,6 +9,12 @@ cdef enum Poller:
     POLLER_POLL
     POLLER_EPOLL
 
+# What if an event loop runs in the thread that is to sleep?
+cdef enum OnEventLoop:
+    WARN_IN_DEBUG_MODE
+    WARN_ALWAYS
+    RAISE_ERROR
+
 # Called without the GIL when the descriptor is ready; *revents* are poll(2)'s. Returns
 # 0 to go on sleeping, anything else to end the sleep, which returns it.
 ctypedef int (*Advance)(void* argument, int revents) noexcept nogil
@@ -18,6 +24,7 @@ cdef struct Sleep:
     PGconn* has_socket    # to ask for the descriptor; NULL: conn.fileno()
     int events            # READINESS_READ, READINESS_WRITE or both
     bint look_again       # end it after 50 ms, ready or not: it returns 0
+    OnEventLoop on_event_loop
     bint is_stopping      # for the end of an interrupted query
     int64_t deadline_ns   # raise DeadlinePassed then; NO_DEADLINE
     int64_t spin_ns       # look for this long first; counted down

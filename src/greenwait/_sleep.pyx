@@ -34,6 +34,7 @@ from greenwait._waiter cimport Waiter, waiter_here, waiters_entered
 
 import _thread
 import os
+import sys
 import threading
 
 from greenwait import _psycopg2
@@ -59,6 +60,7 @@ cdef int64_t LONGEST_WITHOUT_GIL_NS = 80_000_000
 cdef object Psycopg2Error = _psycopg2.Error
 cdef object OperationalError = _psycopg2.OperationalError
 cdef object strerror = os.strerror
+cdef dict modules = sys.modules
 
 
 class DeadlinePassed(BaseException):
@@ -288,7 +290,32 @@ cdef int sleep_until_ready(object conn, Poller poller, Sleep* sleep) except -1:
         waiter = waiter_here()
         if waiter is not None:
             return step_aside(conn, sleep, waiter)
+    # Has asyncio been imported since the last look?
+    if not sleep.is_stopping and (tell is not None or len(modules) != modules_seen):
+        tell_of_event_loop(sleep.on_event_loop)
     return sleep_here(conn, poller, sleep)
+
+
+cdef object running_loop = None  # as soon as asyncio is imported
+cdef object tell = None
+cdef Py_ssize_t modules_seen = 0
+
+
+cdef int tell_of_event_loop(OnEventLoop what) except -1:
+    """Say so if an event loop runs in this thread, which the sleep will stop."""
+    global modules_seen, running_loop, tell
+    if tell is None:
+        modules_seen = len(modules)
+        if "asyncio.events" not in modules:
+            return 0
+        try:
+            from greenwait._event_loop import running_loop as found, tell as teller
+        except ImportError:  # at interpreter exit
+            return 0
+        running_loop, tell = found, teller
+    if running_loop() is not None:
+        tell(what == RAISE_ERROR, what == WARN_IN_DEBUG_MODE)
+    return 0
 
 
 cdef int step_aside(object conn, Sleep* sleep, Waiter waiter) except -1:

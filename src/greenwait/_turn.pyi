@@ -1,12 +1,14 @@
 from collections.abc import Callable
 from typing import Any, TypeVar, final
 
-__all__ = ["Turn"]
+__all__ = ["Turn", "cursor_in_turn", "in_turn"]
 
 _Result = TypeVar("_Result")
 
 @final
 class Turn:
+    @property
+    def is_taken(self) -> bool: ...
     def run(
         self,
         conn: Any,
@@ -16,3 +18,6 @@ class Turn:
         *args: Any,
         **kwargs: Any,
     ) -> _Result: ...
+
+def in_turn(own: Callable[..., Any], name: str) -> Any: ...
+def cursor_in_turn(own: Callable[..., Any], name: str, *, only_named: bool = ...) -> Any: ...

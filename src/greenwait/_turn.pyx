@@ -10,11 +10,13 @@ from greenwait._known cimport known
 from greenwait._line cimport Line
 from greenwait._monotonic cimport NO_DEADLINE
 
+from functools import update_wrapper
+
 from greenlet import getcurrent
 
 from greenwait._psycopg2 import ProgrammingError
 
-__all__ = ["Turn"]
+__all__ = ["Turn", "cursor_in_turn", "in_turn"]
 
 # Module-level C variables outlive the module's dict: a commit in a __del__ at interpreter
 # exit still finds them.
@@ -32,6 +34,11 @@ cdef class Turn:
 
     def __cinit__(self):
         self.line = Line(1)
+
+    @property
+    def is_taken(self):
+        """Is it somebody's?"""
+        return self.owner is not None
 
     def run(self, conn, str what, function, /, *args, **kwargs):
         """Call the function when it is this greenlet's turn, and return what it returns.
@@ -60,3 +67,27 @@ cdef class Turn:
         finally:
             self.owner = None
             self.line.leave()
+
+
+def in_turn(own, str name):
+    """Return *own*, a method of a connection's, to be executed when it is the caller's turn."""
+    cdef str what = f"{name}()"
+
+    def method(self, /, *args, **kwargs):
+        return self._turn.run(self, what, own, self, *args, **kwargs)
+
+    return update_wrapper(method, own)
+
+
+def cursor_in_turn(own, str name, *, bint only_named=False):
+    """Return *own*, a method of a cursor's; *only_named*: others do not wait for the server."""
+    cdef str what = f"{name}()"
+
+    def method(self, /, *args, **kwargs):
+        conn = self.connection
+        turn = getattr(conn, "_turn", None)  # of a Connection, that is
+        if turn is None or (only_named and self.name is None):
+            return own(self, *args, **kwargs)
+        return turn.run(conn, what, own, self, *args, **kwargs)
+
+    return update_wrapper(method, own)

@@ -12,6 +12,10 @@ cdef class Waiter:
     cdef int wait_for_call(self, object place, int64_t deadline_ns) except -1
     cdef int call(self, object place) except -1
 
+cdef class Adapter(Waiter):
+    cdef bint is_at_home(self) except -1
+    cdef Waiter find_waiter(self)
+
 cdef class Bell:
     cdef int fd
     cdef object ends
@@ -21,7 +25,10 @@ cdef class Bell:
 
 # How many there are in all threads: 0 spares everybody the look for one.
 cdef int waiters_entered
+# ... of them, those that are entered, which a thread has to itself: hubs.
+cdef int hubs_entered
 
 cdef Waiter waiter_here()
+cdef int adopt_first(Adapter adapter) except -1
 cdef int enter_waiter(Waiter waiter) except -1
 cdef int leave_waiter() except -1

@@ -6,7 +6,7 @@ which is asked whether it is at home in this one.
 """
 
 cimport cython
-from cpython.dict cimport PyDict_DelItem, PyDict_GetItem, PyDict_SetItem
+from cpython.dict cimport PyDict_DelItem, PyDict_GetItemWithError, PyDict_SetItem
 from cpython.object cimport PyObject
 from cpython.pystate cimport PyThreadState_GetDict
 from libc.stdint cimport int64_t
@@ -24,8 +24,9 @@ __all__ = ["READ", "WRITE", "Adapter", "adopt"]
 READ = READINESS_READ
 WRITE = READINESS_WRITE
 
-cdef object waiter_key = object()
+cdef str waiter_key = "greenwait's waiter"  # a str has its hash ready
 cdef int waiters_entered = 0
+cdef int hubs_entered = 0
 cdef list adapters = []
 
 # Module-level C variables outlive the module's dict: what waits at interpreter exit still
@@ -96,6 +97,13 @@ cdef class Adapter(Waiter):
     def ring(self, place):
         """End the wait there, now or to come; from whichever thread."""
         place.ring()
+
+    cdef bint is_at_home(self) except -1:
+        return self.is_here()
+
+    cdef Waiter find_waiter(self):
+        """Return who waits in this thread, or None: the framework is not at home."""
+        return self if self.is_at_home() else None
 
     cdef int wait_for(
         self, int fd, int events, int64_t deadline_ns, bint is_stopping, Known connection
@@ -173,41 +181,55 @@ def adopt(Adapter adapter):
     waiters_entered += 1
 
 
+cdef int adopt_first(Adapter adapter) except -1:
+    """Have all threads ask *adapter* before the others: those may be at home around it."""
+    global waiters_entered
+    if adapter not in adapters:
+        adapters.insert(0, adapter)
+        waiters_entered += 1
+    return 0
+
+
 cdef Waiter waiter_here():
     """Return the waiter of this thread, or None."""
+    cdef Waiter waiter
     cdef PyObject* state = <PyObject*>PyThreadState_GetDict()
     cdef PyObject* found = NULL
     if state is not NULL:
-        found = PyDict_GetItem(<dict>state, waiter_key)
+        found = PyDict_GetItemWithError(<dict>state, waiter_key)
     if found is not NULL:
         return <Waiter>found
     for adapter in adapters:
-        if adapter.is_here():
-            return <Waiter>adapter
+        waiter = (<Adapter>adapter).find_waiter()
+        if waiter is not None:
+            return waiter
     return None
 
 
 cdef int enter_waiter(Waiter waiter) except -1:
     """Make it this thread's."""
-    global waiters_entered
+    global hubs_entered, waiters_entered
     PyDict_SetItem(<dict><PyObject*>PyThreadState_GetDict(), waiter_key, waiter)
     waiters_entered += 1
+    hubs_entered += 1
     return 0
 
 
 cdef int leave_waiter() except -1:
     """Have this thread wait for itself again."""
-    global waiters_entered
+    global hubs_entered, waiters_entered
     waiters_entered -= 1
+    hubs_entered -= 1
     PyDict_DelItem(<dict><PyObject*>PyThreadState_GetDict(), waiter_key)
     return 0
 
 
 def _after_fork_in_child():
     """Those of other threads are gone; that of this one is the parent's."""
-    global waiters_entered
+    global hubs_entered, waiters_entered
     cdef dict state = <dict><PyObject*>PyThreadState_GetDict()
     waiters_entered = len(adapters)
+    hubs_entered = 0
     state.pop(waiter_key, None)
 
 

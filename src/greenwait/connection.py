@@ -7,28 +7,16 @@ waits for its turn first, and lets other greenlets go on meanwhile.
 """
 
 from collections.abc import Callable
-from functools import wraps
 from typing import Any, Literal, TypeVar
 
 from greenwait._errors import CommitInDoubt, in_doubt
 from greenwait._known import begin_ending, end_ending
 from greenwait._psycopg2 import STATUS_READY, OperationalError, connection, cursor
-from greenwait._turn import Turn
+from greenwait._turn import Turn, cursor_in_turn, in_turn
 
-__all__ = ["Connection", "Cursor"]
+__all__ = ["Connection", "Cursor", "guarded"]
 
 _Class = TypeVar("_Class", bound=type)
-
-
-def _in_turn(name: str, base: type) -> Callable[..., Any]:
-    """Return *base*'s method, to be executed when it is the caller's turn."""
-    own = getattr(base, name)
-
-    @wraps(own)
-    def method(self: Any, /, *args: Any, **kwargs: Any) -> Any:
-        return self._turn.run(self, f"{name}()", own, self, *args, **kwargs)
-
-    return method
 
 
 def _set_in_turn(name: str, base: type) -> property:
@@ -78,8 +66,9 @@ class Connection(connection):
         if factory is None:
             factory = Cursor
         elif isinstance(factory, type):
-            factory = _guarded(factory)
-        return super().cursor(name, factory, *args, **kwargs)
+            factory = guarded(factory)
+        # By its name: psycopg2.extras.LoggingConnection's takes it so.
+        return super().cursor(name, *args, cursor_factory=factory, **kwargs)
 
     def commit(self) -> None:
         """Commit all changes to the database.
@@ -102,15 +91,15 @@ class Connection(connection):
         """Abort a transaction of two phases; otherwise like ``rollback()``."""
         self._turn.run(self, "tpc_rollback()", _end, self, "rollback", super().tpc_rollback, *xid)
 
-    close = _in_turn("close", connection)
-    reset = _in_turn("reset", connection)
-    lobject = _in_turn("lobject", connection)
-    set_session = _in_turn("set_session", connection)
-    set_isolation_level = _in_turn("set_isolation_level", connection)
-    set_client_encoding = _in_turn("set_client_encoding", connection)
-    tpc_begin = _in_turn("tpc_begin", connection)
-    tpc_prepare = _in_turn("tpc_prepare", connection)
-    tpc_recover = _in_turn("tpc_recover", connection)
+    close = in_turn(connection.close, "close")
+    reset = in_turn(connection.reset, "reset")
+    lobject = in_turn(connection.lobject, "lobject")
+    set_session = in_turn(connection.set_session, "set_session")
+    set_isolation_level = in_turn(connection.set_isolation_level, "set_isolation_level")
+    set_client_encoding = in_turn(connection.set_client_encoding, "set_client_encoding")
+    tpc_begin = in_turn(connection.tpc_begin, "tpc_begin")
+    tpc_prepare = in_turn(connection.tpc_prepare, "tpc_prepare")
+    tpc_recover = in_turn(connection.tpc_recover, "tpc_recover")
     autocommit = _set_in_turn("autocommit", connection)
     isolation_level = _set_in_turn("isolation_level", connection)
     readonly = _set_in_turn("readonly", connection)
@@ -149,23 +138,10 @@ def _guard(cls: _Class) -> _Class:
     """Have the methods of a cursor class, *cls*, wait for their turn on the connection."""
     base = cls.__mro__[1]
     for name in _METHODS:
-        setattr(cls, name, _cursor_in_turn(name, base))
+        setattr(cls, name, cursor_in_turn(getattr(base, name), name))
     for name in _METHODS_OF_NAMED:
-        setattr(cls, name, _cursor_in_turn(name, base, only_named=True))
+        setattr(cls, name, cursor_in_turn(getattr(base, name), name, only_named=True))
     return cls
-
-
-def _cursor_in_turn(name: str, base: type, *, only_named: bool = False) -> Callable[..., Any]:
-    own = getattr(base, name)
-
-    @wraps(own)
-    def method(self: Any, /, *args: Any, **kwargs: Any) -> Any:
-        turn = getattr(self.connection, "_turn", None)  # of a Connection, that is
-        if turn is None or (only_named and self.name is None):
-            return own(self, *args, **kwargs)
-        return turn.run(self.connection, f"{name}()", own, self, *args, **kwargs)
-
-    return method
 
 
 @_guard
@@ -181,7 +157,7 @@ class Cursor(cursor):
 _guarded_classes: dict[type, type] = {}
 
 
-def _guarded(factory: type) -> type:
+def guarded(factory: type) -> type:
     """Return *factory* itself if it waits for its turn, or a subclass that does."""
     if hasattr(factory, "_waits_its_turn"):
         return factory

@@ -1,12 +1,10 @@
 /* Wait for many descriptors at once: epoll(7), or poll(2) where there is none. Used by
  * one thread at a time.
  *
- * A descriptor is armed for one event, and then silent (EPOLLONESHOT): so what is left
- * in the set of a wait that is over can end a sleep once, and no more. It is armed with
- * a turn, a number that tells this event from one of an earlier wait, or of another
- * socket that had the same number. In epoll it stays registered: arming it again is one
- * EPOLL_CTL_MOD, which also finds out that the number belongs to another socket now,
- * since the kernel's key is (open file, descriptor), epoll(7) Q1.
+ * A descriptor stays in the set, and is reported as long as it is ready, until it is
+ * forgotten or closed. It is watched with a turn, a number that tells it from another
+ * one that had the same number before: epoll's key is (open file, descriptor), and goes
+ * on reporting a descriptor that is closed here and open elsewhere, epoll(7) Q6.
  *
  * The functions return 0 or a count, or -errno. No Python in here.
  */
@@ -20,11 +18,11 @@
 
 typedef struct {
     int fd;
-    int revents;
+    int revents; /* -EBADF: it is closed; epoll does not tell */
     uint32_t turn;
 } readiness_t;
 
-#ifdef __linux__
+#if defined(__linux__) && !defined(GREENWAIT_NO_EPOLL_SET)
 #  include <fcntl.h>
 
 typedef struct {
@@ -46,11 +44,18 @@ readiness_set_close(readiness_set_t *set)
     set->epfd = -1;
 }
 
+/* Return a descriptor that is readable when one of the set is ready; -1: there is none. */
 static inline int
-readiness_set_arm(readiness_set_t *set, int fd, int events, uint32_t turn)
+readiness_set_fileno(const readiness_set_t *set)
+{
+    return set->epfd;
+}
+
+static inline int
+readiness_set_watch(readiness_set_t *set, int fd, int events, uint32_t turn)
 {
     struct epoll_event event = {0};
-    event.events = (uint32_t)events | EPOLLONESHOT; /* EPOLLIN == POLLIN, ... */
+    event.events = (uint32_t)events; /* EPOLLIN == POLLIN, ... */
     event.data.u64 = (uint64_t)turn << 32 | (uint32_t)fd;
     if (epoll_ctl(set->epfd, EPOLL_CTL_MOD, fd, &event) < 0
             && (errno != ENOENT || epoll_ctl(set->epfd, EPOLL_CTL_ADD, fd, &event) < 0))
@@ -59,7 +64,7 @@ readiness_set_arm(readiness_set_t *set, int fd, int events, uint32_t turn)
 }
 
 static inline void
-readiness_set_disarm(readiness_set_t *set, int fd)
+readiness_set_forget(readiness_set_t *set, int fd)
 {
     readiness_epoll_forget(set->epfd, fd);
 }
@@ -86,6 +91,7 @@ typedef struct {
     uint32_t *turns;
     int count;
     int size;
+    int next; /* to be looked at first, so that all have their turn */
 } readiness_set_t;
 
 static inline int
@@ -93,7 +99,7 @@ readiness_set_open(readiness_set_t *set)
 {
     set->watched = NULL;
     set->turns = NULL;
-    set->count = set->size = 0;
+    set->count = set->size = set->next = 0;
     return 0;
 }
 
@@ -105,8 +111,15 @@ readiness_set_close(readiness_set_t *set)
     (void)readiness_set_open(set);
 }
 
+static inline int
+readiness_set_fileno(const readiness_set_t *set)
+{
+    (void)set;
+    return -1;
+}
+
 static inline void
-readiness_set_disarm(readiness_set_t *set, int fd)
+readiness_set_forget(readiness_set_t *set, int fd)
 {
     int i;
     for (i = 0; i < set->count; i++) {
@@ -120,9 +133,9 @@ readiness_set_disarm(readiness_set_t *set, int fd)
 }
 
 static inline int
-readiness_set_arm(readiness_set_t *set, int fd, int events, uint32_t turn)
+readiness_set_watch(readiness_set_t *set, int fd, int events, uint32_t turn)
 {
-    readiness_set_disarm(set, fd);
+    readiness_set_forget(set, fd);
     if (set->count == set->size) {
         int size = set->size ? 2 * set->size : 16;
         void *watched = realloc(set->watched, size * sizeof(*set->watched));
@@ -156,16 +169,17 @@ readiness_set_wait(readiness_set_t *set, readiness_t *ready, int size, int timeo
     if (n < 0)
         return -errno;
 #endif
-    for (i = set->count - 1; i >= 0 && found < size; i--) {
+    for (n = 0; n < set->count && found < size; n++) {
+        i = (set->next + n) % set->count;
         if (set->watched[i].revents == 0)
             continue;
         ready[found].fd = (int)set->watched[i].fd;
         ready[found].turn = set->turns[i];
-        ready[found++].revents = (unsigned short)set->watched[i].revents;
-        set->count--;
-        set->watched[i] = set->watched[set->count];
-        set->turns[i] = set->turns[set->count];
+        ready[found++].revents = set->watched[i].revents & POLLNVAL
+            ? -EBADF
+            : (unsigned short)set->watched[i].revents;
     }
+    set->next = set->count > 0 ? (set->next + n) % set->count : 0;
     return found;
 }
 

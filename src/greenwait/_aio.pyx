@@ -1,0 +1,707 @@
+"""Who waits? A task of asyncio's, while its event loop goes on.
+
+``run()`` calls a function in a greenlet. Where that would wait for the server it switches
+back to the greenlet of the event loop, as if it had returned, and the task that awaits it is
+suspended. The event loop is told of one descriptor: that of our own set, in which those of
+the connections stay from one wait to the next. A loop that were told of each of them would
+keep it when the connection is closed, and mistake the next one of that number for it.
+
+When a call is over its task goes on from there, without another turn of the loop.
+"""
+
+cimport cython
+from cpython.contextvars cimport PyContext_CopyCurrent, PyContext_Enter, PyContext_Exit
+from libc.stdint cimport int64_t
+
+from greenwait._delivery cimport take_undelivered
+from greenwait._known cimport Known
+from greenwait._loop cimport Loop, Parked, Seat, Watched, a_parked
+from greenwait._monotonic cimport NO_DEADLINE, monotonic_ns
+from greenwait._readiness cimport READINESS_READ, READINESS_WRITE
+from greenwait._readiness_set cimport readiness_set_fileno
+from greenwait._waiter cimport (
+    Adapter,
+    Waiter,
+    adopt_first,
+    hubs_entered,
+    waiter_here,
+    waiters_entered,
+)
+
+import asyncio
+import weakref
+from collections import deque
+from functools import update_wrapper
+from warnings import warn
+
+from greenlet import getcurrent, greenlet
+
+__all__ = ["Call", "await_", "awaited", "in_call"]
+
+cdef extern from *:
+    """
+    /* Call from further down the C stack.
+     *
+     * A greenlet's part of it begins where it was first switched to, and whatever of other
+     * greenlets' lies below that place is copied away at each switch. One that begins well
+     * below those who will switch to it spares them that. */
+    static PyObject *
+    deep_call(PyObject *function)
+    {
+        volatile char room[24 * 1024];
+        PyObject *result = PyObject_CallNoArgs(function);
+        room[0] = 0; /* after the call, so that it is there during it */
+        (void)room[0];
+        return result;
+    }
+    """
+    object deep_call(object function)
+
+# Module-level C variables outlive the module's dict: what waits at interpreter exit still
+# finds them.
+cdef object current_greenlet = getcurrent
+cdef object switch_to = greenlet.switch  # a look-up of the method costs as much as the call
+cdef object running_loop = asyncio.get_running_loop
+cdef object cancelled_error = asyncio.CancelledError
+
+# The event loop has its turn after so long, however many of ours are due.
+cdef int64_t LONGEST_TURN_NS = 3_000_000
+# So often, while somebody waits, it is looked whether a descriptor was closed under a wait.
+cdef double TICK_SECONDS = 1.0
+
+
+class _Worker(greenlet):
+    """The greenlet of one call after another: a new one costs more than many a query."""
+
+    __slots__ = ("call",)
+
+
+cdef object Worker = _Worker
+
+
+@cython.auto_pickle(False)
+@cython.final
+cdef class EventLoop(Loop):
+    """What the calls of one of asyncio's event loops have in common."""
+
+    instead = "use asyncio.gather() or a TaskGroup, and greenwait.aio.run() in its tasks"
+
+    # None while no call is under way: an event loop that is not used any more is to be freed
+    # at once, and this with it, though it has an attribute that is this.
+    cdef object event_loop
+    cdef object event_loop_reference  # weak
+    cdef Py_ssize_t calls       # under way
+    cdef list idle              # workers
+    cdef object over            # calls that are, and whose tasks do not know
+    cdef bint is_serving        # the greenlets that are due have their turn
+    cdef int64_t until_ns       # ... until then at the longest
+    cdef bint is_resuming       # the tasks of those calls that are over have
+    cdef bint is_scheduled      # ... or will have it as soon as the event loop gets there
+    cdef bint is_listening      # the event loop has our descriptor
+    cdef bint is_ticking
+    cdef object timer           # asyncio's handle
+    cdef int64_t timer_ns
+    cdef object __weakref__
+
+    def __cinit__(self):
+        self.idle = []
+        self.over = deque()
+        self.open()
+        self.is_main_thread = False  # signals are asyncio's
+
+    cdef Seat seat_of(self, object here):
+        return (<Call>here.call).seat if type(here) is Worker else None
+
+    cdef int begin_call(self, Call call, object event_loop) except -1:
+        """Call its function, in a greenlet, until it waits or returns."""
+        self.entered_by = current_greenlet()
+        self.event_loop = event_loop
+        self.calls += 1
+        if self.idle:
+            worker = self.idle.pop()
+        else:
+            worker = Worker(_work, self.entered_by)
+            deep_call(worker.switch)  # not with the call, which the greenlet would keep
+        worker.switch(call)
+        if call.is_over:
+            self.over.pop()  # its task need not be told
+        if not self.is_resuming:  # or it will be seen to then
+            self.see_to_the_rest()
+        return 0
+
+    cdef int end_call(self, Call call) except -1:
+        self.over.append(call)
+        self.calls -= 1
+        return 0
+
+    cdef int bind(self, object conn) except -1:
+        """A connection belongs to the event loop that used it first, as long as that lives."""
+        cdef EventLoop other
+        if conn._event_loop is not None:
+            other = conn._event_loop()
+            if other is self:
+                return 0
+            if other is not None and not other.is_closed():
+                raise RuntimeError(
+                    "this connection is used in another event loop: await "
+                    "greenwait.aio.connect() in each, or have a pool for each"
+                )
+        conn._event_loop = weakref.ref(self)
+        return 0
+
+    cdef bint is_closed(self) except -1:
+        event_loop = self.event_loop_reference()
+        return event_loop is None or event_loop.is_closed()
+
+    # -- Waiting
+
+    cdef int wait_for(
+        self, int fd, int events, int64_t deadline_ns, bint is_stopping, Known connection
+    ) except -1:
+        if readiness_set_fileno(&self.ready_set) >= 0:
+            return Loop.wait_for(self, fd, events, deadline_ns, is_stopping, connection)
+        # No epoll, no set: the event loop is told of the descriptor itself, for this wait.
+        cdef Parked parked = a_parked(fd, deadline_ns)
+        cdef Watched watched = self.watched_at(fd)
+        parked.is_stopping = is_stopping
+        event_loop = self.event_loop
+        if watched.parked is None:
+            watched.parked = parked  # it is looked whether the descriptor was closed
+        ready = Ready.__new__(Ready)
+        (<Ready>ready).loop, (<Ready>ready).parked, (<Ready>ready).events = self, parked, events
+        try:
+            if events & READINESS_READ:
+                event_loop.add_reader(fd, ready)
+            if events & READINESS_WRITE:
+                event_loop.add_writer(fd, ready)
+            self.park(parked)
+        finally:
+            if watched.parked is parked:
+                watched.parked = None
+            if events & READINESS_READ:
+                event_loop.remove_reader(fd)
+            if events & READINESS_WRITE:
+                event_loop.remove_writer(fd)
+        return parked.revents
+
+    cdef int park(self, Parked parked) except -1:
+        if not self.is_listening and self.fileno() >= 0:
+            self.event_loop.add_reader(self.fileno(), self.serve)
+            self.is_listening = True
+        if not self.is_ticking:
+            self.event_loop.call_later(TICK_SECONDS, self.tick)
+            self.is_ticking = True
+        return Loop.park(self, parked)
+
+    cdef object next_due(self, Parked own):
+        """Return a wait that is over; None when *own* is, or it was another one's turn."""
+        due = self.pop_due()
+        if due is None:
+            switch_to(self.entered_by)
+        return due
+
+    cdef object pop_due(self):
+        while self.is_serving and self.left_of_batch > 0 and monotonic_ns() < self.until_ns:
+            self.left_of_batch -= 1
+            due = self.due.popleft()
+            if not (<Parked>due).is_due:
+                return due
+        return None
+
+    cdef int make_due(self, Parked parked) except -1:
+        self.due.append(parked)
+        if not self.is_serving:
+            self.schedule()
+        return 0
+
+    cdef int begin_anew(self) except -1:
+        if self.is_listening:
+            self.event_loop.remove_reader(self.fileno())
+        Loop.begin_anew(self)
+        self.event_loop.add_reader(self.fileno(), self.serve)
+        self.is_listening = True
+        return 0
+
+    cdef int fileno(self) except -2:
+        """Return the descriptor that the event loop listens to: the set's, or the bell's, or -1."""
+        cdef int fd = readiness_set_fileno(&self.ready_set)
+        return fd if fd >= 0 or self.bell is None else self.bell.fileno()
+
+    cdef int set_timer(self, Parked parked) except -1:
+        Loop.set_timer(self, parked)
+        return self.set_alarm()
+
+    cdef int set_alarm(self) except -1:
+        """Have the event loop call us when the first timer expires."""
+        while self.timers and (<Parked>self.timers[0][2]).is_due:
+            self.pop_timer()
+        if not self.timers:
+            return 0
+        cdef int64_t deadline_ns = self.timers[0][0]
+        if self.timer is not None:
+            if self.timer_ns <= deadline_ns:
+                return 0
+            self.timer.cancel()
+        cdef double seconds = max(0, deadline_ns - monotonic_ns()) / 1e9
+        self.timer_ns = deadline_ns
+        self.timer = self.event_loop.call_later(seconds, self.expire)
+        return 0
+
+    # -- What the event loop calls
+
+    cdef int schedule(self) except -1:
+        if not self.is_scheduled:
+            self.is_scheduled = True
+            self.event_loop.call_soon(self.serve)
+        return 0
+
+    def serve(self):
+        """Let those greenlets have their turn whose waits are over, then the tasks of theirs."""
+        cdef Call call
+        self.is_scheduled = False
+        here = self.entered_by = current_greenlet()
+        self.is_serving = True
+        self.until_ns = monotonic_ns() + LONGEST_TURN_NS
+        try:
+            self.poll(False)
+            self.left_of_batch = len(self.due)
+            due = self.pop_due()
+            if due is not None:
+                self.go_on(due, here)  # and they to each other
+        finally:
+            self.is_serving = False
+        # A task may begin the next call at once; that is not this one's turn any more.
+        self.is_resuming = True
+        try:
+            for _ in range(len(self.over)):
+                call = self.over.popleft()
+                call.resume_task()
+                if monotonic_ns() > self.until_ns:
+                    break
+        finally:
+            self.is_resuming = False
+            self.see_to_the_rest()
+
+    def expire(self):
+        """See to the waits whose time is up."""
+        self.timer = None
+        self.serve()
+        if self.event_loop is not None:
+            self.set_alarm()
+
+    def tick(self):
+        """See to descriptors that were closed under a wait."""
+        event_loop = running_loop()
+        self.is_ticking = self.calls > 0
+        if self.is_ticking:
+            event_loop.call_later(TICK_SECONDS, self.tick)
+            self.serve()
+        elif self.is_listening:
+            event_loop.remove_reader(self.fileno())
+            self.is_listening = False
+
+    cdef int see_to_the_rest(self) except -1:
+        """Have those served who are due by now; if no call is under way, let go of the loop."""
+        if self.due or self.over:
+            return self.schedule()
+        if self.calls == 0:
+            if self.timer is not None:
+                self.timer.cancel()
+                self.timer = None
+            self.timers = []
+            self.event_loop = None
+        return 0
+
+
+@cython.auto_pickle(False)
+@cython.final
+@cython.internal
+cdef class Ready:
+    """What an event loop calls that is told of a connection's descriptor itself."""
+
+    cdef EventLoop loop
+    cdef Parked parked
+    cdef int events
+
+    def __call__(self):
+        self.parked.revents = self.events
+        self.loop.due.append(self.parked)
+        self.loop.serve()
+
+
+def _work():
+    """The life of a worker: a call, and the next one."""
+    cdef EventLoop loop
+    cdef Call call
+    target = current_greenlet().parent
+    while True:
+        call = switch_to(target)
+        loop = call.loop
+        current_greenlet().call = call
+        call.run()
+        current_greenlet().call = None
+        loop.end_call(call)
+        loop.idle.append(current_greenlet())
+        due = loop.pop_due()
+        target = loop.entered_by if due is None else (<Parked>due).greenlet
+        if due is not None:
+            (<Parked>due).is_due = True
+        # An idle worker keeps nothing: neither its loop, which has it, nor itself.
+        loop = call = due = None
+
+
+# -- A call, and who awaits it
+
+@cython.auto_pickle(False)
+@cython.final
+cdef class Call:
+    """Call(function, args, kwargs)
+--
+
+    A coroutine: a call of a function in a greenlet, begun when it is awaited.
+    """
+
+    cdef EventLoop loop
+    cdef object function
+    cdef tuple args
+    cdef dict kwargs
+    cdef str name                # of a method; None: nobody is to be told that it is not awaited
+    cdef object conn             # that it is a method of, or of a cursor of which it is
+    cdef bint is_local           # it waits for nobody
+    cdef object context
+    cdef Seat seat
+    cdef bint is_begun
+    cdef bint is_awaited
+    cdef bint is_over
+    cdef object value
+    cdef object exception_raised
+    cdef Suspension suspension   # that a task has
+    cdef object wake_up          # the task's, to be called when it is over
+    cdef object wake_up_context
+
+    def __cinit__(self, function, tuple args, dict kwargs):
+        self.function, self.args, self.kwargs = function, args, kwargs
+
+    def __del__(self):
+        if not self.is_begun and self.name is not None:
+            warn(f"coroutine '{self.name}' was never awaited", RuntimeWarning, 1)
+
+    # As a coroutine of Python's it is awaited, made a task of, or closed.
+
+    def __await__(self):
+        return self
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        return self.send(None)
+
+    def send(self, value):
+        """Begin it, and return what its task is to wait for, or raise StopIteration."""
+        found = advance(self)
+        if type(found) is Suspension:
+            return found
+        raise StopIteration(found)
+
+    def throw(self, kind, value=None, traceback=None):
+        """Raise what it is to raise where it waits, which it does no more."""
+        self.is_begun = True
+        if value is None:
+            value = kind if isinstance(kind, BaseException) else kind()
+        raise value
+
+    def close(self):
+        """Never begin it; do not wait for it."""
+        self.is_begun = True
+
+    def begin(self):
+        """Begin it now; for one that need not be awaited."""
+        self.start()
+        return self
+
+    cdef int start(self) except -1:
+        event_loop = running_loop()
+        if type(current_greenlet()) is Worker:
+            raise RuntimeError(
+                "awaited below greenwait.aio.run(), where code is synchronous: call the function, "
+                "or use greenwait.aio.await_()"
+            )
+        if hubs_entered > 0:
+            check_no_other()
+        self.is_begun = True
+        self.loop = loop_of(event_loop)
+        if self.conn is not None:
+            self.loop.bind(self.conn)
+        self.seat = Seat.__new__(Seat)
+        self.context = PyContext_CopyCurrent()
+        return self.loop.begin_call(self, event_loop)
+
+    cdef int run(self) except -1:
+        """Call the function; nothing comes out of it."""
+        function, args, kwargs = self.function, self.args, self.kwargs
+        self.function = self.args = self.kwargs = self.conn = None
+        PyContext_Enter(self.context)
+        try:
+            self.value = call_function(function, args, kwargs)
+        except BaseException as exc:  # by its instance: its class may be told only by that
+            self.exception_raised = exc
+        PyContext_Exit(self.context)
+        if isinstance(self.exception_raised, StopIteration):  # it would be a result, PEP 479
+            told = RuntimeError("the function raised StopIteration")
+            told.__cause__ = self.exception_raised
+            self.exception_raised = told
+        undelivered = take_undelivered()
+        if undelivered is not None:
+            self.exception_raised = undelivered
+        interruption = self.seat.interruption
+        if interruption is not None and not isinstance(self.exception_raised, cancelled_error):
+            # It came too late to interrupt anything, and is delivered nevertheless.
+            interruption.__context__ = self.exception_raised
+            self.exception_raised = interruption
+        self.is_over = True
+        self.context = self.seat = None
+        return 0
+
+    cdef int resume_task(self) except -1:
+        """Have the task that awaits it go on, if one does."""
+        wake_up, context, suspension = self.wake_up, self.wake_up_context, self.suspension
+        self.wake_up = self.wake_up_context = self.suspension = None
+        if wake_up is not None:
+            context.run(wake_up, suspension)
+        return 0
+
+    cdef object outcome(self):
+        """Return what it has returned, or raise what it has raised."""
+        if self.exception_raised is not None:
+            raise self.exception_raised
+        return self.value
+
+
+cdef inline object call_function(object function, tuple args, dict kwargs):
+    return function(*args, **kwargs) if kwargs else function(*args)
+
+
+cdef object advance(Call call):
+    """Return what its task is to wait for, a Suspension, or else its result."""
+    if not call.is_awaited:
+        call.is_awaited = True
+        if call.is_local:
+            call.is_begun = True
+            return call_function(call.function, call.args, call.kwargs)
+        if not call.is_begun:
+            call.start()
+        if not call.is_over:
+            call.suspension = Suspension.__new__(Suspension)
+            call.suspension.call = call
+            call.suspension._asyncio_future_blocking = True
+            return call.suspension
+    elif not call.is_over or call.loop is None:
+        raise RuntimeError("it was awaited before: call the function again")
+    call.loop = None
+    return call.outcome()
+
+
+@cython.auto_pickle(False)
+@cython.final
+@cython.internal
+cdef class Suspension:
+    """What a task waits for: asyncio takes it for a future, as which it behaves."""
+
+    cdef Call call
+    cdef public bint _asyncio_future_blocking
+
+    def get_loop(self):
+        """Return the event loop, which asyncio compares with the task's."""
+        return self.call.loop.event_loop
+
+    def add_done_callback(self, function, *, context):
+        """Have *function* called when it is over: it resumes the task."""
+        self.call.wake_up = function
+        self.call.wake_up_context = context
+
+    def remove_done_callback(self, function):
+        """Forget it."""
+        self.call.wake_up = self.call.wake_up_context = None
+        return 1
+
+    def cancel(self, msg=None):
+        """Cancel the query that the call waits for, and have it raise CancelledError."""
+        if self.call.is_over:
+            return False
+        exc = cancelled_error() if msg is None else cancelled_error(msg)
+        self.call.loop.interrupt(self.call.seat, exc, True)
+        return True
+
+    def done(self):
+        """Return whether it is over."""
+        return self.call.is_over
+
+    def cancelled(self):
+        """Return whether CancelledError came out of it."""
+        return isinstance(self.call.exception_raised, cancelled_error)
+
+    def result(self):
+        """Return what it has returned, or raise what it has raised."""
+        return self.call.outcome()
+
+    def exception(self):
+        """Return what it has raised, or None."""
+        return self.call.exception_raised
+
+
+cdef extern from *:
+    """
+    /* The slot for send(), which Cython does not fill: a StopIteration for each result, with
+     * its traceback, would cost more than the rest. */
+    static PyObject *(*advance_call)(PyObject *);
+    static PyTypeObject *suspension_type;
+
+    static PySendResult
+    send_to_call(PyObject *call, PyObject *value, PyObject **result)
+    {
+        (void)value;
+        *result = advance_call(call);
+        if (*result == NULL)
+            return PYGEN_ERROR;
+        return Py_TYPE(*result) == suspension_type ? PYGEN_NEXT : PYGEN_RETURN;
+    }
+
+    static void
+    fill_send_slot(PyTypeObject *call_type, PyTypeObject *type, void *advance)
+    {
+        advance_call = (PyObject *(*)(PyObject *))advance;
+        suspension_type = type;
+        call_type->tp_as_async->am_send = send_to_call;
+    }
+    """
+    void fill_send_slot(type call_type, type suspension_type, void* advance)
+
+fill_send_slot(Call, Suspension, <void*>advance)
+
+
+def awaited(own, str name, *, bint of_cursor=False, bint only_named=False):
+    """Return a method that is to be awaited, or below ``run()``, is *own*.
+
+    :param name: what it is called when nobody awaits it.
+    :param of_cursor: it is a cursor's method, not a connection's.
+    :param only_named: it waits for the server only if that has a name.
+    """
+
+    def method(self, /, *args, **kwargs):
+        if type(current_greenlet()) is Worker:
+            return own(self, *args, **kwargs)
+        cdef Call call = Call.__new__(Call, own, (self, *args), kwargs)
+        call.name = name
+        if only_named and self.name is None:
+            call.is_local = True
+        else:
+            call.conn = self.connection if of_cursor else self
+        return call
+
+    return update_wrapper(method, own)
+
+
+# -- Below a call
+
+def in_call():
+    """Return whether this is below a call, where code is synchronous and may wait."""
+    return type(current_greenlet()) is Worker
+
+
+@cython.auto_pickle(False)
+@cython.final
+@cython.internal
+cdef class Awaited:
+    """What a call waits for that waits for an awaitable."""
+
+    cdef EventLoop loop
+    cdef object awaitable
+    cdef object future
+    cdef Parked parked
+
+    def begin(self):
+        """Have it run as a task; the event loop calls this."""
+        if self.parked.is_due:  # it was cancelled before
+            return
+        self.future = asyncio.ensure_future(self.awaitable)
+        self.future.add_done_callback(self.end)
+
+    def end(self, future):
+        """Have the call go on; the event loop calls this."""
+        self.loop.make_due(self.parked)
+
+
+def await_(awaitable):
+    """Wait for an awaitable, in synchronous code below ``greenwait.aio.run()``.
+
+    :param awaitable: a coroutine, for instance; it runs in a task of its own.
+    :returns: what it returns.
+    :raises BaseException: what it raises.
+    :raises RuntimeError: called elsewhere.
+
+    A cancellation of the call cancels the awaitable, and what that makes of it is raised
+    or returned.
+    """
+    here = current_greenlet()
+    if type(here) is not Worker:
+        if hasattr(awaitable, "close"):
+            awaitable.close()  # or it would complain that it was never awaited
+        raise RuntimeError(
+            "await_() is for synchronous code below greenwait.aio.run(); elsewhere, await it"
+        )
+    cdef Call call = here.call
+    cdef Awaited awaited = Awaited.__new__(Awaited)
+    awaited.loop, awaited.awaitable = call.loop, awaitable
+    awaited.parked = a_parked(-1, NO_DEADLINE)
+    # Not here: the first steps of an eager task would run in this greenlet.
+    call.loop.event_loop.call_soon(awaited.begin, context=PyContext_CopyCurrent())
+    while awaited.future is None or not awaited.future.done():
+        try:
+            call.loop.park(awaited.parked)
+        except BaseException:
+            if awaited.future is None:
+                if hasattr(awaitable, "close"):
+                    awaitable.close()
+                raise
+            awaited.future.cancel()
+            awaited.parked = a_parked(-1, NO_DEADLINE)
+    return awaited.future.result()
+
+
+# -- Which loop?
+
+cdef EventLoop loop_of(object event_loop):
+    """Return what greenwait keeps for an event loop that runs in this thread."""
+    cdef EventLoop loop = getattr(event_loop, "_greenwait", None)
+    if loop is None:
+        check_no_other()
+        loop = event_loop._greenwait = EventLoop()
+        loop.event_loop_reference = weakref.ref(event_loop)
+        adopt_first(adapter)
+    return loop
+
+
+cdef int check_no_other() except -1:
+    """A hub of ours around the event loop, or gevent's, has all of this thread's waits."""
+    waiter = waiter_here() if waiters_entered > 0 else None
+    if waiter is not None:
+        raise RuntimeError(
+            "greenwait.aio waits in asyncio's event loop, and in this thread another one "
+            f"waits: {waiter.instead}"
+        )
+    return 0
+
+
+@cython.auto_pickle(False)
+@cython.final
+@cython.internal
+cdef class AioAdapter(Adapter):
+    """asyncio's waits, in all threads that run an event loop."""
+
+    cdef Waiter find_waiter(self):
+        here = current_greenlet()
+        return (<Call>here.call).loop if type(here) is Worker else None
+
+
+cdef AioAdapter adapter = AioAdapter()

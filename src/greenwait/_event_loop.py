@@ -1,0 +1,30 @@
+"""Does a wait stop an event loop? It does if one runs in the thread that is about to sleep."""
+
+import sys
+import warnings
+from asyncio.events import _get_running_loop as running_loop
+
+__all__ = ["tell"]
+
+_told: set[tuple[str, int]] = set()
+
+
+def tell(is_raised: bool, only_in_debug_mode: bool) -> None:
+    """Warn of it, once for each line, or raise RuntimeError."""
+    event_loop = running_loop()
+    if event_loop is None or (only_in_debug_mode and not event_loop.get_debug()):
+        return
+    message = (
+        "this query stops the event loop that runs in this thread: write await "
+        "greenwait.aio.run(function, ...), or use greenwait.aio.connect() and await its methods"
+    )
+    if is_raised:
+        raise RuntimeError(message)
+    try:
+        frame = sys._getframe(1)  # compiled modules have none: it is whose query it is
+    except ValueError:
+        return
+    place = (frame.f_code.co_filename, frame.f_lineno)
+    if place not in _told:
+        _told.add(place)
+        warnings.warn_explicit(message, RuntimeWarning, *place)

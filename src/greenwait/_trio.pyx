@@ -1,0 +1,81 @@
+"""Who waits? A task of trio's.
+
+The function runs in a greenlet; where it would wait, it switches to the task's with what it
+waits for, and the task does that.
+"""
+
+cimport cython
+from cpython.contextvars cimport PyContext_CopyCurrent
+from libc.stdint cimport int64_t
+
+from greenwait._delivery cimport take_undelivered
+from greenwait._known cimport Known
+from greenwait._monotonic cimport NO_DEADLINE, monotonic_ns
+from greenwait._readiness cimport READINESS_READ
+from greenwait._waiter cimport Adapter
+
+from typing import NamedTuple
+
+from greenlet import getcurrent, greenlet
+
+__all__ = ["Request", "TrioAdapter", "Worker"]
+
+# Module-level C variables outlive the module's dict: what waits at interpreter exit still
+# finds them.
+cdef object current_greenlet = getcurrent
+
+
+class Request(NamedTuple):
+    """What a call waits for."""
+
+    fd: int
+    events: int
+    #: At most so long; None: as long as it takes.
+    seconds: float | None
+    #: For the end of a query that was interrupted: it must not be interrupted again.
+    is_stopping: bool
+
+
+class Worker(greenlet):
+    """The greenlet of one call. Switching to it returns a ``Request``, until it is dead."""
+
+    def __init__(self, function, args, kwargs):
+        super().__init__(_call)
+        self.call = PyContext_CopyCurrent().run, function, args, kwargs
+        self.result = self.exception = None
+
+
+def _call():
+    here = current_greenlet()
+    run, function, args, kwargs = here.call
+    here.call = None
+    try:
+        here.result = run(function, *args, **kwargs)
+    except BaseException as exc:  # by its instance: its class may be told only by that
+        here.exception = exc
+    undelivered = take_undelivered()
+    if undelivered is not None:
+        here.exception = undelivered
+
+
+@cython.auto_pickle(False)
+@cython.final
+cdef class TrioAdapter(Adapter):
+    """trio's waits, in all threads that run it."""
+
+    instead = "use a nursery, and greenwait.trio.run() in its tasks"
+
+    cdef bint is_at_home(self) except -1:
+        return isinstance(current_greenlet(), Worker)
+
+    cdef int wait_for(
+        self, int fd, int events, int64_t deadline_ns, bint is_stopping, Known connection
+    ) except -1:
+        seconds = None
+        if deadline_ns != NO_DEADLINE:
+            seconds = max(0, deadline_ns - monotonic_ns()) / 1e9
+        return current_greenlet().parent.switch(Request(fd, events, seconds, is_stopping))
+
+    cdef int wait_for_call(self, object place, int64_t deadline_ns) except -1:
+        self.wait_for(place.fileno(), READINESS_READ, deadline_ns, False, None)
+        return 0

@@ -1,0 +1,402 @@
+"""psycopg2 in asyncio programs: its waits let the event loop go on.
+
+import asyncio, greenwait, greenwait.aio
+greenwait.install()
+
+async def main():
+    conn = await greenwait.aio.connect("dbname=postgres")
+    async with conn, conn.cursor() as cur:
+        await cur.execute("select 1")
+        print(await cur.fetchone())
+    await conn.close()
+
+``run()`` calls any synchronous code that way; ``connect()`` gives a connection whose methods
+are to be awaited.
+"""
+
+import time
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from types import TracebackType
+from typing import Any, ParamSpec, TypeVar
+
+from psycopg2.extensions import Notify
+
+from greenwait import _connect
+from greenwait._aio import Call, await_, awaited, in_call
+from greenwait._interrupt import cancel
+from greenwait._notifies import has_notify
+from greenwait._pool import Pool, PoolStats
+from greenwait._psycopg2 import ProgrammingError
+from greenwait.connection import Connection, Cursor, guarded
+
+__all__ = [
+    "AsyncConnection",
+    "AsyncCursor",
+    "AsyncPool",
+    "await_",
+    "connect",
+    "create_pool",
+    "notifies",
+    "run",
+]
+
+_Parameters = ParamSpec("_Parameters")
+_Result = TypeVar("_Result")
+
+
+async def run(
+    function: Callable[_Parameters, _Result],
+    /,
+    *args: _Parameters.args,
+    **kwargs: _Parameters.kwargs,
+) -> _Result:
+    """Call synchronous code on this thread; where it waits for the server the event loop goes on.
+
+    :param function: called with the further arguments, in a greenlet, in a copy of the
+        task's context variables: an outer ``greenwait.timeout()`` holds for it.
+    :returns: what it returns.
+    :raises BaseException: what it raises.
+    :raises RuntimeError: no event loop runs in this thread, or it is one below ``run()``.
+
+    When the task is cancelled the query under way is cancelled on the server, its end is
+    waited for within the callback's ``cancel_grace``, and CancelledError is raised where the
+    code waits: the connection stays usable. A commit is not cancelled.
+
+    The code stops the loop where it computes, or waits for something else: for awaitables
+    there is ``await_()``.
+    """
+    result: _Result = await Call(function, args, kwargs)
+    return result
+
+
+# -- Connections
+
+
+class _Done:
+    """What need not be awaited, since it has been done."""
+
+    def __await__(self) -> Generator[Any, None, None]:
+        return
+        yield
+
+
+_DONE = _Done()
+
+
+def _of_connection(name: str) -> Any:
+    """Return ``Connection``'s method, to be awaited."""
+    return awaited(getattr(Connection, name), f"AsyncConnection.{name}")
+
+
+def _set_if_free(name: str) -> Any:
+    """Return an attribute that is not set while a task is at work: that would stop the loop."""
+    own: Any = getattr(Connection, name)
+
+    def set_value(self: Any, value: Any) -> None:
+        if self._turn.is_taken and not in_call():
+            raise ProgrammingError(
+                f"{name}: a task is at work on this connection, and setting this does not wait; "
+                "await set_session() does"
+            )
+        own.__set__(self, value)
+
+    return property(own.__get__, set_value, doc=own.__doc__)
+
+
+class AsyncConnection(Connection):
+    """A psycopg2 connection whose methods are awaited. To be used as ``connection_factory``.
+
+    Its cursors are ``AsyncCursor``, or of a class made of the one that they are asked to be
+    of. ``async with conn:`` commits, or rolls back on an exception. Tasks that share it wait
+    their turn. What is not named here is psycopg2's own. Below ``run()``, where code is
+    synchronous, it is a ``greenwait.Connection``, and so are its cursors.
+
+    ``close()`` need not be awaited.
+    """
+
+    _event_loop: Any = None
+
+    def cursor(
+        self,
+        name: str | bytes | None = None,
+        cursor_factory: Callable[..., Any] | None = None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
+        """Return a new cursor, whose methods are awaited; it does not wait itself."""
+        factory = cursor_factory or self.cursor_factory
+        if factory is None:
+            factory = AsyncCursor
+        elif isinstance(factory, type):
+            factory = _with_awaited(factory)
+        return super().cursor(name, factory, *args, **kwargs)
+
+    def close(self) -> Any:
+        """Close it now; if a task is at work on it, when that is through. To be awaited, or not."""
+        if in_call() or not self._turn.is_taken:
+            super().close()
+            return _DONE
+        return Call(super().close, (), {}).begin()
+
+    def cancel(self) -> Any:
+        """Cancel the query under way, as ``greenwait.cancel()`` does."""
+        return cancel(self) if in_call() else run(cancel, self)
+
+    commit = _of_connection("commit")
+    rollback = _of_connection("rollback")
+    reset = _of_connection("reset")
+    set_session = _of_connection("set_session")
+    set_isolation_level = _of_connection("set_isolation_level")
+    set_client_encoding = _of_connection("set_client_encoding")
+    lobject = _of_connection("lobject")
+    tpc_begin = _of_connection("tpc_begin")
+    tpc_prepare = _of_connection("tpc_prepare")
+    tpc_commit = _of_connection("tpc_commit")
+    tpc_rollback = _of_connection("tpc_rollback")
+    tpc_recover = _of_connection("tpc_recover")
+    autocommit = _set_if_free("autocommit")
+    isolation_level = _set_if_free("isolation_level")
+    readonly = _set_if_free("readonly")
+    deferrable = _set_if_free("deferrable")
+
+    def __enter__(self) -> Any:
+        if not in_call():
+            raise TypeError("write 'async with conn:', since its end waits for the server")
+        return super().__enter__()
+
+    async def __aenter__(self) -> "AsyncConnection":
+        if self.closed:
+            await self.commit()  # which says so
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await (self.commit() if kind is None else self.rollback())
+
+
+# -- Cursors
+
+_METHODS = ("execute", "executemany", "callproc", "copy_from", "copy_to", "copy_expert")
+_METHODS_OF_NAMED = ("fetchone", "fetchmany", "fetchall", "scroll")
+
+
+class _Awaited:
+    """What cursors have besides whose methods are awaited."""
+
+    _is_awaited = True
+    _base: Any  # the class of psycopg2's, or greenwait's, that it is made of
+    name: str | None
+
+    def close(self) -> Any:
+        """Close it; to be awaited if it has a name, since then it waits for the server."""
+        if self.name is not None and not in_call():
+            return self._closing()
+        self._base.close(self)
+        return _DONE
+
+    def _closing(self) -> Any:
+        raise NotImplementedError
+
+    def __next__(self) -> Any:
+        if self.name is not None and not in_call():
+            raise TypeError("write 'async for row in cursor', since it waits for the server")
+        return self._base.__next__(self)
+
+    def __aiter__(self) -> AsyncIterator[Any]:
+        return _Rows(self.name is None, self._base.__iter__(self))
+
+    async def __aenter__(self) -> Any:
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.close()
+
+
+def _with_awaited_methods(cls: type) -> type:
+    """Have the methods of a cursor class, *cls*, be awaited."""
+    base: Any = cls.__mro__[2]
+
+    def own_awaited(name: str, *, only_named: bool) -> Any:
+        full_name = f"{cls.__name__}.{name}"
+        return awaited(getattr(base, name), full_name, of_cursor=True, only_named=only_named)
+
+    for name in _METHODS:
+        setattr(cls, name, own_awaited(name, only_named=False))
+    for name in _METHODS_OF_NAMED:
+        setattr(cls, name, own_awaited(name, only_named=True))
+    own: Any = cls
+    own._base, own._closing = base, own_awaited("close", only_named=True)
+    return cls
+
+
+_END = object()
+
+
+class _Rows:
+    """An ``async for`` over a cursor."""
+
+    def __init__(self, is_local: bool, rows: Iterator[Any]) -> None:
+        self._is_local = is_local
+        self._rows = rows
+
+    def __aiter__(self) -> "_Rows":
+        return self
+
+    async def __anext__(self) -> Any:
+        arguments = (self._rows, _END)
+        row = next(*arguments) if self._is_local else await Call(next, arguments, {})
+        if row is _END:
+            raise StopAsyncIteration
+        return row
+
+
+@_with_awaited_methods
+class AsyncCursor(_Awaited, Cursor):
+    """A psycopg2 cursor whose methods are awaited; ``AsyncConnection.cursor()`` returns them.
+
+    ``async with`` closes it, ``async for`` gives its rows; of a server-side cursor,
+    ``itersize`` of them at a time.
+    """
+
+
+_awaited_classes: dict[type, type] = {}
+
+
+def _with_awaited(factory: type) -> type:
+    """Return *factory* itself if its methods are awaited, or a subclass with which they are."""
+    if hasattr(factory, "_is_awaited"):
+        return factory
+    if factory not in _awaited_classes:
+        own = {"__doc__": factory.__doc__, "__module__": factory.__module__}
+        _awaited_classes[factory] = _with_awaited_methods(
+            type(factory.__name__, (_Awaited, guarded(factory)), own)
+        )
+    return _awaited_classes[factory]
+
+
+async def connect(
+    dsn: str | None = None,
+    connection_factory: Callable[..., Any] | None = None,
+    cursor_factory: Callable[..., Any] | None = None,
+    **kwargs: Any,
+) -> Any:
+    """Connect as ``greenwait.connect()`` does, which see; the event loop goes on meanwhile.
+
+    :returns: the connection, an ``AsyncConnection`` by default.
+    :raises CancelledError: the task was cancelled; nothing is left of the connection.
+
+    Names are looked up by threads, so that a slow name server holds up nobody else.
+    """
+    if connection_factory is None:
+        connection_factory = AsyncConnection
+    made: list[Any] = []
+
+    def make() -> None:
+        made.append(_connect.connect(dsn, connection_factory, cursor_factory, **kwargs))
+
+    try:
+        await Call(make, (), {})
+    except BaseException:
+        for conn in made:  # a cancellation came just then
+            conn.close()
+        raise
+    return made.pop()
+
+
+async def notifies(conn: Any, timeout: float | None = None) -> AsyncIterator[Notify]:
+    """Yield the notifications that *conn* gets; see ``greenwait.notifies()``.
+
+    When the task is cancelled none is lost: the next iterator begins with it.
+    """
+    deadline = None if timeout is None else time.monotonic() + timeout
+    while await Call(has_notify, (conn, deadline), {}):
+        yield conn.notifies.pop(0)
+
+
+# -- The pool
+
+
+class AsyncPool:
+    """What ``create_pool()`` returns: a ``greenwait.Pool`` whose methods are awaited.
+
+    ``async with`` closes it. Tasks wait in line with everybody else; whoever is cancelled
+    leaves it, and a connection that was just lent goes back.
+    """
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    def connection(self, timeout: float | None = None) -> "_Borrowed":
+        """Return an ``async with`` block that has a connection; see ``Pool.connection()``."""
+        return _Borrowed(self._pool, timeout)
+
+    async def getconn(self, timeout: float | None = None) -> Any:
+        """Return a connection, to be given back by ``putconn()``."""
+        return await _lent(self._pool, self._pool.getconn, timeout)
+
+    async def putconn(self, conn: Any) -> None:
+        """Give a connection back. What it has not committed is rolled back."""
+        await Call(self._pool.putconn, (conn,), {})
+
+    def stats(self) -> PoolStats:
+        """Return how it stands."""
+        return self._pool.stats()
+
+    async def close(self, timeout: float = 30.0) -> None:
+        """Lend no more, close what is idle, and wait for what is in use; see ``Pool.close()``."""
+        await Call(self._pool.close, (timeout,), {})
+
+    async def __aenter__(self) -> "AsyncPool":
+        return self
+
+    async def __aexit__(self, *exc_info: Any) -> None:
+        await Call(self._pool.__exit__, exc_info, {})
+
+    def __repr__(self) -> str:
+        return repr(self._pool).replace("greenwait.Pool", "greenwait.aio.AsyncPool", 1)
+
+
+async def _lent(pool: Pool, lend: Callable[..., Any], *args: Any) -> Any:
+    """Return the connection that *lend* returns; give it back if nobody wants it any more."""
+    lent: list[Any] = []
+    try:
+        await Call(lambda: lent.append(lend(*args)), (), {})
+    except BaseException:
+        for conn in lent:  # a cancellation came just then
+            await Call(pool.putconn, (conn,), {})
+        raise
+    return lent.pop()
+
+
+class _Borrowed:
+    """A block that has a connection of a pool's."""
+
+    def __init__(self, pool: Pool, timeout: float | None) -> None:
+        self._pool = pool
+        self._block = pool.connection(timeout)
+
+    async def __aenter__(self) -> Any:
+        return await _lent(self._pool, self._block.__enter__)
+
+    async def __aexit__(self, *exc_info: Any) -> None:
+        await Call(self._block.__exit__, exc_info, {})
+
+
+async def create_pool(dsn: str | None = None, **options: Any) -> AsyncPool:
+    """Make a pool of ``AsyncConnection``; the arguments are ``greenwait.Pool``'s.
+
+    :raises psycopg2.Error: as soon as one of the first ``min_size`` connections fails.
+    """
+    options = {"connection_factory": AsyncConnection, **options}
+    made: list[Pool] = []
+    try:
+        await Call(lambda: made.append(Pool(dsn, **options)), (), {})
+    except BaseException:
+        for pool in made:
+            await Call(pool.close, (0,), {})
+        raise
+    return AsyncPool(made.pop())

@@ -1,0 +1,78 @@
+"""psycopg2 in trio programs: its waits let other tasks go on."""
+
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
+
+import trio
+
+from greenwait._trio import Request, TrioAdapter, Worker
+from greenwait._waiter import READ, WRITE, adopt
+
+__all__ = ["run"]
+
+_Parameters = ParamSpec("_Parameters")
+_Result = TypeVar("_Result")
+
+_adapter = TrioAdapter()
+
+
+async def run(
+    function: Callable[_Parameters, _Result],
+    /,
+    *args: _Parameters.args,
+    **kwargs: _Parameters.kwargs,
+) -> _Result:
+    """Call synchronous code on this thread; where it waits for the server other tasks go on.
+
+    :param function: called with the further arguments, in a greenlet, in a copy of the
+        task's context variables: an outer ``greenwait.timeout()`` holds for it.
+    :returns: what it returns.
+    :raises BaseException: what it raises.
+    :raises RuntimeError: trio does not run in this thread, or it is called below ``run()``.
+
+    When a cancel scope around it is cancelled, the query under way is cancelled on the
+    server, its end is waited for within the callback's ``cancel_grace``, and trio.Cancelled
+    is raised where the code waits: the connection stays usable. A commit is not cancelled.
+    """
+    trio.lowlevel.current_task()  # it complains where there is none
+    adopt(_adapter)
+    await trio.lowlevel.checkpoint()
+    worker = Worker(function, args, kwargs)
+    found: Any = worker.switch()
+    while not worker.dead:
+        try:
+            events = await _wait(found)
+        except BaseException as exc:
+            found = worker.throw(exc)
+        else:
+            found = worker.switch(events)
+    if worker.exception is not None:
+        try:
+            raise worker.exception
+        finally:
+            worker.exception = None  # or it would be kept by its own traceback
+    result: _Result = worker.result
+    return result
+
+
+async def _wait(request: Request) -> int:
+    """Wait for it; return the events that have come, or 0 when the time is up."""
+    seconds = float("inf") if request.seconds is None else request.seconds
+    with trio.move_on_after(seconds, shield=request.is_stopping) as scope:
+        if request.events == READ:
+            await trio.lowlevel.wait_readable(request.fd)
+        elif request.events == WRITE:
+            await trio.lowlevel.wait_writable(request.fd)
+        else:
+            await _wait_for_either(request.fd)
+    return 0 if scope.cancelled_caught else request.events
+
+
+async def _wait_for_either(fd: int) -> None:
+    async def first(wait: Callable[[int], Any]) -> None:
+        await wait(fd)
+        nursery.cancel_scope.cancel()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(first, trio.lowlevel.wait_readable)
+        nursery.start_soon(first, trio.lowlevel.wait_writable)
