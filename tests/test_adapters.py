@@ -335,3 +335,228 @@ print([each for each in caught if each.category is RuntimeWarning])
     first, second, third = run_python(script.replace("-W error", "")).splitlines()
     assert f"greenwait.{name}.patch_psycopg()" in first
     assert second == third == "[]"
+
+
+def test_pool_has_one_line_for_greenlets_and_threads(run):
+    run("""
+        order = []
+        def work(number):
+            with pool.connection() as conn:
+                one(conn, "select pg_sleep(0.001)")
+                order.append(number)
+        with greenwait.Pool(DSN, max_size=1, timeout=20) as pool:
+            conn = pool.getconn()
+            jobs = [spawn(work, number) for number in range(50)]
+            while pool.stats().waiting < 50:
+                sleep(0.001)
+            pool.putconn(conn)
+            join(jobs)
+            assert order == list(range(50))
+            conn = pool.getconn()
+            jobs = [spawn(work, number) for number in range(5)]
+            sleep(0)
+            started = time.monotonic()
+            try:
+                pool.getconn(timeout=0.1)
+            except greenwait.PoolTimeout:
+                assert 0.1 <= time.monotonic() - started < 2
+            kill(jobs[0])
+            sleep(0)
+            assert pool.stats().waiting == 4
+            pool.putconn(conn)
+            join(jobs[1:])
+    """)
+
+
+def test_native_threads_and_greenlets_share_a_pool(run):
+    run("""
+        done = []
+        def work():
+            for _ in range(30):
+                with pool.connection() as conn:
+                    done.append(one(conn, "select 1"))
+        if NAME == "gevent":
+            from gevent.monkey import get_original
+            start = get_original("_thread", "start_new_thread")
+        else:
+            from eventlet.patcher import original
+            start = original("_thread").start_new_thread
+        with greenwait.Pool(DSN, max_size=2, timeout=30) as pool:
+            for _ in range(3):
+                start(work, ())
+            join([spawn(work) for _ in range(5)])
+            give_up = time.monotonic() + 20
+            while len(done) < 8 * 30:
+                sleep(0.01)
+                assert time.monotonic() < give_up
+            while pool.stats().in_use:
+                sleep(0.01)
+            assert pool.stats().size <= 2
+    """)
+
+
+def test_all_greenlets_wait_for_a_thread(run):
+    """Nothing but the other thread will wake them, which the loop must wait for."""
+    run("""
+        if NAME == "gevent":
+            from gevent.monkey import get_original
+            start = get_original("_thread", "start_new_thread")
+            pause = get_original("time", "sleep")
+            def join(jobs):  # without a timeout, which would keep the loop alive
+                gevent.joinall(jobs)
+                return [job.value for job in jobs]
+        else:
+            from eventlet.patcher import original
+            start = original("_thread").start_new_thread
+            pause = original("time").sleep
+        def lend():
+            pause(0.2)
+            pool.putconn(conn)
+        shared = connect(connection_factory=greenwait.Connection)
+        def keep():
+            one(shared, "select pg_sleep(0.2)")
+        with greenwait.Pool(DSN, max_size=1) as pool:
+            for _ in range(3):
+                conn = pool.getconn()
+                start(lend, ())
+                def work():
+                    with pool.connection() as conn:
+                        return one(conn, "select 1")
+                assert join([spawn(work) for _ in range(5)]) == [1] * 5
+                start(keep, ())
+                pause(0.05)
+                assert join([spawn(one, shared, "select 1") for _ in range(5)]) == [1] * 5
+    """)
+
+
+def test_closed_connections_leave_their_numbers_to_others(run):
+    run("""
+        before = None
+        for _ in range(100):
+            conns = [connect() for _ in range(3)]
+            assert join([spawn(one, conn, "select 1") for conn in conns]) == [1, 1, 1]
+            for conn in conns[::-1]:
+                conn.close()
+            before = before or descriptors()
+        assert descriptors() <= before
+    """)
+
+
+def test_idle_connection_that_is_readable_keeps_nobody_awake(run):
+    run("""
+        idle = connect()
+        one(idle, "select 1")
+        idle.rollback()
+        one(watcher, "select pg_terminate_backend(%s, 5000)", idle.info.backend_pid)
+        cpu = time.process_time()
+        sleep(0.5)
+        one(watcher, "select pg_sleep(0.5)")
+        assert time.process_time() - cpu < 0.3
+        try:
+            one(idle, "select 1")
+        except psycopg2.OperationalError:
+            pass
+        else:
+            raise AssertionError
+    """)
+
+
+def test_program_ends_though_connections_are_open(run):
+    run("""
+        conns = [connect() for _ in range(3)]
+        join([spawn(one, conn, "select 1") for conn in conns])
+        if NAME == "gevent":
+            began = time.monotonic()
+            assert gevent.wait(timeout=5)
+            assert time.monotonic() - began < 1
+    """)
+
+
+def test_thousand_greenlets_wait_in_line_without_a_descriptor_each(run):
+    run("""
+        if NAME == "gevent":
+            with greenwait.Pool(DSN, max_size=1, timeout=20) as pool:
+                conn = pool.getconn()
+                before = descriptors()
+                jobs = [spawn(lambda: pool.connection(timeout=15).__enter__()) for _ in range(1000)]
+                while pool.stats().waiting < 1000:
+                    sleep(0.001)
+                assert descriptors() <= before + 2
+                gevent.killall(jobs)
+                assert pool.stats().waiting == 0
+                pool.putconn(conn)
+    """)
+
+
+def test_every_context_in_one_process(run_python):
+    """gevent in one thread, eventlet in another, a hub in a third, and threads that just sleep."""
+    script = """
+import os, sys, threading, time, warnings
+warnings.simplefilter("ignore")
+import gevent, eventlet, psycopg2
+import greenwait, greenwait.eventlet, greenwait.gevent
+greenwait.gevent.patch_psycopg()
+greenwait.eventlet.patch_psycopg()
+DSN = sys.argv[1]
+EACH = 40
+done, threads, failures = [], [], []
+shared = psycopg2.connect(DSN, connection_factory=greenwait.Connection)
+
+def work(name, number):
+    with pool.connection() as conn, conn.cursor() as cur:
+        cur.execute("select %s from pg_sleep(0.005)", (number,))
+        assert cur.fetchone() == (number,)
+    with shared.cursor() as cur:
+        cur.execute("select %s", (number,))
+        assert cur.fetchone() == (number,)
+    shared.commit()
+    try:
+        with pool.connection() as conn, conn.cursor() as cur, greenwait.timeout(0.05):
+            cur.execute("select pg_sleep(20)")
+    except greenwait.QueryTimeout:
+        done.append((name, number))
+
+def in_gevent():
+    gevent.joinall([gevent.spawn(work, "gevent", n) for n in range(EACH)], raise_error=True)
+    gevent.get_hub().destroy()
+
+def in_eventlet():
+    for job in [eventlet.spawn(work, "eventlet", n) for n in range(EACH)]:
+        job.wait()
+
+def in_hub():
+    list(greenwait.map(lambda n: work("hub", n), range(EACH), concurrency=EACH))
+
+def in_threads():
+    own = [threading.Thread(target=work, args=("thread", n)) for n in range(EACH)]
+    for thread in own:
+        thread.start()
+    for thread in own:
+        thread.join()
+
+def guarded(function):
+    try:
+        function()
+    except BaseException as exc:
+        failures.append(exc)
+        raise
+
+with greenwait.Pool(DSN, max_size=20, timeout=40) as pool:
+    for function in (in_gevent, in_eventlet, in_hub, in_threads):
+        threads.append(threading.Thread(target=guarded, args=(function,)))
+        threads[-1].start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+    assert sorted(done) == sorted(
+        (name, n) for name in ("gevent", "eventlet", "hub", "thread") for n in range(EACH)
+    )
+    assert pool.stats().in_use == pool.stats().waiting == 0
+shared.rollback()
+with shared.cursor() as cur:
+    cur.execute("select count(*) from pg_stat_activity where state = 'active'"
+        " and query like '%pg_sleep(20)' and pid <> pg_backend_pid()")
+    assert cur.fetchone() == (0,)
+print("well")
+"""
+    assert run_python(script).strip() == "well"

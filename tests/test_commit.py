@@ -59,20 +59,6 @@ WAYS = {
 }
 
 
-@pytest.fixture
-def on_signal():
-    before = {}
-
-    def set_handler(number, handler):
-        before.setdefault(number, signal.getsignal(number))
-        signal.signal(number, handler)
-
-    yield set_handler
-    signal.setitimer(signal.ITIMER_REAL, 0)
-    for number, handler in before.items():
-        signal.signal(number, handler)
-
-
 class Case:
     """A connection in a transaction whose commit takes time."""
 

@@ -7,6 +7,7 @@ import itertools
 import os
 import random
 import signal
+import sys
 import threading
 import time
 import weakref
@@ -111,6 +112,50 @@ def test_twenty_queries_take_as_long_as_one(conns):
 
 def test_nothing_to_gather_is_an_empty_list(callback):
     assert greenwait.gather() == []
+
+
+def test_idle_connection_that_is_readable_ends_no_sleep(conns, watcher):
+    """It stays in the set, and is taken out when nobody reads what has come."""
+    idle, busy = conns(2)
+    with greenwait.Hub() as hub:
+        hub.spawn(one, idle, "select 1").result()
+        idle.rollback()
+        one(watcher, "select pg_terminate_backend(%s, 5000)", idle.info.backend_pid)
+        polls, cpu = greenwait.stats().sleeps, time.process_time()
+        hub.spawn(one, busy, "select pg_sleep(0.5)").result()
+        assert time.process_time() - cpu < 0.2
+        assert greenwait.stats().sleeps - polls < 10
+        with pytest.raises(psycopg2.OperationalError):
+            hub.spawn(one, idle, "select 1").result()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+def test_socket_that_a_child_keeps_open_ends_no_sleep(callback, connect, watcher):
+    """It is closed here and goes on being reported: nobody can take it out of the set."""
+    conn = connect()
+    with greenwait.Hub() as hub:
+        hub.spawn(one, conn, "select 1").result()
+        conn.rollback()
+        reading, writing = os.pipe()
+        child = os.fork()
+        if child == 0:
+            os.close(writing)
+            os.read(reading, 1)
+            os._exit(0)
+        os.close(reading)
+        try:
+            number, pid = conn.fileno(), conn.info.backend_pid
+            conn.close()
+            again = connect()
+            assert again.fileno() == number
+            one(watcher, "select pg_terminate_backend(%s, 5000)", pid)
+            for _ in range(3):
+                cpu = time.process_time()
+                assert hub.spawn(sleep_and_say, again, 0.3, "well").result() == "well"
+                assert time.process_time() - cpu < 0.15
+        finally:
+            os.close(writing)
+            os.waitpid(child, 0)
 
 
 def test_more_jobs_wait_than_python_recurses(callback):
@@ -905,3 +950,31 @@ def test_cancels_at_random_moments(conns, watcher):
     assert wrong == []
     assert_stopped(watcher, own)
     assert_usable(own)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="proc_pid_status(5) is Linux's")
+def test_memory_of_a_waiting_job(run_python):
+    """Beyond its connection. Python's pages come in lots, so this is a mean."""
+    script = """
+import re, sys
+from pathlib import Path
+import greenwait, psycopg2
+greenwait.install()
+def resident_kb():
+    return int(re.search(r"VmRSS:\\s*(\\d+)", Path("/proc/self/status").read_text())[1])
+def ask(conn, seconds):
+    with conn.cursor() as cur:
+        cur.execute("select pg_sleep(%s)", (seconds,))
+conns = [psycopg2.connect(sys.argv[1]) for _ in range(100)]
+for conn in conns:
+    ask(conn, 0)
+with greenwait.Hub() as hub:
+    hub.spawn(ask, conns[0], 0).result()
+    before = resident_kb()
+    jobs = [hub.spawn(ask, conn, 20) for conn in conns]
+    hub.sleep(0.5)
+    print((resident_kb() - before) / len(jobs))
+    for job in jobs:
+        job.cancel()
+"""
+    assert 0 < float(run_python(script)) < 24

@@ -38,7 +38,8 @@ def test_options_are_kept_and_shown(options):
 
 def test_default_is_to_poll_without_a_limit_to_sleep_at_once_and_to_log_nothing():
     assert repr(greenwait.WaitCallback()) == (
-        "greenwait.WaitCallback(poller='poll', timeout=None, spin=0.0, slow=None, cancel_grace=1.0)"
+        "greenwait.WaitCallback(poller='poll', timeout=None, spin=0.0, slow=None, "
+        "cancel_grace=1.0, on_event_loop=None)"
     )
 
 
@@ -48,7 +49,8 @@ def test_epoll_wait_callback_is_ready_made():
 
 def test_signature_names_the_options():
     assert str(inspect.signature(greenwait.WaitCallback)) == (
-        "(*, poller='poll', timeout=None, spin=0.0, slow=None, cancel_grace=1.0)"
+        "(*, poller='poll', timeout=None, spin=0.0, slow=None, cancel_grace=1.0,"
+        " on_event_loop=None)"
     )
 
 

@@ -14,6 +14,7 @@ from psycopg2.extensions import TRANSACTION_STATUS_IDLE, set_wait_callback
 import greenwait
 from tests.asleep import when_asleep
 from tests.fault_lab import no_leaked_descriptors, silent_listener
+from tests.random_moments import interrupted
 
 
 def one(conn, query, *parameters):
@@ -228,31 +229,11 @@ def test_interrupt_while_waiting(pool):
 def test_interrupts_at_random_moments_cost_no_place(pool):
     """Of two places: one that is lost, and another one, would end the test."""
 
-    class Interrupted(Exception):
-        pass
+    def use_it():
+        with pool.connection() as conn, conn.cursor() as cur:
+            cur.execute("select 1")
 
-    def handler(*_):
-        raise Interrupted
-
-    interrupted = 0
-    before = signal.signal(signal.SIGALRM, handler)
-    try:
-        for number in range(3000):
-            try:
-                signal.setitimer(signal.ITIMER_REAL, 1e-6 + (number % 97) * 7e-6)
-                with pool.connection() as conn, conn.cursor() as cur:
-                    cur.execute("select 1")
-                signal.setitimer(signal.ITIMER_REAL, 0)
-            except Interrupted:
-                interrupted += 1
-            finally:
-                while True:
-                    with contextlib.suppress(Interrupted):
-                        signal.setitimer(signal.ITIMER_REAL, 0)
-                        break
-    finally:
-        signal.signal(signal.SIGALRM, before)
-    assert interrupted > 100
+    assert interrupted(use_it, microseconds=680) > 100
     assert pool.stats().in_use == 0
     with pool.connection(timeout=1) as first, pool.connection(timeout=1) as second:
         assert one(first, "select 1") == one(second, "select 1") == 1

@@ -15,6 +15,7 @@ from psycopg2.extensions import ISOLATION_LEVEL_SERIALIZABLE, set_wait_callback
 import greenwait
 from tests.asleep import when_asleep
 from tests.fault_lab import no_leaked_descriptors
+from tests.random_moments import interrupted
 
 CURSORS = [
     psycopg2.extensions.cursor,
@@ -182,32 +183,12 @@ def test_method_may_call_another(callback, connect):
 
 
 def test_interrupts_at_random_moments_cost_no_turn(shared):
-    class Interrupted(Exception):
-        pass
+    def use_it():
+        shared.rollback()
+        shared.cursor().execute("select 1")
+        shared.autocommit  # noqa: B018
 
-    def handler(*_):
-        raise Interrupted
-
-    interrupted = 0
-    before = signal.signal(signal.SIGALRM, handler)
-    try:
-        for number in range(3000):
-            try:
-                signal.setitimer(signal.ITIMER_REAL, 1e-6 + (number % 97) * 3e-6)
-                shared.rollback()
-                shared.cursor().execute("select 1")
-                shared.autocommit  # noqa: B018
-                signal.setitimer(signal.ITIMER_REAL, 0)
-            except Interrupted:
-                interrupted += 1
-            finally:
-                while True:
-                    with contextlib.suppress(Interrupted):
-                        signal.setitimer(signal.ITIMER_REAL, 0)
-                        break
-    finally:
-        signal.signal(signal.SIGALRM, before)
-    assert interrupted > 100
+    assert interrupted(use_it, microseconds=290) > 100
     with greenwait.timeout(5):
         shared.rollback()
         assert one(shared, "select 1") == 1

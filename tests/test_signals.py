@@ -16,27 +16,6 @@ import greenwait
 from tests.asleep import again_until, wait_until_asleep, when_asleep
 
 
-@pytest.fixture
-def on_signal():
-    """Return a function that sets a signal's handler; the old ones come back after the test."""
-    before = {}
-
-    def set_handler(number, handler):
-        before.setdefault(number, signal.getsignal(number))
-        signal.signal(number, handler)
-
-    yield set_handler
-    signal.setitimer(signal.ITIMER_REAL, 0)
-    for number, handler in before.items():
-        signal.signal(number, handler)
-
-
-@pytest.fixture(autouse=True)
-def _ctrl_c_is_not_ignored(on_signal):
-    """A run in the background inherits SIG_IGN for SIGINT, and Python then leaves it at that."""
-    on_signal(signal.SIGINT, signal.default_int_handler)
-
-
 def one(conn, query):
     cur = conn.cursor()
     cur.execute(query)

@@ -1,0 +1,33 @@
+"""What people expect of psycopg2 in an asyncio program, with greenwait's connection class."""
+
+import asyncio
+import functools
+
+import psycopg2
+import psycopg2.extensions
+import psycopg2.extras
+
+import greenwait.aio
+
+psycopg2.extensions.set_wait_callback(greenwait.EpollWaitCallback)
+connect = functools.partial(psycopg2.connect, connection_factory=greenwait.aio.AsyncConnection)
+
+
+async def fetch_data():
+    conn = await asyncio.get_event_loop().run_in_executor(
+        None, connect, "dbname=test user=postgres password=secret"
+    )
+    cursor = conn.cursor(cursor_factory=psycopg2.extras.RealDictCursor)
+    await cursor.execute("SELECT * FROM users")
+    rows = await cursor.fetchall()
+    await cursor.close()
+    conn.close()
+    return rows
+
+
+async def main():
+    print(await fetch_data())
+
+
+loop = asyncio.get_event_loop()  # from Python 3.14 on, asyncio.run(main()) instead of these two
+loop.run_until_complete(main())

@@ -1,0 +1,1236 @@
+"""psycopg2 on an event loop: asyncio's own, and uvloop."""
+
+import asyncio
+import contextvars
+import gc
+import os
+import random
+import re
+import statistics
+import subprocess
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import psycopg2
+import psycopg2.extras
+import pytest
+import uvloop
+from psycopg2 import errors
+
+import greenwait
+from greenwait import aio
+from tests.fault_lab import no_leaked_descriptors, silent_listener
+
+TELLS_WHY = sys.version_info >= (3, 11)  # before, a task loses cancel()'s message
+LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
+
+
+@pytest.fixture(params=LOOPS)
+def run(request):
+    """Return a function that runs a coroutine to its end, on each kind of event loop."""
+    psycopg2.extensions.set_wait_callback(greenwait.wait)  # its poller is not used there
+
+    def run(coroutine, seconds=30):
+        loop = LOOPS[request.param]()
+        complaints = []
+        loop.set_exception_handler(lambda _, context: complaints.append(context))
+        try:
+            return loop.run_until_complete(asyncio.wait_for(coroutine, seconds))
+        finally:
+            loop.run_until_complete(loop.shutdown_asyncgens())
+            loop.run_until_complete(loop.shutdown_default_executor())
+            left = asyncio.all_tasks(loop)
+            loop.close()
+            assert not left
+            assert not complaints
+
+    return run
+
+
+@pytest.fixture
+def active(connect):
+    """Return a function that says how many queries with these words run on the server."""
+    conn = connect()
+    conn.autocommit = True
+
+    def count(words="pg_sleep"):
+        with conn.cursor() as cur:
+            cur.execute(
+                "select count(*) from pg_stat_activity where state = 'active' and query like %s"
+                " and pid <> pg_backend_pid()",
+                (f"%{words}%",),
+            )
+            return cur.fetchone()[0]
+
+    return count
+
+
+@pytest.fixture
+def assert_stopped(active):
+    def check():
+        give_up = time.monotonic() + 5
+        while active():
+            assert time.monotonic() < give_up
+            time.sleep(0.01)
+
+    return check
+
+
+def ask(dsn, query, *parameters):
+    """Be ordinary synchronous code."""
+    conn = psycopg2.connect(dsn)
+    try:
+        with conn, conn.cursor() as cur:
+            cur.execute(query, parameters)
+            return cur.fetchone()[0]
+    finally:
+        conn.close()
+
+
+async def one(conn, query, *parameters):
+    async with conn.cursor() as cur:
+        await cur.execute(query, parameters)
+        return (await cur.fetchone())[0]
+
+
+# -- run() and await_()
+
+
+def test_many_at_the_same_time(run, dsn):
+    async def main():
+        began = time.monotonic()
+        calls = [aio.run(ask, dsn, "select %s from pg_sleep(0.2)", n) for n in range(20)]
+        assert await asyncio.gather(*calls) == list(range(20))
+        assert time.monotonic() - began < 2
+
+    run(main())
+
+
+@pytest.fixture
+def dsn(server):
+    return server.dsn(server.transports[0])
+
+
+def test_event_loop_goes_on(run, dsn):
+    async def main():
+        turns = []
+
+        async def count():
+            while True:
+                turns.append(1)
+                await asyncio.sleep(0.01)
+
+        counting = asyncio.create_task(count())
+        await aio.run(ask, dsn, "select pg_sleep(0.5)")
+        counting.cancel()
+        assert len(turns) > 10
+
+    run(main())
+
+
+def test_result_and_exception(run):
+    def fail(number, *, by):
+        raise LookupError(number, by)
+
+    async def main():
+        assert await aio.run(lambda *args, **kwargs: (args, kwargs), 1, a=2) == ((1,), {"a": 2})
+        assert await aio.run(tuple, "ab") == ("a", "b")
+        with pytest.raises(LookupError) as info:
+            await aio.run(fail, 1, by=2)
+        assert info.value.args == (1, 2)
+
+    run(main())
+
+
+def test_stop_iteration_is_no_result(run):
+    async def main():
+        with pytest.raises(RuntimeError, match="raised StopIteration") as info:
+            await aio.run(next, iter(()))
+        assert isinstance(info.value.__cause__, StopIteration)
+
+    run(main())
+
+
+def test_error_of_a_query(run, dsn):
+    async def main():
+        with pytest.raises(errors.DivisionByZero):
+            await aio.run(ask, dsn, "select 1 / 0")
+
+    run(main())
+
+
+def test_run_is_a_coroutine_for_every_tool(run, dsn):
+    async def main():
+        query = "select 1"
+        assert await asyncio.create_task(aio.run(ask, dsn, query)) == 1
+        assert await asyncio.wait_for(aio.run(ask, dsn, query), 5) == 1
+        assert await asyncio.shield(aio.run(ask, dsn, query)) == 1
+        done, _ = await asyncio.wait([asyncio.ensure_future(aio.run(ask, dsn, query))])
+        assert [task.result() for task in done] == [1]
+
+    run(main())
+
+
+def test_context_variables(run, dsn):
+    variable = contextvars.ContextVar("variable", default="outside")
+
+    def work():
+        before = variable.get()
+        ask(dsn, "select pg_sleep(0.05)")
+        variable.set("changed")
+        return before, variable.get()
+
+    async def task(value):
+        variable.set(value)
+        assert await aio.run(work) == (value, "changed")
+        assert variable.get() == value
+
+    async def main():
+        await asyncio.gather(*[task(n) for n in range(5)])
+
+    run(main())
+
+
+def test_timeout_around_and_inside(run, dsn, assert_stopped):
+    def inside():
+        with greenwait.timeout(0.2):
+            return ask(dsn, "select pg_sleep(20)")
+
+    async def main():
+        began = time.monotonic()
+        with pytest.raises(greenwait.QueryTimeout), greenwait.timeout(0.2):
+            await aio.run(ask, dsn, "select pg_sleep(20)")
+        with pytest.raises(greenwait.QueryTimeout):
+            await aio.run(inside)
+        assert 0.4 <= time.monotonic() - began < 3
+
+    run(main())
+    assert_stopped()
+
+
+def test_many_timeouts_at_different_times(run, dsn):
+    lateness = []
+
+    async def late(seconds):
+        began = time.monotonic()
+        with pytest.raises(greenwait.QueryTimeout), greenwait.timeout(seconds):
+            await aio.run(ask, dsn, "select pg_sleep(20)")
+        lateness.append(time.monotonic() - began - seconds)
+
+    async def main():
+        await asyncio.gather(*[late(0.5 - n * 0.02) for n in range(20)])
+
+    run(main())
+    # The descriptors are looked through every second, which would end them at last.
+    assert 0 <= min(lateness) <= statistics.mean(lateness) < 0.3
+
+
+def test_await_below_run(run, dsn):
+    async def think(value):
+        await asyncio.sleep(0.02)
+        if isinstance(value, Exception):
+            raise value
+        return value
+
+    def work(value):
+        assert ask(dsn, "select 1") == 1
+        return aio.await_(think(value))
+
+    async def main():
+        assert await asyncio.gather(*[aio.run(work, n) for n in range(10)]) == list(range(10))
+        with pytest.raises(LookupError):
+            await aio.run(work, LookupError())
+        future = asyncio.get_running_loop().create_future()
+        future.set_result(42)
+        assert await aio.run(aio.await_, future) == 42
+
+    run(main())
+
+
+def test_cancellation_of_what_is_awaited_below_run(run):
+    seen = []
+
+    async def think():
+        try:
+            await asyncio.sleep(20)
+        except asyncio.CancelledError:
+            await asyncio.sleep(0.05)
+            seen.append("cleaned up")
+            raise
+
+    async def main():
+        task = asyncio.create_task(aio.run(lambda: aio.await_(think())))
+        await asyncio.sleep(0.05)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert seen == ["cleaned up"]
+        task = asyncio.create_task(aio.run(lambda: aio.await_(think())))
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    run(main())
+
+
+def test_mistakes_are_told(run, dsn):
+    async def nothing():
+        pass
+
+    def nested():
+        coroutine = aio.run(ask, dsn, "select 1")
+        with pytest.raises(RuntimeError, match=r"below greenwait\.aio\.run"):
+            coroutine.send(None)
+        with pytest.raises(RuntimeError, match=r"asyncio\.gather\(\)"):
+            greenwait.gather(lambda: 1)
+
+    async def main():
+        with pytest.raises(RuntimeError, match=r"await_\(\) is for synchronous code below"):
+            aio.await_(nothing())
+        await aio.run(nested)
+        with greenwait.Hub(), pytest.raises(RuntimeError, match="leave the hub"):
+            await aio.run(nested)
+
+    run(main())
+    with pytest.raises(RuntimeError, match=r"await_\(\) is for"):
+        aio.await_(nothing())
+    coroutine = aio.run(nested)
+    with pytest.raises(RuntimeError, match="no running event loop"):
+        coroutine.send(None)
+
+
+def test_greenlets_are_used_again(run):
+    import greenlet
+
+    async def main():
+        first = await aio.run(greenlet.getcurrent)
+        for _ in range(100):
+            assert await aio.run(greenlet.getcurrent) is first
+
+    run(main())
+
+
+def test_nothing_is_kept_of_a_call(run):
+    class Something:
+        pass
+
+    async def main():
+        import weakref
+
+        result = await aio.run(Something)
+        seen = weakref.ref(result)
+        del result
+        gc.collect()
+        assert seen() is None
+
+    run(main())
+
+
+def test_event_loops_leave_no_descriptors(dsn, callback):
+    async def main():
+        conn = await aio.connect(dsn)
+        await one(conn, "select pg_sleep(0.01)")
+        conn.close()
+
+    for new_loop in LOOPS.values():
+        before = 0
+        for _ in range(5):
+            loop = new_loop()
+            loop.run_until_complete(main())
+            loop.close()
+            del loop
+            before = before or len(os.listdir("/proc/self/fd"))
+        assert len(os.listdir("/proc/self/fd")) <= before
+
+
+# -- Cancellation
+
+
+@pytest.mark.parametrize("how", ["cancel", "wait_for", "timeout", "group"])
+def test_cancelled(run, dsn, assert_stopped, how):
+    async def sleep(conn):
+        return await one(conn, "select pg_sleep(20)")
+
+    async def main():
+        conn = await aio.connect(dsn)
+        await one(conn, "select 1")
+        began = time.monotonic()
+        if how == "cancel":
+            task = asyncio.create_task(sleep(conn))
+            await asyncio.sleep(0.1)
+            task.cancel("why")
+            with pytest.raises(asyncio.CancelledError) as info:
+                await task
+            assert info.value.args == (("why",) if TELLS_WHY else ())
+        elif how == "wait_for":
+            with pytest.raises(asyncio.TimeoutError):
+                await asyncio.wait_for(sleep(conn), 0.1)
+        elif how == "timeout":
+            with pytest.raises(asyncio.TimeoutError):
+                async with asyncio.timeout(0.1):
+                    await sleep(conn)
+        else:
+            try:
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(sleep(conn))
+                    await asyncio.sleep(0.1)
+                    raise LookupError
+            except Exception as exc:
+                assert [type(each) for each in exc.exceptions] == [LookupError]  # noqa: PT017
+        assert time.monotonic() - began < 3
+        await conn.rollback()
+        assert await one(conn, "select 42") == 42
+        conn.close()
+
+    if how in ("timeout", "group") and sys.version_info < (3, 11):
+        pytest.skip("asyncio has it from Python 3.11 on")
+    run(main())
+    assert_stopped()
+
+
+def test_cancellation_does_not_wait_for_anything_else(run, dsn):
+    async def main():
+        conn = await aio.connect(dsn)
+        began = time.monotonic()
+        for _ in range(5):  # or it would take a second each
+            task = asyncio.create_task(one(conn, "select pg_sleep(20)"))
+            await asyncio.sleep(0.1)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            await conn.rollback()
+        assert time.monotonic() - began < 3
+        conn.close()
+
+    run(main())
+
+
+def test_cancelled_twice(run, dsn, assert_stopped):
+    async def main():
+        conn = await aio.connect(dsn)
+        task = asyncio.create_task(one(conn, "select pg_sleep(20)"))
+        await asyncio.sleep(0.1)
+        task.cancel()
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await conn.rollback()
+        assert await one(conn, "select 42") == 42
+        conn.close()
+
+    run(main())
+    assert_stopped()
+
+
+def test_second_cancellation_is_delivered_though_the_first_is_swallowed(run, dsn):
+    """It comes while the server ends the query, and the code does not wait again."""
+    statement = (
+        "do $$ begin for i in 1..30 loop"
+        " begin perform pg_sleep(0.02); exception when query_canceled then null; end;"
+        " end loop; end $$"  # deaf to any number of them
+    )
+
+    def work(conn):
+        try:
+            conn.cursor().execute(statement)
+        except asyncio.CancelledError:
+            return "swallowed"
+
+    async def main():
+        conn = await aio.connect(dsn)
+        task = asyncio.create_task(aio.run(work, conn))
+        await asyncio.sleep(0.1)
+        task.cancel()
+        await asyncio.sleep(0.1)
+        task.cancel("again")
+        with pytest.raises(asyncio.CancelledError, match="again" if TELLS_WHY else None):
+            await task
+        conn.close()
+
+    run(main())
+
+
+def test_cancelled_before_it_begins(run, dsn):
+    async def main():
+        begun = []
+        task = asyncio.create_task(aio.run(begun.append, 1))
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert not begun
+
+    run(main())
+
+
+def test_cancellation_that_comes_too_late_is_delivered(run, dsn):
+    """The answer is there, the cancellation too, and the code does not wait any more."""
+
+    async def main():
+        conn = await aio.connect(dsn)
+        conn.autocommit = True
+
+        def work():
+            with conn.cursor() as cur:
+                cur.execute("select 1 from pg_sleep(0.05)")
+
+        for _ in range(20):
+            task = asyncio.create_task(aio.run(work))
+            await asyncio.sleep(0.01)
+            time.sleep(0.06)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        assert await one(conn, "select 42") == 42
+        conn.close()
+
+    run(main())
+
+
+def test_connecting_is_cancelled(run):
+    async def main():
+        with silent_listener() as port:
+            for _ in range(5):
+                with no_leaked_descriptors():
+                    connecting = aio.connect(f"host=127.0.0.1 port={port} user=x dbname=x")
+                    task = asyncio.create_task(connecting)
+                    await asyncio.sleep(0.05)
+                    task.cancel()
+                    with pytest.raises(asyncio.CancelledError):
+                        await task
+                    del task, connecting
+                    gc.collect()
+
+    async def warm_up():
+        await asyncio.gather(main(), return_exceptions=True)
+
+    async def both():
+        await warm_up()
+        await main()
+
+    run(both())
+
+
+def test_connect_timeout_and_others_go_on(run):
+    async def main():
+        with silent_listener() as port:
+            began = time.monotonic()
+            dsn = f"host=127.0.0.1 port={port} user=x dbname=x connect_timeout=2"
+            task = asyncio.create_task(aio.connect(dsn))
+            longest = 0.0
+            while not task.done():
+                before = time.monotonic()
+                await asyncio.sleep(0.005)
+                longest = max(longest, time.monotonic() - before)
+            with pytest.raises(psycopg2.OperationalError, match=r"connect_timeout|timeout expired"):
+                await task
+            assert 2 <= time.monotonic() - began < 6
+            assert longest < 1
+
+    run(main())
+
+
+@pytest.mark.parametrize("name", ["localhost", "no-such-host.invalid"])
+def test_names_are_looked_up(run, server, name):
+    if not hasattr(server, "port"):
+        pytest.skip("not our own server")
+    options = psycopg2.extensions.parse_dsn(server.dsn("tcp"))
+
+    async def main():
+        connecting = aio.connect(**{**options, "host": name})
+        if name == "localhost":
+            conn = await connecting
+            assert conn.info.host == "localhost"
+            conn.close()
+        else:
+            with pytest.raises(psycopg2.OperationalError, match="could not translate host name"):
+                await connecting
+
+    run(main())
+
+
+def test_two_thousand_cancelled_at_random_moments(run, dsn, assert_stopped):
+    rng = random.Random(7)
+
+    async def work(pool, number):
+        async with pool.connection() as conn:
+            if number % 3 == 0:
+                await one(conn, "select pg_sleep(%s)", rng.random() * 0.02)
+            elif number % 3 == 1:
+                for _ in range(5):
+                    await one(conn, "select 1")
+            else:
+                await aio.run(ask_on, conn, "select pg_sleep(0.005)")
+
+    def ask_on(conn, query):
+        with conn, conn.cursor() as cur:
+            cur.execute(query)
+            return cur.fetchone()
+
+    async def main():
+        async with await aio.create_pool(dsn, max_size=20) as pool:
+            ended = {"cancelled": 0, "through": 0}
+            for _ in range(10):
+                tasks = [asyncio.create_task(work(pool, n)) for n in range(200)]
+                for task in rng.sample(tasks, len(tasks)):
+                    await asyncio.sleep(0 if rng.random() < 0.7 else rng.random() * 0.005)
+                    task.cancel()
+                for outcome in await asyncio.gather(*tasks, return_exceptions=True):
+                    if isinstance(outcome, asyncio.CancelledError):
+                        ended["cancelled"] += 1
+                    else:
+                        assert outcome is None
+                        ended["through"] += 1
+                assert pool.stats().in_use == pool.stats().waiting == 0
+            assert min(ended.values()) > 20
+            async with pool.connection() as conn:
+                assert await one(conn, "select 42") == 42
+            await asyncio.sleep(1.5)
+        selector = getattr(asyncio.get_running_loop(), "_selector", None)
+        if selector is not None:
+            await asyncio.sleep(1.5)  # it lets go of our descriptor when nobody waits
+            assert len(selector.get_map()) == 1  # its own
+
+    run(main())
+    assert_stopped()
+
+
+def test_event_loop_that_ends_with_queries_under_way(run_python):
+    """No complaint of asyncio's, which is in debug mode, and no query left."""
+    script = """
+import asyncio, sys, time
+import psycopg2, greenwait, uvloop
+from greenwait import aio
+greenwait.install()
+def ask(query):
+    with psycopg2.connect(sys.argv[1]) as conn, conn.cursor() as cur:
+        cur.execute(query)
+        return cur.fetchone()[0]
+async def awaited():
+    conn = await aio.connect(sys.argv[1])
+    async with conn.cursor() as cur:
+        await cur.execute("select pg_sleep(20)")
+kept = []
+async def main():
+    kept.extend(asyncio.create_task(aio.run(ask, "select pg_sleep(20)")) for _ in range(5))
+    kept.extend(asyncio.create_task(awaited()) for _ in range(5))
+    await asyncio.sleep(0.3)
+asyncio.run(main(), debug=True)
+assert all(task.cancelled() for task in kept)
+kept.clear()
+loop = uvloop.new_event_loop()
+loop.set_debug(True)
+asyncio.set_event_loop(loop)
+loop.run_until_complete(main())
+for task in kept:
+    task.cancel()
+loop.run_until_complete(asyncio.gather(*kept, return_exceptions=True))
+loop.close()
+give_up = time.monotonic() + 5
+while ask("select count(*) from pg_stat_activity where state = 'active'"
+        " and query like '%pg_sleep(20)' and pid <> pg_backend_pid()"):
+    assert time.monotonic() < give_up
+print("well")
+"""
+    assert run_python(script).strip() == "well"
+
+
+def test_descriptor_that_is_closed_under_a_wait(run, dsn):
+    async def main():
+        conn = await aio.connect(dsn)
+        task = asyncio.create_task(one(conn, "select pg_sleep(3)"))
+        await asyncio.sleep(0.1)
+        number = os.open("/dev/null", os.O_RDONLY)
+        os.close(conn.fileno())
+        os.close(number)
+        with pytest.raises(psycopg2.OperationalError):
+            await task
+
+    run(main())
+
+
+# -- AsyncConnection and AsyncCursor
+
+
+def test_every_method_is_awaited(run, dsn):
+    async def main():
+        conn = await aio.connect(dsn)
+        assert type(conn) is aio.AsyncConnection
+        await conn.set_session(isolation_level="SERIALIZABLE", readonly=True)
+        assert await one(conn, "show transaction_isolation") == "serializable"
+        await conn.rollback()
+        await conn.set_session(readonly=False)
+        await conn.set_isolation_level(psycopg2.extensions.ISOLATION_LEVEL_READ_COMMITTED)
+        await conn.set_client_encoding("LATIN1")
+        await conn.reset()
+        await conn.tpc_begin(conn.xid(1, "aio", "test"))
+        assert await one(conn, "select 1") == 1
+        await conn.tpc_prepare()
+        await conn.tpc_rollback()
+        assert await conn.tpc_recover() == []
+        await conn.rollback()
+        cur = conn.cursor()
+        await cur.execute("create temporary table t (n int)")
+        await cur.executemany("insert into t values (%s)", [(n,) for n in range(5)])
+        await cur.callproc("abs", (-3,))
+        assert await cur.fetchone() == (3,)
+        await cur.execute("select n from t order by n")
+        assert await cur.fetchmany(2) == [(0,), (1,)]
+        await cur.scroll(1)
+        assert await cur.fetchall() == [(3,), (4,)]
+        assert await cur.fetchone() is None
+        await cur.close()
+        assert cur.closed
+        await conn.commit()
+        await conn.cancel()
+        await conn.close()
+        assert conn.closed
+        with pytest.raises(psycopg2.InterfaceError):
+            await conn.commit()
+
+    run(main())
+
+
+def test_transactions(run, dsn):
+    async def main():
+        first, second = await aio.connect(dsn), await aio.connect(dsn)
+        await one_off(first, "create table if not exists aio_transactions (n int)")
+        async with first:
+            await one_off(first, "insert into aio_transactions values (1)")
+        with pytest.raises(LookupError):
+            async with first:
+                await one_off(first, "insert into aio_transactions values (2)")
+                raise LookupError
+        assert await one(second, "select array_agg(n) from aio_transactions") == [1]
+        await second.rollback()
+        await one_off(first, "drop table aio_transactions")
+        with pytest.raises(TypeError, match="async with conn"), first:
+            pass
+        first.close()
+        second.close()
+        with pytest.raises(psycopg2.InterfaceError):
+            async with first:
+                pass
+
+    async def one_off(conn, statement):
+        async with conn.cursor() as cur:
+            await cur.execute(statement)
+        if "table" in statement:
+            await conn.commit()
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    "factory",
+    [
+        psycopg2.extensions.cursor,
+        psycopg2.extras.DictCursor,
+        psycopg2.extras.RealDictCursor,
+        psycopg2.extras.NamedTupleCursor,
+        greenwait.Cursor,
+        aio.AsyncCursor,
+    ],
+    ids=lambda cls: cls.__name__,
+)
+def test_cursor_classes(run, dsn, factory):
+    expected = [("n",)] * 3 if factory is psycopg2.extras.RealDictCursor else [(1,), (2,), (3,)]
+
+    async def main():
+        conn = await aio.connect(dsn, cursor_factory=factory)
+        for name in (None, "named"):
+            async with conn.cursor(name) as cur:
+                assert isinstance(cur, factory)
+                cur.itersize = 2
+                await cur.execute("select generate_series(1, 3) as n")
+                first = await cur.fetchone()
+                rows = [first, *[row async for row in cur]]
+                assert [tuple(row) for row in rows] == expected
+                if factory is psycopg2.extras.NamedTupleCursor:
+                    assert rows[2].n == 3
+                if factory is psycopg2.extras.RealDictCursor:
+                    assert rows == [{"n": 1}, {"n": 2}, {"n": 3}]
+        conn.close()
+
+    run(main())
+
+
+def test_rows_of_a_server_side_cursor_come_by_itersize(run, dsn):
+    async def main():
+        conn = await aio.connect(dsn)
+        async with conn.cursor("named") as cur:
+            cur.itersize = 10
+            await cur.execute("select n, pg_backend_pid() from generate_series(1, 95) as n")
+            found = [row[0] async for row in cur]
+            assert found == list(range(1, 96))
+        async with conn.cursor("other") as cur:
+            await cur.execute("select 1")
+            with pytest.raises(TypeError, match="async for"):
+                next(cur)
+        conn.close()
+
+    run(main())
+
+
+def test_synchronous_code_below_run_has_plain_methods(run, dsn):
+    def work(conn):
+        with conn, conn.cursor() as cur:
+            cur.execute("create temporary table t (n int, s text)")
+            psycopg2.extras.execute_values(
+                cur, "insert into t values %s", [(n, str(n)) for n in range(500)]
+            )
+            psycopg2.extras.execute_batch(cur, "insert into t values (%s, 'x')", [(1,), (2,)])
+            cur.execute("select count(*) from t")
+            return cur.fetchone()[0]
+
+    async def main():
+        conns = [await aio.connect(dsn) for _ in range(20)]
+        found = await asyncio.gather(*[aio.run(work, conn) for conn in conns])
+        assert found == [502] * 20
+        for conn in conns:
+            conn.close()
+
+    run(main())
+
+
+def test_tasks_share_a_connection(run, dsn):
+    async def main():
+        conn = await aio.connect(dsn)
+        order = []
+
+        async def work(number):
+            assert await one(conn, "select %s from pg_sleep(0.01)", number) == number
+            order.append(number)
+            await conn.commit()
+
+        await asyncio.gather(*[work(n) for n in range(20)])
+        assert order == list(range(20))
+        conn.close()
+
+    run(main())
+
+
+def test_one_that_waits_its_turn_is_cancelled(run, dsn):
+    async def main():
+        conn = await aio.connect(dsn)
+        first = asyncio.create_task(one(conn, "select pg_sleep(0.3)"))
+        await asyncio.sleep(0.05)
+        waiting = [asyncio.create_task(one(conn, "select 2")) for _ in range(5)]
+        await asyncio.sleep(0.05)
+        waiting[1].cancel()
+        waiting[3].cancel()
+        found = await asyncio.gather(*waiting, return_exceptions=True)
+        assert [str(type(each).__name__) for each in found] == [
+            "int",
+            "CancelledError",
+            "int",
+            "CancelledError",
+            "int",
+        ]
+        await first
+        conn.close()
+
+    run(main())
+
+
+def test_close_and_attributes_while_a_task_is_at_work(run, dsn):
+    async def main():
+        conn = await aio.connect(dsn)
+        task = asyncio.create_task(one(conn, "select 1 from pg_sleep(0.2)"))
+        await asyncio.sleep(0.05)
+        with pytest.raises(psycopg2.ProgrammingError, match=r"await set_session\(\)"):
+            conn.autocommit = True
+        closing = conn.close()
+        assert not conn.closed
+        assert await task == 1
+        await closing
+        assert conn.closed
+        conn = await aio.connect(dsn)
+        conn.autocommit = True
+        task = asyncio.create_task(one(conn, "select 1 from pg_sleep(0.2)"))
+        await asyncio.sleep(0.05)
+        conn.close()
+        assert await task == 1
+        give_up = time.monotonic() + 5
+        while not conn.closed:
+            await asyncio.sleep(0.01)
+            assert time.monotonic() < give_up
+
+    run(main())
+
+
+def test_forgotten_await_is_named(run, dsn):
+    async def main():
+        conn = await aio.connect(dsn)
+        cur = conn.cursor()
+        for forgetful, name in (
+            (lambda: cur.execute("select 1"), "AsyncCursor.execute"),
+            (lambda: cur.fetchone(), "AsyncCursor.fetchone"),
+            (lambda: conn.commit(), "AsyncConnection.commit"),
+        ):
+            with pytest.warns(RuntimeWarning, match=f"'{name}' was never awaited"):
+                forgetful()  # and nobody has the coroutine
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            cur.close()
+            conn.close()
+            gc.collect()
+
+    run(main())
+
+
+def test_connection_of_another_event_loop(run, dsn):
+    async def first():
+        conn = await aio.connect(dsn)
+        await one(conn, "select 1")
+        return conn
+
+    async def second(conn):
+        with pytest.raises(RuntimeError, match="another event loop"):
+            await one(conn, "select 1")
+
+    loop = asyncio.new_event_loop()
+    conn = loop.run_until_complete(first())
+    run(second(conn))
+    loop.close()
+
+    async def third():
+        assert await one(conn, "select 1") == 1  # nobody can use it there any more
+        conn.close()
+
+    run(third())
+
+
+# -- The pool
+
+
+def test_pool(run, dsn):
+    async def main():
+        async with await aio.create_pool(dsn, min_size=1, max_size=3) as pool:
+            assert pool.stats().size == 1
+
+            async def work(number):
+                async with pool.connection() as conn:
+                    return await one(conn, "select %s from pg_sleep(0.01)", number)
+
+            assert await asyncio.gather(*[work(n) for n in range(30)]) == list(range(30))
+            assert pool.stats().made == 3
+            conn = await pool.getconn()
+            await one(conn, "select 1")
+            await pool.putconn(conn)
+            with pytest.raises(LookupError):
+                async with pool.connection():
+                    raise LookupError
+            assert pool.stats().in_use == 0
+        with pytest.raises(psycopg2.InterfaceError):
+            await pool.getconn()
+
+    run(main())
+
+
+def test_pool_serves_in_order_and_passes_over_who_is_cancelled(run, dsn):
+    async def main():
+        async with await aio.create_pool(dsn, max_size=1) as pool:
+            conn = await pool.getconn()
+            order = []
+
+            async def work(number):
+                async with pool.connection():
+                    order.append(number)
+
+            tasks = [asyncio.create_task(work(n)) for n in range(10)]
+            await asyncio.sleep(0)
+            assert pool.stats().waiting == 10
+            for number in (0, 3, 9):
+                tasks[number].cancel()
+            await asyncio.sleep(0.01)
+            assert pool.stats().waiting == 7
+            await pool.putconn(conn)
+            await asyncio.gather(*tasks, return_exceptions=True)
+            assert order == [1, 2, 4, 5, 6, 7, 8]
+            began = time.monotonic()
+            async with pool.connection():
+                with pytest.raises(greenwait.PoolTimeout):
+                    await pool.getconn(timeout=0.1)
+            assert 0.1 <= time.monotonic() - began < 2
+
+    run(main())
+
+
+def test_connection_that_was_just_lent_to_a_cancelled_task_goes_back(run, dsn):
+    """Both tasks have theirs in the same turn of the loop; the first cancels the second."""
+
+    async def once(first_pool, second_pool):
+        conns = [await first_pool.getconn(), await second_pool.getconn()]
+
+        async def first():
+            async with first_pool.connection():
+                second_task.cancel()
+
+        def give_back():
+            first_pool._pool.putconn(conns[0])
+            second_pool._pool.putconn(conns[1])
+
+        first_task = asyncio.create_task(first())
+        second_task = asyncio.create_task(second_pool.getconn())
+        await asyncio.sleep(0)
+        await aio.run(give_back)
+        await first_task
+        with pytest.raises(asyncio.CancelledError):
+            await second_task
+        assert second_pool.stats().in_use == 0
+
+    async def main():
+        async with (
+            await aio.create_pool(dsn, max_size=1) as first_pool,
+            await aio.create_pool(dsn, max_size=1) as second_pool,
+        ):
+            for _ in range(20):
+                await once(first_pool, second_pool)
+
+    run(main())
+
+
+def test_pool_survives_the_end_of_its_connections(run, dsn, connect):
+    killer = connect()
+    killer.autocommit = True
+
+    async def main():
+        async with await aio.create_pool(dsn, max_size=2) as pool:
+            for _ in range(3):
+                async with pool.connection() as conn:
+                    pid = await one(conn, "select pg_backend_pid()")
+                with killer.cursor() as cur:
+                    cur.execute("select pg_terminate_backend(%s, 5000)", (pid,))
+                async with pool.connection() as conn:
+                    assert await one(conn, "select 42") == 42
+
+    run(main())
+
+
+# -- LISTEN and NOTIFY
+
+
+def test_notifications_in_order_and_none_lost(run, dsn, connect):
+    sender = connect()
+    sender.autocommit = True
+
+    def send(*payloads):
+        with sender.cursor() as cur:
+            for payload in payloads:
+                cur.execute("select pg_notify('aio', %s)", (str(payload),))
+
+    async def main():
+        conn = await aio.connect(dsn)
+        conn.autocommit = True
+        async with conn.cursor() as cur:
+            await cur.execute("listen aio")
+        send(1, 2)
+        began = time.monotonic()
+        assert [n.payload async for n in aio.notifies(conn, timeout=0.2)] == ["1", "2"]
+        assert 0.2 <= time.monotonic() - began < 2
+        send(3)
+        assert [n.payload async for n in aio.notifies(conn, timeout=0)] in (["3"], [])
+        send(4, 5)
+        found = []
+        for _ in range(200):
+
+            async def listen():
+                async for notify in aio.notifies(conn):
+                    found.append(notify.payload)
+
+            task = asyncio.create_task(listen())
+            await asyncio.sleep(0.001)
+            send(len(found))
+            await asyncio.sleep(random.random() * 0.002)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        found += [n.payload async for n in aio.notifies(conn, timeout=0.2)]
+        assert len(found) >= 202
+        assert await one(conn, "select 42") == 42
+        conn.close()
+
+    run(main())
+
+
+def test_no_notification_is_lost_by_a_task_that_is_cancelled_just_then(run, dsn, connect):
+    """Two listeners are woken in the same turn; whichever is first cancels the other."""
+    sender = connect()
+    sender.autocommit = True
+    rounds = 100
+
+    async def main():
+        conns = [await aio.connect(dsn) for _ in range(2)]
+        found = [[], []]
+        for conn in conns:
+            conn.autocommit = True
+            async with conn.cursor() as cur:
+                await cur.execute("listen couple")
+
+        async def listen(which):
+            async for notify in aio.notifies(conns[which]):
+                found[which].append(notify.payload)
+                tasks[1 - which].cancel()
+                return
+
+        for number in range(rounds):
+            tasks = [asyncio.create_task(listen(which)) for which in range(2)]
+            await asyncio.sleep(0)
+            with sender.cursor() as cur:
+                cur.execute("select pg_notify('couple', %s)", (str(number),))
+            time.sleep(0.002)  # both have it before the loop looks
+            await asyncio.gather(*tasks, return_exceptions=True)
+        for which in range(2):
+            found[which] += [n.payload async for n in aio.notifies(conns[which], timeout=0.2)]
+            assert found[which] == [str(number) for number in range(rounds)]
+            conns[which].close()
+
+    run(main())
+
+
+@pytest.mark.parametrize("context", ["thread", "hub"])
+def test_notifications_in_synchronous_code(callback, connect, context):
+    conn, sender = connect(), connect()
+    conn.autocommit = sender.autocommit = True
+    conn.cursor().execute("listen plain")
+
+    def send():
+        for number in range(3):
+            time.sleep(0)
+            sender.cursor().execute("select pg_notify('plain', %s)", (str(number),))
+
+    def listen():
+        return [notify.payload for notify in greenwait.notifies(conn, timeout=0.3)]
+
+    if context == "hub":
+        assert greenwait.gather(listen, send)[0] == ["0", "1", "2"]
+    else:
+        send()
+        assert listen() == ["0", "1", "2"]
+    assert list(greenwait.notifies(conn, timeout=0)) == []
+
+
+# -- A wait that stops the loop
+
+
+@pytest.mark.parametrize("how", ["warn", "debug mode"])
+def test_query_that_stops_the_loop_is_told_once_for_each_line(dsn, how):
+    greenwait.install(on_event_loop="warn" if how == "warn" else None)
+
+    async def main():
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            for _ in range(3):
+                ask(dsn, "select 1")
+            await aio.run(ask, dsn, "select 1")
+        return [each for each in caught if "stops the event loop" in str(each.message)]
+
+    from greenwait import _event_loop
+
+    _event_loop._told.clear()
+    loop = asyncio.new_event_loop()
+    loop.set_debug(how != "warn")
+    caught = loop.run_until_complete(main())
+    loop.set_debug(False)
+    if how != "warn":
+        assert not loop.run_until_complete(main())
+    loop.close()
+    greenwait.uninstall()
+    lines = [(each.filename, each.lineno) for each in caught]
+    assert len(lines) == len(set(lines)) > 0
+    assert {name for name, _ in lines} <= {__file__, psycopg2.__file__}
+
+
+def test_query_that_stops_the_loop_is_refused(dsn, connect):
+    conn = connect()
+
+    async def main():
+        with pytest.raises(RuntimeError, match=r"greenwait\.aio\.run"):
+            conn.cursor().execute("select pg_sleep(20)")
+        conn.rollback()
+
+    with greenwait.installed(on_event_loop="raise"):
+        loop = asyncio.new_event_loop()
+        began = time.monotonic()
+        with pytest.raises(RuntimeError, match=r"greenwait\.aio\.run"):
+            loop.run_until_complete(main())
+        assert time.monotonic() - began < 5
+        loop.close()
+        conn.rollback()
+        assert ask(dsn, "select 42") == 42
+    with pytest.raises(ValueError, match="on_event_loop"):
+        greenwait.WaitCallback(on_event_loop="ignore")
+
+
+# -- ORM
+
+
+def test_sqlalchemy_below_run(run, dsn):
+    sqlalchemy = pytest.importorskip("sqlalchemy")
+    from sqlalchemy.orm import Session
+
+    async def main(pool):
+        engine = sqlalchemy.create_engine(
+            "postgresql+psycopg2://",
+            connect_args={
+                **psycopg2.extensions.parse_dsn(dsn),
+                "connection_factory": greenwait.Connection,
+            },
+            **pool,
+        )
+        engine.connect().close()
+
+        def work(number):
+            with Session(engine) as session, session.begin():
+                query = sqlalchemy.text("select cast(:n as int), pg_sleep(0.05)")
+                return session.execute(query, {"n": number}).scalar_one()
+
+        began = time.monotonic()
+        found = await asyncio.gather(*[aio.run(work, n) for n in range(20)])
+        assert found == list(range(20))
+        assert time.monotonic() - began < 0.9
+        engine.dispose()
+
+    for pool in ({"pool_size": 20}, {"poolclass": sqlalchemy.pool.NullPool}):
+        run(main(pool))
+
+
+# -- The examples
+
+
+@pytest.fixture(scope="module")
+def database_of_the_examples(own_server):
+    """Their connection string, without a server's name, is for this."""
+    conn = psycopg2.connect(own_server.dsn("unix"))
+    conn.autocommit = True
+    with conn.cursor() as cur:
+        cur.execute("create role postgres login password 'secret'")
+        cur.execute("create database test owner postgres")
+    conn.close()
+    conn = psycopg2.connect(own_server.dsn("unix", dbname="test", user="postgres"))
+    with conn, conn.cursor() as cur:
+        cur.execute("create table users (id int, name text)")
+        cur.execute("insert into users values (1, 'Ada'), (2, 'Grace')")
+    conn.close()
+    where = psycopg2.extensions.parse_dsn(own_server.dsn("unix"))
+    return {"PGHOST": where["host"], "PGPORT": where["port"]}
+
+
+@pytest.mark.parametrize("name", ["fetch_data.py", "fetch_data_idiomatic.py"])
+def test_example(database_of_the_examples, name):
+    script = (Path(__file__).parent.parent / "examples" / name).read_text()
+    if sys.version_info >= (3, 14):
+        script = re.sub(r"(?m)^loop = .*\n.*", "asyncio.run(main())", script)
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**os.environ, **database_of_the_examples},
+        capture_output=True,
+        text=True,
+        timeout=40,
+    )
+    assert done.returncode == 0, done.stderr
+    assert re.findall(r"'name'[,:] '(\w+)'", done.stdout) == ["Ada", "Grace"]
