@@ -1,4 +1,4 @@
-"""A process that runs ``select 1`` on many connections at once; ``concurrency.py`` starts these.
+"""A process that runs ``select 1`` on many connections at once; ``processes.py`` starts it.
 
     python benchmarks/clients.py CLIENT CONNECTIONS DSN
 
@@ -11,15 +11,14 @@ import asyncio
 import contextlib
 import gc
 import json
-import re
 import resource
 import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import repeat
-from pathlib import Path
 from typing import Any
 
 import psycopg2
@@ -168,6 +167,62 @@ def _asyncpg_open(dsn: str) -> _Open:
     )
 
 
+def _new_loop(kind: str) -> Any:
+    if kind == "uvloop":
+        import uvloop
+
+        return uvloop.new_event_loop()
+    return asyncio.new_event_loop()
+
+
+@contextlib.contextmanager
+def _aio(dsn: str, connections: int, kind: str = "asyncio") -> Iterator[_Run]:
+    import greenwait
+    from greenwait import aio
+
+    greenwait.install()
+
+    async def open_one() -> Any:
+        conn = await aio.connect(dsn)
+        conn.autocommit = True
+        return conn.cursor()
+
+    async def query(cur: Any) -> None:
+        await cur.execute("select 1")
+        await cur.fetchone()
+
+    yield from _asyncio(connections, open_one, query, _new_loop(kind))
+
+
+@contextlib.contextmanager
+def _aio_run(dsn: str, connections: int, kind: str = "asyncio") -> Iterator[_Run]:
+    import greenwait
+    from greenwait import aio
+
+    greenwait.install()
+    opened = [_connected(dsn) for _ in range(connections)]
+
+    async def work_all(queries: int) -> None:
+        await asyncio.gather(*[aio.run(_work, conn, queries) for conn in opened])
+
+    with contextlib.closing(_new_loop(kind)) as loop:
+        yield lambda queries: loop.run_until_complete(work_all(queries))
+
+
+@contextlib.contextmanager
+def _aiopg(dsn: str, connections: int) -> Iterator[_Run]:
+    import aiopg
+
+    async def open_one() -> Any:
+        return await (await aiopg.connect(dsn)).cursor()
+
+    async def query(cur: Any) -> None:
+        await cur.execute("select 1")
+        await cur.fetchone()
+
+    yield from _asyncio(connections, open_one, query)
+
+
 @contextlib.contextmanager
 def _asyncpg(dsn: str, connections: int) -> Iterator[_Run]:
     yield from _asyncio(connections, _asyncpg_open(dsn), lambda conn: conn.fetch("select 1"))
@@ -175,10 +230,8 @@ def _asyncpg(dsn: str, connections: int) -> Iterator[_Run]:
 
 @contextlib.contextmanager
 def _asyncpg_uvloop(dsn: str, connections: int) -> Iterator[_Run]:
-    import uvloop
-
     open_one = _asyncpg_open(dsn)
-    loop = uvloop.new_event_loop()
+    loop = _new_loop("uvloop")
     yield from _asyncio(connections, open_one, lambda conn: conn.fetch("select 1"), loop)
 
 
@@ -201,18 +254,17 @@ CLIENTS = {
     "hub": Client("greenwait's hub", _hub, is_greenwait=True),
     "gevent": Client("greenwait, gevent", _greenwait_gevent, is_greenwait=True),
     "eventlet": Client("greenwait, eventlet", _greenwait_eventlet, is_greenwait=True),
+    "aio": Client("greenwait, asyncio", _aio, is_greenwait=True),
+    "aio-run": Client("greenwait, aio.run()", _aio_run, is_greenwait=True),
+    "aio-uvloop": Client("greenwait, uvloop", partial(_aio, kind="uvloop"), is_greenwait=True),
     "psycogreen": Client("psycogreen, gevent", _psycogreen),
     "psycogreen-eventlet": Client("psycogreen, eventlet", _psycogreen_eventlet),
     "threads": Client("threads, blocking", _threads),
     "asyncpg": Client("asyncpg", _asyncpg),
     "asyncpg-uvloop": Client("asyncpg, uvloop", _asyncpg_uvloop),
+    "aiopg": Client("aiopg", _aiopg),
     "psycopg3": Client("psycopg 3, asyncio", _psycopg3),
 }
-
-
-def _resident_kb() -> int:
-    found = re.search(r"^VmRSS:\s*(\d+) kB$", Path("/proc/self/status").read_text(), re.MULTILINE)
-    return int(found[1]) if found else 0
 
 
 def main() -> None:
@@ -227,7 +279,6 @@ def main() -> None:
     with CLIENTS[options.client].start(options.dsn, options.connections) as run:
         run(3)
         for line in sys.stdin:
-            before_kb = _resident_kb()
             gc.collect()
             gc.disable()
             cpu, start = time.process_time(), time.perf_counter()
@@ -235,7 +286,6 @@ def main() -> None:
             figures = {
                 "seconds": time.perf_counter() - start,
                 "cpu_seconds": time.process_time() - cpu,
-                "growth_kb": _resident_kb() - before_kb,
             }
             gc.enable()
             print(json.dumps(figures), flush=True)

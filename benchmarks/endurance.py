@@ -12,7 +12,6 @@ Needs Linux, and ``pip install -e '.[binary,test,bench]'``.
 """
 
 import argparse
-import re
 import sys
 import time
 from array import array
@@ -29,7 +28,7 @@ from rich.console import RenderableType
 import greenwait
 from benchmarks.callbacks import BLOCKING, GREENWAIT, Contestant, contestants
 from benchmarks.figures import Goal, Row, goal_table, positive, time_text
-from benchmarks.machine import SameCore
+from benchmarks.machine import SameCore, resident_kb
 from benchmarks.runner import add_only, chosen, connected, run
 from tools.postgres import Server
 
@@ -48,12 +47,6 @@ class _Tenth:
     resident_kb: int
 
 
-def _resident_kb() -> int:
-    found = re.search(r"^VmRSS:\s*(\d+) kB$", Path("/proc/self/status").read_text(), re.MULTILINE)
-    assert found is not None, "proc_pid_status(5)"
-    return int(found[1])
-
-
 def _tenths(entry: Contestant, waits: int, dsn: str, cores: SameCore) -> list[_Tenth]:
     look: Callable[[], object] = greenwait.stats if entry.kind == "greenwait" else lambda: None
     chunks = waits // _CHUNK // 10
@@ -70,7 +63,7 @@ def _tenths(entry: Contestant, waits: int, dsn: str, cores: SameCore) -> list[_T
                     execute("select 1")
                 look()
                 seconds[chunk] = (clock() - start) / _CHUNK
-            tenths.append(_Tenth(median(seconds), _resident_kb()))
+            tenths.append(_Tenth(median(seconds), resident_kb()))
     return tenths
 
 

@@ -20,6 +20,7 @@ __all__ = [
     "SameCore",
     "load_average",
     "machine",
+    "resident_kb",
     "transport_of",
     "versions",
 ]
@@ -40,6 +41,13 @@ def machine() -> dict[str, str]:
 def load_average() -> float:
     """Return the load of the last minute; 0 where the system keeps none."""
     return os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+
+
+def resident_kb() -> int:
+    """Return the memory of this process that is not swapped out; Linux only."""
+    found = re.search(r"^VmRSS:\s*(\d+) kB$", Path("/proc/self/status").read_text(), re.MULTILINE)
+    assert found is not None, "proc_pid_status(5)"
+    return int(found[1])
 
 
 def versions(conn: connection) -> dict[str, str]:
