@@ -1,5 +1,6 @@
 """psycopg2 in trio programs."""
 
+import random
 import time
 
 import psycopg2
@@ -9,7 +10,8 @@ from psycopg2 import errors
 
 import greenwait
 from greenwait import trio as greenwait_trio
-from tests.fault_lab import no_leaked_descriptors
+from tests import orm_program
+from tests.fault_lab import no_leaked_descriptors, silent_listener
 
 run = greenwait_trio.run
 
@@ -107,6 +109,108 @@ def test_cancelled(dsn, assert_stopped):
     assert_stopped()
 
 
+def test_connecting_is_cancelled(callback):
+    async def main(port):
+        with trio.move_on_after(0.05) as scope:
+            await run(psycopg2.connect, f"host=127.0.0.1 port={port} user=x dbname=x")
+        assert scope.cancelled_caught
+
+    with silent_listener() as port:
+        trio.run(main, port)
+        for _ in range(3):
+            with no_leaked_descriptors():
+                trio.run(main, port)
+
+
+def test_connect_timeout_and_others_go_on(callback):
+    turns = []
+
+    async def count():
+        while True:
+            turns.append(1)
+            await trio.sleep(0.01)
+
+    async def main(port):
+        dsn = f"host=127.0.0.1 port={port} user=x dbname=x connect_timeout=2"
+        began = time.monotonic()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(count)
+            with pytest.raises(psycopg2.OperationalError, match=r"connect_timeout|timeout expired"):
+                await run(greenwait.connect, dsn)
+            nursery.cancel_scope.cancel()
+        assert 2 <= time.monotonic() - began < 6
+
+    with silent_listener() as port:
+        trio.run(main, port)
+    assert len(turns) > 10
+
+
+def test_scopes_that_end_together(dsn, assert_stopped):
+    """The end of the query is waited for, though a scope around that has ended too."""
+
+    async def main():
+        conn = await run(psycopg2.connect, dsn)
+        with trio.move_on_after(0.1) as outer, trio.move_on_after(0.1):
+            await run(ask_on, conn, "select pg_sleep(20)")
+        assert outer.cancel_called
+        assert await run(ask_on, conn, "select 42") == 42
+        conn.close()
+
+    trio.run(main)
+    assert_stopped()
+
+
+def test_tasks_share_a_connection_and_one_that_waits_its_turn_is_cancelled(dsn):
+    def execute(conn, query):
+        with conn.cursor() as cur:
+            cur.execute(query)
+            return cur.fetchone()[0]
+
+    async def main():
+        conn = await run(greenwait.connect, dsn)
+        ended = []
+
+        async def sleep():
+            ended.append(await run(execute, conn, "select 1 from pg_sleep(1.5)"))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(sleep)
+            await trio.sleep(0.1)
+            with trio.move_on_after(0.1) as scope:
+                await run(execute, conn, "select 2")
+            assert scope.cancelled_caught
+            assert await run(execute, conn, "select 3") == 3
+            assert ended == [1]
+        conn.close()
+
+    trio.run(main)
+
+
+async def all_of(function, *arguments):
+    """Return the results of twenty calls under way at the same time, sorted."""
+    found = []
+
+    async def one(number):
+        found.append(await run(function, *arguments, number))
+
+    began = time.monotonic()
+    async with trio.open_nursery() as nursery:
+        for number in range(1, 21):
+            nursery.start_soon(one, number)
+    assert time.monotonic() - began < 6  # 8 s and more one after the other
+    return sorted(found)
+
+
+@pytest.mark.parametrize("pool", orm_program.POOLS)
+def test_sqlalchemy(dsn, pool):
+    with orm_program.engine(dsn, **orm_program.POOLS[pool]) as engine:
+        assert trio.run(all_of, orm_program.write_and_read, engine) == list(range(1, 21))
+
+
+def test_execute_values(dsn):
+    assert trio.run(all_of, orm_program.insert_many, dsn) == list(range(1, 21))
+
+
 def test_timeout_around_and_inside(dsn, assert_stopped):
     def inside():
         with greenwait.timeout(0.1):
@@ -145,9 +249,7 @@ def test_pool_and_shared_connection(dsn):
     assert sorted(found) == list(range(30))
 
 
-def test_hundreds_cancelled_at_random_moments(dsn, assert_stopped):
-    import random
-
+def test_two_thousand_cancelled_at_random_moments(dsn, assert_stopped):
     rng = random.Random(3)
     ended = {True: 0, False: 0}
 
@@ -155,8 +257,10 @@ def test_hundreds_cancelled_at_random_moments(dsn, assert_stopped):
         with pool.connection() as conn:
             ask_on(conn, "select pg_sleep(%s)", seconds)
 
-    async def one(pool):
-        with trio.move_on_after(rng.random() * 0.02) as scope:
+    async def one(pool, is_cancelled):
+        with trio.CancelScope() as scope:
+            if is_cancelled:
+                scope.deadline = trio.current_time() + rng.random() * 0.02
             await run(work, pool, rng.random() * 0.01)
         ended[scope.cancelled_caught] += 1
 
@@ -164,8 +268,8 @@ def test_hundreds_cancelled_at_random_moments(dsn, assert_stopped):
         pool = await run(greenwait.Pool, dsn, max_size=10)
         for _ in range(10):
             async with trio.open_nursery() as nursery:
-                for _ in range(30):
-                    nursery.start_soon(one, pool)
+                for number in range(125):
+                    nursery.start_soon(one, pool, number % 5 > 0)
             assert pool.stats().in_use == pool.stats().waiting == 0
         await run(pool.close)
 
