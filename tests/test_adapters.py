@@ -442,6 +442,147 @@ def test_closed_connections_leave_their_numbers_to_others(run):
     """)
 
 
+def test_connection_that_is_closed_does_not_upset_the_next_of_its_descriptor(run):
+    """libev ends the process when it finds a descriptor closed that it was told of."""
+    run("""
+        import socket
+        if NAME == "gevent":
+            from gevent.socket import wait_write
+        else:
+            from eventlet.hubs import trampoline
+            wait_write = lambda fd: trampoline(fd, write=True)
+        def close(conn):
+            conn.close()
+        def let_libpq_close(conn):
+            one(watcher, "select pg_terminate_backend(%s, 5000)", conn.info.backend_pid)
+            try:
+                one(conn, "select 1")
+            except psycopg2.OperationalError:
+                pass
+        for each in (close, let_libpq_close):
+            conn = connect()
+            one(conn, "select 1")
+            fd = conn.fileno()
+            each(conn)
+            numbers = [os.dup(1) for _ in range(10)]
+            assert fd in numbers
+            ends = socket.socketpair()
+            os.dup2(ends[0].fileno(), fd)
+            wait_write(fd)
+            os.close(fd)
+            sleep(0.01)
+            sleep(0.01)
+            for number in numbers:
+                if number != fd:
+                    os.close(number)
+    """)
+
+
+def test_killed_before_the_loop_knows_of_the_wait(run):
+    run("""
+        for number in range(50):
+            def work(conn):
+                try:
+                    one(conn, "select pg_sleep(10)")
+                finally:
+                    conn.close()
+            job = spawn(work, connect())
+            sleep(0.001 * (number % 5))
+            kill(job)
+            sleep(0)
+            assert one(watcher, "select 1") == 1
+    """)
+
+
+def test_file_that_is_open_elsewhere_is_forgotten_with_its_connection(run):
+    """epoll(7) Q6: a child that has inherited the descriptor has it, and what is reported goes on."""
+    run("""
+        import subprocess
+        conn = connect()
+        one(conn, "select 1")
+        fd = conn.fileno()
+        child = subprocess.Popen(["cat"], stdin=subprocess.PIPE, pass_fds=[fd])
+        conn.close()
+        for _ in range(3):
+            again = connect()
+            assert one(again, "select 1") == 1
+        cpu = time.process_time()
+        sleep(0.3)
+        assert one(again, "select 2 from pg_sleep(0.3)") == 2
+        assert time.process_time() - cpu < 0.3
+        child.stdin.close()
+        child.wait()
+    """)
+
+
+def test_forked_child_does_not_share_what_its_parent_waits_with(run):
+    run("""
+        if NAME == "gevent":
+            assert one(connect(), "select 1") == 1
+            jobs = [spawn(one, connect(), "select %s from pg_sleep(0.5)", n) for n in range(3)]
+            sleep(0.1)
+            child = gevent.os.fork()
+            if child == 0:
+                def work(number):
+                    return one(connect(), "select %s from pg_sleep(0.1)", number)
+                for _ in range(10):
+                    own = [spawn(work, number) for number in range(5)]
+                    if join(own) != list(range(5)):
+                        os._exit(1)
+                os._exit(2 if any(job.dead for job in jobs) else 0)
+            assert join(jobs) == [0, 1, 2]
+            for _ in range(3):
+                assert join([spawn(one, connect(), "select 7")]) == [7]
+            with Timeout(10):
+                assert gevent.os.waitpid(child, 0) == (child, 0)
+    """)
+
+
+def test_descriptor_that_is_closed_under_a_wait_is_an_error(run):
+    run("""
+        if NAME == "gevent":
+            conn = connect()
+            one(conn, "select 1")
+            def work():
+                try:
+                    one(conn, "select pg_sleep(30)")
+                except (psycopg2.OperationalError, OSError) as exc:
+                    return str(exc)
+            job = spawn(work)
+            sleep(0.1)
+            os.close(conn.fileno())
+            assert "descriptor" in join([job])[0]
+    """)
+
+
+def test_threads_with_a_hub_of_their_own_leak_nothing_when_they_destroy_it(run):
+    run("""
+        if NAME == "gevent":
+            from gevent.monkey import get_original
+            start = get_original("_thread", "start_new_thread")
+            sleep(0)  # it imports what hubs consist of
+            done = []
+            def work():
+                gevent.get_hub()
+                job = gevent.spawn(one, connect(), "select 1")
+                job.get()
+                gevent.get_hub().destroy()
+                done.append(1)
+            for number in range(20):
+                start(work, ())
+                while len(done) <= number:
+                    sleep(0.01)
+                if number == 4:
+                    before = descriptors()
+            import gc
+            gc.collect()
+            give_up = time.monotonic() + 5
+            while descriptors() > before and time.monotonic() < give_up:
+                sleep(0.01)
+            assert descriptors() <= before, (descriptors(), before)
+    """)
+
+
 def test_idle_connection_that_is_readable_keeps_nobody_awake(run):
     run("""
         idle = connect()

@@ -1,21 +1,30 @@
 """Who waits? A greenlet of gevent's, while its hub runs others.
 
-A connection's watcher stays started from one wait to the next: to stop it and to start it
-again costs a system call each time. Between waits it does not keep the loop alive, and one
-that is called when nobody waits stops itself.
+gevent's loop is told of one descriptor: that of our own set, in which those of the
+connections stay from one wait to the next. libpq closes a connection's whenever it likes,
+and libev ends the process when it finds one closed that it was told of.
 """
 
 cimport cython
+from cpython.dict cimport PyDict_GetItemWithError, PyDict_SetItem
+from cpython.object cimport PyObject
+from cpython.pystate cimport PyThreadState_GetDict
 from libc.stdint cimport int64_t
 
 from greenwait._known cimport Known
+from greenwait._loop cimport Loop, Parked, Seat, a_parked
 from greenwait._monotonic cimport NO_DEADLINE, monotonic_ns
 from greenwait._readiness cimport READINESS_READ, READINESS_WRITE
+from greenwait._readiness_set cimport readiness_set_fileno
 from greenwait._waiter cimport Adapter
 
+import os
+import sys
+import weakref
+
 from gevent._hub_local import get_hub_if_exists
-from gevent.hub import Waiter
-from greenlet import getcurrent
+from gevent.hub import Waiter as Place
+from greenlet import getcurrent, greenlet
 
 __all__ = ["GeventAdapter"]
 
@@ -23,9 +32,17 @@ __all__ = ["GeventAdapter"]
 # finds them.
 cdef object hub_here = get_hub_if_exists
 cdef object current_greenlet = getcurrent
-cdef object new_waiter = Waiter
+cdef object switch_to = greenlet.switch  # a look-up of the method costs as much as the call
+cdef object new_place = Place
+cdef object exc_info = sys.exc_info
+cdef str loop_key = "greenwait's gevent loop"  # a str has its hash ready
+
+# How many have led to this process, as far as we know.
+cdef int forks = 0
 
 cdef double FOR_EVER = 1e8  # seconds
+# So often, while somebody waits, it is looked whether a descriptor was closed under a wait.
+cdef double TICK_SECONDS = 1.0
 
 cdef enum:  # libev's
     EV_READ = 1
@@ -35,33 +52,175 @@ cdef enum:  # libev's
 @cython.auto_pickle(False)
 @cython.final
 @cython.internal
-cdef class Watched:
-    """A descriptor's watcher."""
+cdef class GeventLoop(Loop):
+    """What the waits in one of gevent's hubs have in common; the thread keeps it."""
 
     cdef object hub
-    cdef int fd
-    cdef int events
-    cdef object watcher
-    cdef bint is_started
-    cdef object switch  # to the greenlet that waits; None if none does
-    cdef bint is_ready
-    cdef bint is_late
+    cdef object watcher      # of the set's descriptor; None: it has none
+    cdef object ticker       # gevent's timer
+    cdef bint is_ticking
+    cdef Py_ssize_t waiting  # greenlets
+    cdef int forks           # how many there had been when it was made
+    cdef object __weakref__
 
-    def called(self):
-        """Switch to it; gevent's hub calls this."""
-        cdef object switch = self.switch
-        if switch is None:
-            self.is_started = False
-            self.watcher.stop()
-        else:
-            self.is_ready = True
-            switch()
+    def __cinit__(self, hub):
+        self.hub = hub
+        self.open()
+        self.is_main_thread = False  # signals are gevent's
+        self.forks = forks
 
-    def woken(self):
-        """Switch to it, the time being up, or nearly: the loop's clock may be ahead of ours."""
-        if self.switch is not None:
-            self.is_late = True
-            self.switch()
+    def __del__(self):
+        try:
+            self.let_go()
+        except ValueError:
+            pass  # the hub was destroyed, and its loop
+
+    cdef Seat seat_of(self, object here):
+        return None  # gevent throws into its greenlets
+
+    cdef int hold_on(self) except -1:
+        """Have the hub's loop serve us."""
+        loop = self.hub.loop
+        itself = weakref.ref(self)  # nothing frees what a loop has started
+        cdef int fd = readiness_set_fileno(&self.ready_set)
+        if fd >= 0:
+            self.watcher = loop.io(fd, EV_READ, self.waiting > 0)
+            self.watcher.start(_serve, itself)
+        self.ticker = loop.timer(TICK_SECONDS, TICK_SECONDS, False)
+        if self.is_ticking:
+            self.ticker.start(_tick, itself)
+        return 0
+
+    cdef int let_go(self) except -1:
+        """Have it forget us."""
+        watcher, self.watcher = self.watcher, None
+        ticker, self.ticker = self.ticker, None
+        if watcher is not None:
+            watcher.close()
+        if ticker is not None:
+            ticker.close()
+        return 0
+
+    cdef int begin_anew(self) except -1:
+        self.let_go()
+        Loop.begin_anew(self)
+        return self.hold_on()
+
+    cdef int wait_for(
+        self, int fd, int events, int64_t deadline_ns, bint is_stopping, Known connection
+    ) except -1:
+        if self.watcher is not None:
+            return Loop.wait_for(self, fd, events, deadline_ns, is_stopping, connection)
+        # No epoll, no set: gevent's loop is told of the descriptor itself, for this wait.
+        cdef Parked parked = a_parked(fd, deadline_ns)
+        watcher = self.hub.loop.io(
+            fd,
+            (EV_READ if events & READINESS_READ else 0)
+            | (EV_WRITE if events & READINESS_WRITE else 0),
+        )
+        try:
+            watcher.start(_switch, parked, events)
+            self.park(parked)
+        finally:
+            watcher.close()
+        return parked.revents
+
+    cdef int park(self, Parked parked) except -1:
+        """Let others go on until it is due; what gevent throws is raised here."""
+        timer = None
+        parked.greenlet = current_greenlet()
+        if self.waiting == 0:
+            self.begin_waiting()
+        self.waiting += 1
+        try:
+            if parked.deadline_ns != NO_DEADLINE:
+                timer = self.hub.loop.timer(max(0, parked.deadline_ns - monotonic_ns()) / 1e9)
+                timer.start(_switch, parked, 0)
+            while not parked.is_due:
+                self.hub.switch()
+        finally:
+            parked.is_due = True
+            self.waiting -= 1
+            if self.waiting == 0:
+                self.end_waiting()
+            if timer is not None:
+                timer.close()
+        return 0
+
+    cdef int begin_waiting(self) except -1:
+        """Keep gevent's loop going."""
+        if self.watcher is not None:
+            self.watcher.ref = True
+        if not self.is_ticking:
+            self.is_ticking = True
+            self.ticker.start(_tick, weakref.ref(self))
+        return 0
+
+    cdef int end_waiting(self) except -1:
+        """It may end now."""
+        if self.watcher is not None:
+            self.watcher.ref = False
+        return 0
+
+    cdef int serve(self) except -1:
+        """Let those greenlets have their turn whose waits are over."""
+        if self.forks != forks:  # this is a child: what is ready is its parent's
+            return self.let_go()
+        self.poll(False)
+        # Those who become due meanwhile have theirs when others have had it.
+        for _ in range(len(self.due)):
+            _switch(self.due.popleft(), None)
+        return 0
+
+    cdef int tick(self) except -1:
+        """See to descriptors that were closed under a wait."""
+        if self.waiting > 0:
+            return self.serve()
+        self.is_ticking = False
+        self.ticker.stop()
+        return 0
+
+
+# gevent's loop calls these, in its hub.
+
+def _serve(itself):
+    cdef GeventLoop loop = itself()
+    if loop is not None:
+        loop.serve()
+
+
+def _tick(itself):
+    cdef GeventLoop loop = itself()
+    if loop is not None:
+        loop.tick()
+
+
+def _switch(Parked parked, revents):
+    if parked.is_due:
+        return
+    if revents is not None:
+        parked.revents = revents
+    parked.is_due = True
+    try:
+        switch_to(parked.greenlet)
+    except BaseException:  # it came out of a greenlet that is no Greenlet of gevent's
+        current_greenlet().handle_error(parked.greenlet, *exc_info())
+
+
+cdef GeventLoop loop_of(object hub):
+    """Return what this thread has for its hub. gevent never frees a hub; a thread ends."""
+    cdef dict state = <dict><PyObject*>PyThreadState_GetDict()
+    cdef PyObject* found = PyDict_GetItemWithError(state, loop_key)
+    cdef GeventLoop loop = None if found is NULL else <GeventLoop>found
+    if loop is not None and (loop.hub is not hub or loop.forks != forks):
+        if loop.hub is hub:
+            loop.let_go()  # it is the parent's; its greenlets wait for ever here
+        loop = None
+    if loop is None:
+        loop = GeventLoop(hub)
+        loop.hold_on()
+        PyDict_SetItem(state, loop_key, loop)
+    return loop
 
 
 @cython.auto_pickle(False)
@@ -79,53 +238,13 @@ cdef class GeventAdapter(Adapter):
     cdef int wait_for(
         self, int fd, int events, int64_t deadline_ns, bint is_stopping, Known connection
     ) except -1:
-        cdef Watched watched = None
-        cdef bint is_kept = connection is not None
-        hub = hub_here()
-        if is_kept and type(connection.kept) is Watched:
-            watched = connection.kept
-            if watched.switch is not None:  # another greenlet waits on it
-                watched, is_kept = None, False
-            elif watched.hub is not hub or watched.fd != fd or watched.events != events:
-                watched = None
-        if watched is None:
-            watched = Watched.__new__(Watched)
-            watched.hub, watched.fd, watched.events = hub, fd, events
-            watched.watcher = hub.loop.io(
-                fd,
-                (EV_READ if events & READINESS_READ else 0)
-                | (EV_WRITE if events & READINESS_WRITE else 0),
-            )
-            if is_kept:
-                connection.kept = watched
-        watcher = watched.watcher
-        timer = None
-        watched.switch = current_greenlet().switch
-        watched.is_ready = watched.is_late = False
-        try:
-            if deadline_ns != NO_DEADLINE:
-                timer = hub.loop.timer(max(0, deadline_ns - monotonic_ns()) / 1e9)
-                timer.start(watched.woken)
-            watcher.ref = True
-            if not watched.is_started:
-                watched.is_started = True
-                watcher.start(watched.called)
-            while not (watched.is_ready or watched.is_late):
-                hub.switch()
-        finally:
-            watched.switch = None
-            if timer is not None:
-                timer.close()
-            if is_kept:
-                watcher.ref = False
-            else:
-                watcher.close()
-        return events if watched.is_ready else 0
+        cdef GeventLoop loop = loop_of(hub_here())
+        return loop.wait_for(fd, events, deadline_ns, is_stopping, connection)
 
     # A place is gevent's own Waiter.
 
     cdef object a_place(self):
-        return new_waiter(hub_here())
+        return new_place(hub_here())
 
     cdef int wait_for_call(self, object place, int64_t deadline_ns) except -1:
         # A loop that nothing keeps alive ends, as it knows nothing of other threads' calls.
@@ -143,3 +262,12 @@ cdef class GeventAdapter(Adapter):
     cdef int call(self, object place) except -1:
         place.hub.loop.run_callback_threadsafe(place.switch, None)
         return 0
+
+
+def _after_fork_in_child():
+    global forks
+    forks += 1
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
