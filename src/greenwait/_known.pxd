@@ -12,7 +12,6 @@ cdef enum Ending:
 cdef class Known:
     cdef object reference    # weak: it tells when to forget
     cdef spin_t spin
-    cdef public object kept  # an adapter's, from one wait to the next
     cdef bint is_async       # async_=1: nobody holds the mutex while it is waited for
     cdef bint is_waiting     # in the callback now; psycopg2 holds its mutex
     # Of a connection that is_prepared:

@@ -77,11 +77,8 @@ cdef class Adapter(Waiter):
         """Does the framework run this thread, and may this greenlet step aside?"""
         raise NotImplementedError
 
-    def wait(self, fd, events, seconds, known):
-        """Step aside for at most *seconds*, or None; return the events that have come.
-
-        *known* is None, or has a place, ``kept``, for what the next wait can use again.
-        """
+    def wait(self, fd, events, seconds):
+        """Step aside for at most *seconds*, or None; return the events that have come."""
         raise NotImplementedError
 
     # These three need not be written anew; they cost a descriptor for each place.
@@ -92,7 +89,7 @@ cdef class Adapter(Waiter):
 
     def wait_for_ring(self, place, seconds):
         """Step aside for at most *seconds*, or None, until the place is rung at, or sooner."""
-        self.wait(place.fileno(), READ, seconds, None)
+        self.wait(place.fileno(), READ, seconds)
 
     def ring(self, place):
         """End the wait there, now or to come; from whichever thread."""
@@ -108,7 +105,7 @@ cdef class Adapter(Waiter):
     cdef int wait_for(
         self, int fd, int events, int64_t deadline_ns, bint is_stopping, Known connection
     ) except -1:
-        return self.wait(fd, events, seconds_until(deadline_ns), connection)
+        return self.wait(fd, events, seconds_until(deadline_ns))
 
     cdef object a_place(self):
         return self.make_place()

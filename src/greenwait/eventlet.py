@@ -22,7 +22,7 @@ class _Eventlet(Adapter):
         hub = getattr(hubs._threadlocal, "hub", None)
         return hub is not None and hub.greenlet is not getcurrent()
 
-    def wait(self, fd: int, events: int, seconds: float | None, known: Any) -> int:
+    def wait(self, fd: int, events: int, seconds: float | None) -> int:
         hub = hubs.get_hub()
         current = getcurrent()
         listeners = []
