@@ -495,7 +495,7 @@ def test_killed_before_the_loop_knows_of_the_wait(run):
 
 
 def test_file_that_is_open_elsewhere_is_forgotten_with_its_connection(run):
-    """epoll(7) Q6: a child that has inherited the descriptor has it, and what is reported goes on."""
+    """epoll(7) Q6: a child has inherited the descriptor, and what is reported goes on."""
     run("""
         import subprocess
         conn = connect()
