@@ -47,7 +47,7 @@ COMMON = """
 import os, sys, threading, time
 import psycopg2
 import greenwait
-patch_psycopg()
+patch_psycopg(cancel_grace=10)
 
 DSN = sys.argv[1]
 def connect(dsn=DSN, **options):
@@ -636,8 +636,8 @@ import os, sys, threading, time, warnings
 warnings.simplefilter("ignore")
 import gevent, eventlet, psycopg2
 import greenwait, greenwait.eventlet, greenwait.gevent
-greenwait.gevent.patch_psycopg()
-greenwait.eventlet.patch_psycopg()
+greenwait.gevent.patch_psycopg(cancel_grace=20)
+greenwait.eventlet.patch_psycopg(cancel_grace=20)
 DSN = sys.argv[1]
 EACH = 40
 done, threads, failures = [], [], []
