@@ -23,7 +23,6 @@ html_title = f"greenwait {release}"
 extensions = ["myst_parser", "sphinx.ext.autodoc"]
 exclude_patterns = ["figures"]
 myst_heading_anchors = 3
-suppress_warnings = ["myst.header"]  # an included page begins with its own title
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
 
