@@ -91,6 +91,16 @@ def _bold(title: str, is_bold: bool) -> str:
     return f"**{title}**" if is_bold else title
 
 
+def _doubt(machine: dict[str, str]) -> str:
+    """Return a word of warning where the machine was busy."""
+    cpus = int(machine["CPUs"].split(",")[0])
+    return (
+        ", **a busy machine: the figures are rough**"
+        if float(machine["load before"]) > cpus / 2
+        else ""
+    )
+
+
 def facts(name: str) -> str:
     """Return a paragraph that says when, where and with what *name* was measured."""
     result = _load(name)
@@ -98,7 +108,7 @@ def facts(name: str) -> str:
     virtual = " of a virtual machine" if machine["virtual machine"] == "yes" else ""
     parts = [
         f"{machine['date']}, {machine['CPU']}, {machine['CPUs']} CPUs{virtual}, "
-        f"{machine['system']}, load {machine['load before']} before",
+        f"{machine['system']}, load {machine['load before']} before{_doubt(machine)}",
         ", ".join(f"{title} {version}" for title, version in versions.items()),
         ", ".join(f"{title} {value}" for title, value in settings.items() if title != "seed"),
     ]
