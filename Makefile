@@ -13,7 +13,7 @@ SAME_CORE := $(if $(filter Linux,$(shell uname -s)),--same-core)
 SOURCES := setup.py pyproject.toml $(wildcard src/greenwait/*.pyx src/greenwait/*.pxd src/greenwait/*.h)
 
 .DELETE_ON_ERROR:
-.PHONY: help test bench bench-full conformance plain poll source oldest lint dist cross clean
+.PHONY: help test bench bench-full conformance plain poll source oldest lint docs figures results dist cross clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -30,6 +30,10 @@ $(VENV)/.bench: $(VENV)/.built pyproject.toml
 
 $(VENV)/.dev: $(VENV)/.built pyproject.toml
 	$(PIP) install --group dev
+	touch $@
+
+$(VENV)/.docs: $(VENV)/.bench pyproject.toml
+	$(PIP) install --group docs
 	touch $@
 
 test: $(VENV)/.built ## build, start a PostgreSQL of our own, run all the tests
@@ -89,6 +93,32 @@ lint: $(VENV)/.dev $(VENV)/.bench ## style, spelling, types, stubs
 	$(BIN)/codespell
 	$(BIN)/mypy
 	$(BIN)/stubtest --mypy-config-file pyproject.toml greenwait
+
+FIGURES = $(BIN)/python -m tools.picture $(1)/modules.svg && $(BIN)/python -m benchmarks.published draw $(1)
+COG := $(BIN)/cog -I . --verbosity 1
+
+docs: $(VENV)/.docs ## the pages as a site, in build/docs; warnings are errors
+	mkdir -p build/figures
+	$(call FIGURES,build/figures)
+	diff -r docs/figures build/figures > /dev/null || { echo "make figures: they are out of date" >&2; exit 1; }
+	$(COG) --check docs/performance.md
+	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --fresh-env -b html docs build/docs
+
+figures: $(VENV)/.docs ## the picture, the plots and the tables of the docs, from benchmarks/results
+	mkdir -p docs/figures
+	$(call FIGURES,docs/figures)
+	$(COG) -r docs/performance.md
+
+KEEP := $(BIN)/python -m benchmarks.published keep
+results: $(VENV)/.docs ## measure for the docs anew, on a quiet machine, and draw that
+	mkdir -p build
+	$(BIN)/python benchmarks/compare.py --same-core --json build/results.json
+	$(KEEP) one-core build/results.json
+	$(BIN)/python benchmarks/compare.py --workload 'rows-*' --workload '*-busy' --json build/results.json
+	$(KEEP) two-cores build/results.json
+	$(BIN)/python benchmarks/concurrency.py --json build/results.json
+	$(KEEP) many-at-once build/results.json
+	$(MAKE) figures
 
 dist: $(VENV)/.dev ## sdist and wheel, checked, and tried where nothing else is
 	$(BIN)/python -m tools.check_dist

@@ -1,6 +1,7 @@
 """Many queries at once: what do they cost, beside what people use for that?
 
-    python benchmarks/concurrency.py [--connections N] [--rounds N] [--only CLIENT] [--plot FILE]
+    python benchmarks/concurrency.py [--connections N] [--rounds N] [--only CLIENT]
+                                     [--plot FILE] [--json FILE]
 
 Every client is a process of its own (``clients.py``) with so many connections, each of
 which runs ``select 1`` over a unix socket, one after the other. The rounds are
@@ -11,9 +12,12 @@ Needs ``pip install -e '.[binary,test,bench]'``.
 """
 
 import argparse
+import importlib.metadata
+import json
 import random
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -23,6 +27,7 @@ from rich.console import RenderableType
 from benchmarks.clients import CLIENTS
 from benchmarks.figures import Goal, Row, digits, goal_table, positive, time_text
 from benchmarks.measure import Sample, Spread
+from benchmarks.plots import client_bars
 from benchmarks.processes import ClientProcess
 from benchmarks.runner import run
 from tools.postgres import Server
@@ -30,6 +35,7 @@ from tools.postgres import Server
 __all__ = ["main"]
 
 _QUERIES = 6400  # of all connections together, in one round
+_PEERS = ("aiopg", "asyncpg", "eventlet", "psycopg", "uvloop")
 # The most of a peer's CPU time that a client of ours may use.
 _GOALS = {
     "hub": {"psycogreen": 0.70, "asyncpg-uvloop": 0.75},
@@ -58,23 +64,30 @@ def _samples(
     return samples
 
 
-def _cpu_ratio(samples: dict[str, list[Sample]], name: str, to: str) -> float:
+def _cpu_ratio(samples: Mapping[str, list[Sample]], name: str, to: str) -> float:
     pairs = zip(samples[name], samples[to], strict=True)
     return Spread.of([own.cpu_seconds / other.cpu_seconds for own, other in pairs]).median
 
 
-def _row(samples: dict[str, list[Sample]], name: str) -> Row:
-    cpu = Spread.of([each.cpu_seconds for each in samples[name]])
-    per_second = Spread.of([1 / each.seconds for each in samples[name]])
+def _cpu(samples: Sequence[Sample]) -> Spread:
+    return Spread.of([each.cpu_seconds for each in samples])
+
+
+def _per_second(samples: Sequence[Sample]) -> Spread:
+    return Spread.of([1 / each.seconds for each in samples])
+
+
+def _row(name: str, samples: Sequence[Sample]) -> Row:
+    cpu = _cpu(samples)
     cells = (
         time_text(cpu.median),
         f"{digits(cpu.p10 * 1e6)} - {digits(cpu.p90 * 1e6)}",
-        f"{per_second.median:,.0f}",
+        f"{_per_second(samples).median:,.0f}",
     )
     return Row(CLIENTS[name].title, cells)
 
 
-def _ratios(samples: dict[str, list[Sample]]) -> list[Row]:
+def _ratios(samples: Mapping[str, list[Sample]]) -> list[Row]:
     rows = []
     for name, goals in _GOALS.items():
         for to, most in goals.items():
@@ -85,24 +98,37 @@ def _ratios(samples: dict[str, list[Sample]]) -> list[Row]:
     return rows
 
 
-def _plot(samples: dict[str, list[Sample]], connections: int, path: Path) -> None:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+def _write_json(
+    samples: Mapping[str, list[Sample]], facts: Mapping[str, Mapping[str, str]], path: Path
+) -> None:
+    """Write every figure and every sample. Times are in seconds, per query."""
+    document = {
+        "format": 1,
+        **facts,
+        "clients": {
+            name: {
+                "title": CLIENTS[name].title,
+                "is_greenwait": CLIENTS[name].is_greenwait,
+                "cpu_seconds": asdict(_cpu(own)),
+                "queries_per_second": asdict(_per_second(own)),
+                "samples": [asdict(sample) for sample in own],
+            }
+            for name, own in samples.items()
+        },
+        "ratios": [
+            {"title": row.title, "cpu": row.cells[0], "goal": row.goal.text if row.goal else None}
+            for row in _ratios(samples)
+        ],
+    }
+    path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
-    names = list(reversed(samples))
-    medians = [Spread.of([each.cpu_seconds * 1e6 for each in samples[n]]).median for n in names]
-    figure = Figure(figsize=(7, 0.4 * len(names) + 1.2))
-    FigureCanvasAgg(figure)
-    axes = figure.subplots()
-    colours = ["#16a374" if CLIENTS[name].is_greenwait else "#b8c2cc" for name in names]
-    bars = axes.barh([CLIENTS[name].title for name in names], medians, color=colours)
-    axes.bar_label(bars, fmt="%.1f", padding=3)
-    axes.set_title(f"Client CPU per select 1, µs, {connections} connections", loc="left")
-    for side in ("top", "right", "bottom"):
-        axes.spines[side].set_visible(False)
-    axes.set_xticks([])
-    figure.tight_layout()
-    figure.savefig(path, dpi=160)
+
+def _plot(samples: Mapping[str, list[Sample]], connections: int, path: Path) -> None:
+    bars = [
+        (CLIENTS[name].title, _cpu(own).median, CLIENTS[name].is_greenwait)
+        for name, own in samples.items()
+    ]
+    client_bars(bars, connections).savefig(path, dpi=160)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -112,21 +138,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", metavar="N", type=positive, default=30)
     parser.add_argument("--only", metavar="CLIENT", action="append", choices=CLIENTS)
     parser.add_argument("--plot", metavar="FILE", type=Path, help="write a PNG")
+    parser.add_argument("--json", metavar="FILE", type=Path, help="write all figures and samples")
     options = parser.parse_args(arguments)
+
+    samples: dict[str, list[Sample]] = {}
 
     def measure(server: Server) -> list[RenderableType]:
         names = options.only or list(CLIENTS)
-        samples = _samples(names, options.connections, options.rounds, server.dsn("unix"))
-        if options.plot is not None:
-            _plot(samples, options.connections, options.plot)
+        samples.update(_samples(names, options.connections, options.rounds, server.dsn("unix")))
         title = f"select 1 on {options.connections} connections at once, a query"
         headings = ("CPU", "10 - 90 %", "queries/s")
-        tables = [goal_table(title, headings, [_row(samples, name) for name in names])]
+        tables = [goal_table(title, headings, [_row(*each) for each in samples.items()])]
         if ratios := _ratios(samples):
             tables.append(goal_table("CPU, as a multiple", ("",), ratios))
         return list(tables)
 
-    return run(measure)
+    def write(machine: dict[str, str], versions: dict[str, str]) -> None:
+        if options.plot is not None:
+            _plot(samples, options.connections, options.plot)
+        if options.json is not None:
+            peers = {name: importlib.metadata.version(name) for name in _PEERS}
+            settings = {
+                "connections": str(options.connections),
+                "rounds": f"{options.rounds} of {_QUERIES} queries",
+            }
+            facts = {"machine": machine, "versions": versions | peers, "settings": settings}
+            _write_json(samples, facts, options.json)
+
+    return run(measure, write)
 
 
 if __name__ == "__main__":

@@ -82,6 +82,11 @@ class Outcome:
     block: str  # how long one is, in words
     samples: dict[str, list[Sample]]
 
+    @property
+    def title(self) -> str:
+        """The workload's."""
+        return self.workload.title
+
     def seconds(self, name: str) -> Spread:
         """Time per query."""
         return Spread.of([sample.seconds for sample in self.samples[name]])

@@ -5,15 +5,25 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
-from benchmarks.callbacks import BLOCKING
-from benchmarks.measure import Outcome
+from benchmarks.callbacks import BLOCKING, Contestant
+from benchmarks.measure import Outcome, Spread
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
-__all__ = ["Plot", "draw", "ratio_text", "write_pngs"]
+__all__ = [
+    "Drawn",
+    "Plot",
+    "client_bars",
+    "draw",
+    "panels",
+    "ratio_text",
+    "write_pngs",
+    "write_svg",
+]
 
 _TITLE = "Time per query, as a multiple of blocking psycopg2's"
 _BUSY_TITLE = f"{_TITLE}, beside a busy Python thread"
@@ -26,6 +36,21 @@ _COLOURS = {
     "greenlet": "#d9c8a3",
     "greenwait": "#16a374",
 }
+
+
+class Drawn(Protocol):
+    """What a panel shows of a workload: a measurement's Outcome, or what was kept of one."""
+
+    @property
+    def title(self) -> str:
+        """The workload's."""
+
+    @property
+    def contestants(self) -> Sequence[Contestant]:
+        """Who took part, in the order of the bars."""
+
+    def ratio(self, name: str) -> Spread:
+        """Time per query, as a multiple of blocking psycopg2's."""
 
 
 @dataclass(frozen=True)
@@ -47,10 +72,10 @@ def draw(outcomes: Sequence[Outcome], subtitle: str) -> list[Plot]:
     busy = [outcome for outcome in outcomes if outcome.workload.busy]
     alone = [outcome for outcome in outcomes if not outcome.workload.busy]
     if len(busy) < _COLUMNS or not alone:
-        return [Plot(_TITLE, "", _figure(outcomes, _TITLE, subtitle))]
+        return [Plot(_TITLE, "", _png(outcomes, _TITLE, subtitle))]
     return [
-        Plot(_TITLE, "", _figure(alone, _TITLE, subtitle)),
-        Plot(_BUSY_TITLE, "-busy", _figure(busy, _BUSY_TITLE, subtitle)),
+        Plot(_TITLE, "", _png(alone, _TITLE, subtitle)),
+        Plot(_BUSY_TITLE, "-busy", _png(busy, _BUSY_TITLE, subtitle)),
     ]
 
 
@@ -64,13 +89,35 @@ def write_pngs(plots: Sequence[Plot], report: Path) -> list[Path]:
     return paths
 
 
-def _figure(outcomes: Sequence[Outcome], title: str, subtitle: str) -> bytes:
+def write_svg(figure: "Figure", path: Path) -> None:
+    """Write *figure* to *path*: the same bytes each time, whenever and wherever that is."""
+    from matplotlib import rc_context
+
+    # Text as text: the reader's fonts draw it. The salt makes the ids of the elements.
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "greenwait"}):
+        nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        stream = io.StringIO()
+        figure.savefig(stream, format="svg", metadata=nothing)
+    lines = (line.rstrip() + "\n" for line in stream.getvalue().splitlines())
+    path.write_text("".join(lines), encoding="utf-8")
+
+
+def _png(outcomes: Sequence[Drawn], title: str, subtitle: str) -> bytes:
+    stream = io.BytesIO()
+    panels(outcomes, title, subtitle).savefig(stream, format="png", dpi=_DPI)
+    return stream.getvalue()
+
+
+def panels(
+    outcomes: Sequence[Drawn], title: str, subtitle: str, most_columns: int = _COLUMNS
+) -> "Figure":
+    """Draw a panel for each of *outcomes*, so many in a row."""
     # Here, because it takes a second that no measurement should wait for, and its
     # threads would not be pinned. The Figure class needs no window system.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    columns = min(_COLUMNS, len(outcomes))
+    columns = min(most_columns, len(outcomes))
     rows = math.ceil(len(outcomes) / columns)
     bars = max(len(outcome.contestants) for outcome in outcomes)
     height = rows * (0.24 * bars + 0.75) + 1.2
@@ -87,12 +134,30 @@ def _figure(outcomes: Sequence[Outcome], title: str, subtitle: str) -> bytes:
     figure.text(left, 1 - 0.16 / height, title, size=13, weight="bold", color=_INK, va="top")
     figure.text(left, 1 - 0.45 / height, subtitle, size=9, color=_SOFT, va="top", linespacing=1.4)
     figure.tight_layout(rect=(0, 0, 1, 1 - 0.85 / height), w_pad=1.2, h_pad=1.6)
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png", dpi=_DPI)
-    return stream.getvalue()
+    return figure
 
 
-def _panel(panel: "Axes", outcome: Outcome, *, names: bool) -> None:
+def client_bars(bars: Sequence[tuple[str, float, bool]], connections: int) -> "Figure":
+    """Draw the CPU time of clients; of each its title, the seconds, and whether it is ours."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    titles, seconds, ours = zip(*reversed(bars), strict=True)
+    figure = Figure(figsize=(8.4, 0.36 * len(bars) + 0.9), facecolor="white")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    colours = [_COLOURS["greenwait" if own else "python"] for own in ours]
+    drawn = axes.barh(titles, [each * 1e6 for each in seconds], color=colours)
+    axes.bar_label(drawn, fmt="%.1f", padding=3)
+    axes.set_title(f"Client CPU per select 1, µs, {connections} connections", loc="left")
+    for side in ("top", "right", "bottom"):
+        axes.spines[side].set_visible(False)
+    axes.set_xticks([])
+    figure.tight_layout()
+    return figure
+
+
+def _panel(panel: "Axes", outcome: Drawn, *, names: bool) -> None:
     from matplotlib.ticker import MaxNLocator
 
     entries = outcome.contestants
@@ -125,7 +190,7 @@ def _panel(panel: "Axes", outcome: Outcome, *, names: bool) -> None:
     panel.set_xlim(0, max(1.15, min(slowest * 1.5, 1.04 * max(ratio.p90 for ratio in ratios))))
     panel.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
     panel.set_ylim(len(entries) - 0.4, -0.6)
-    panel.set_title(outcome.workload.title, size=10.5, weight="bold", color=_INK, loc="left")
+    panel.set_title(outcome.title, size=10.5, weight="bold", color=_INK, loc="left")
     panel.set_yticks(places, [entry.title if names else "" for entry in entries])
     panel.tick_params(axis="both", length=0, colors=_SOFT, labelsize=8.5)
     for tick, entry in zip(panel.get_yticklabels(), entries, strict=True):

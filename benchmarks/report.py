@@ -143,6 +143,7 @@ def _outcome_as_json(outcome: Outcome) -> dict[str, object]:
         "contestants": {
             entry.name: {
                 "title": entry.title,
+                "kind": entry.kind,
                 "seconds": asdict(outcome.seconds(entry.name)),
                 "cpu_seconds": asdict(outcome.cpu_seconds(entry.name)),
                 "ratio_to_blocking": asdict(outcome.ratio(entry.name)),

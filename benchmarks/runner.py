@@ -59,8 +59,14 @@ def connected(dsn: str, callback: Callback | None) -> Iterator[connection]:
         set_wait_callback(before)
 
 
-def run(measure: Callable[[Server], Sequence[RenderableType]]) -> int:
-    """Start a server, print what *measure* makes of it, and return the exit code."""
+def run(
+    measure: Callable[[Server], Sequence[RenderableType]],
+    write: Callable[[dict[str, str], dict[str, str]], None] | None = None,
+) -> int:
+    """Start a server, print what *measure* makes of it, and return the exit code.
+
+    What was measured is written by *write*, which gets the machine and the versions.
+    """
     here = machine()
     try:
         with Server() as server:
@@ -78,6 +84,8 @@ def run(measure: Callable[[Server], Sequence[RenderableType]]) -> int:
     ) as exc:
         print(f"the measurement failed: {exc}", file=sys.stderr)
         return 1
+    if write is not None:
+        write(here, with_what)
     console = terminal()
     for each in found:
         console.print(each, "", highlight=False)

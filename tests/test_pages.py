@@ -1,4 +1,4 @@
-"""Every Python snippet of the README and the docs runs, and prints what the page says."""
+"""Every block of the README and the docs is run, and prints what the page says."""
 
 import os
 import re
@@ -10,48 +10,134 @@ import psycopg2.extensions
 import pytest
 
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text()
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-SNIPPETS = [
-    pytest.param(snippet, output, id=f"{page.stem}-{number}")
-    for page in PAGES
-    for number, (snippet, output) in enumerate(
-        re.findall(r"```python\n(.*?)```\n(?:\n```text\n(.*?)```)?", page.read_text(), re.DOTALL)
-    )
-]
+DOCS = sorted((ROOT / "docs").glob("*.md"))
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "benchmarks" / "README.md", *DOCS]
+MAKEFILE = (ROOT / "Makefile").read_text()
+# The language of a block, and how it begins; of what is in braces MyST makes something.
+FENCE = re.compile(r"^```(\S*)\n(.*?)^```$(?:\n\n```text\n(.*?)^```$)?", re.DOTALL | re.MULTILINE)
+
+
+def blocks(*languages):
+    """Return each block in one of *languages*, and the output that follows it."""
+    return [
+        pytest.param(text, output, id=f"{page.parent.name}-{page.stem}-{number}")
+        for page in PAGES
+        for number, (language, text, output) in enumerate(FENCE.findall(page.read_text()))
+        if language in languages
+    ]
+
+
+def side(diff, sign):
+    """Return what was there before *diff*, ``-``, or is after it, ``+``."""
+    lines = diff.splitlines()
+    assert all(line[:1] in ("", " ", "+", "-") for line in lines)
+    return "".join(line[1:] + "\n" for line in lines if line[:1] in ("", " ", sign))
+
+
+def commands():
+    """Return each line of a console block without its prompt and its comment."""
+    return [
+        line.split("#")[0].removeprefix("$ ").strip()
+        for block in blocks("console")
+        for line in block.values[0].splitlines()
+    ]
+
+
 LINKS = [
     (page.parent, link)
     for page in PAGES
     for link in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text())
 ]
+ANCHORS = [
+    (page.parent / link if link else page, anchor)
+    for page in PAGES
+    for link, anchor in re.findall(r"\]\((?!https?:)([^)#]*)#([^)]+)\)", page.read_text())
+]
 
 
-@pytest.mark.parametrize(("snippet", "output"), SNIPPETS)
-def test_snippet_prints_what_the_page_says(snippet, output, server):
+@pytest.fixture
+def run(server):
+    """Return a function that runs Python code against the server, and returns what it printed."""
     where = psycopg2.extensions.parse_dsn(server.dsn("tcp"))
     names = {"host": "PGHOST", "port": "PGPORT", "user": "PGUSER", "password": "PGPASSWORD"}
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", snippet],
-        env=os.environ
-        | {names[key]: value for key, value in where.items() if key in names}
-        | {"GREENWAIT_NO_LIBPQ": ""},  # what the pages say is said of the default
-        capture_output=True,
-        text=True,
-        timeout=40,
-    )
-    assert done.stderr == ""
-    assert done.stdout == output
+    settings = {names[key]: value for key, value in where.items() if key in names}
+
+    def run(code):
+        # Eventlet advises against its use, and so does the page.
+        options = ("-W", "error", "-W", "ignore::Warning:greenwait.eventlet")
+        done = subprocess.run(
+            [sys.executable, *options, "-c", code],
+            # What the pages say is said of the default.
+            env=os.environ | settings | {"GREENWAIT_NO_LIBPQ": ""},
+            capture_output=True,
+            text=True,
+            timeout=40,
+        )
+        assert done.stderr == ""
+        return done.stdout
+
+    return run
+
+
+@pytest.mark.parametrize(("snippet", "output"), blocks("python"))
+def test_snippet_prints_what_the_page_says(snippet, output, run):
+    assert run(snippet) == output
+
+
+@pytest.mark.parametrize(("diff", "output"), blocks("diff"))
+def test_what_a_diff_makes_prints_what_the_page_says(diff, output, run):
+    compile(side(diff, "-"), "before", "exec")  # what that needs is not installed
+    assert run(side(diff, "+")) == output
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: f"{page.parent.name}-{page.stem}")
+def test_every_block_is_of_a_kind_that_is_checked(page):
+    languages = {language for language, _, _ in FENCE.findall(page.read_text())}
+    # Those in braces are Sphinx's, which checks them. Output stands behind what prints it.
+    assert languages <= {"python", "diff", "console", "{eval-rst}", "{include}", "{toctree}"}
 
 
 def test_pages_have_snippets():
-    assert len(SNIPPETS) >= 14
+    assert len(blocks("python")) >= 34
+    assert len(blocks("diff")) >= 5
 
 
-@pytest.mark.parametrize("target", re.findall(r"\$ make ([a-z-]+)", README))
-def test_command_of_the_readme_is_a_target(target):
-    assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
+@pytest.mark.parametrize("command", sorted(set(commands())))
+def test_command_of_a_page_is_there(command):
+    first, *rest = command.split()
+    if first == "make":
+        assert re.search(rf"^{rest[0]}:.*##", MAKEFILE, re.MULTILINE)
+    elif first == "pip":
+        extra = re.fullmatch(r"install 'greenwait\[(\w+)\]'", " ".join(rest))
+        assert f"\n{extra[1]} = [" in (ROOT / "pyproject.toml").read_text()
+    elif rest[0] == "-m":
+        assert (ROOT / "src" / rest[1] / "__main__.py").exists()
+    else:
+        assert first == "python"
+        script = (ROOT / rest[0]).read_text()
+        assert all(f'"{word}"' in script for word in rest[1:] if word.startswith("--"))
+
+
+@pytest.mark.parametrize(
+    "target", re.findall(r"`make ([a-z-]+)`", "".join(map(Path.read_text, PAGES)))
+)
+def test_target_that_a_page_names_is_there(target):
+    assert re.search(rf"^{target}:.*##", MAKEFILE, re.MULTILINE)
 
 
 @pytest.mark.parametrize(("directory", "link"), LINKS)
 def test_file_a_page_links_to_exists(directory, link):
     assert (directory / link).exists()
+
+
+@pytest.mark.parametrize(("page", "anchor"), ANCHORS)
+def test_heading_a_page_links_to_exists(page, anchor):
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    anchors = [re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings]
+    assert anchor in anchors
+
+
+@pytest.mark.parametrize("page", DOCS, ids=lambda page: page.stem)
+def test_page_is_found_from_the_first_one(page):
+    index = (ROOT / "docs" / "index.md").read_text()
+    assert page.stem == "index" or f"({page.name})" in index

@@ -292,6 +292,10 @@ cdef class Hub(Loop):
         It begins when this greenlet waits next, in a copy of its context variables, so that
         an outer ``greenwait.timeout()`` holds for it too.
 
+        :param function: what is called.
+        :param args: passed on to it.
+        :param kwargs: passed on to it.
+        :returns: the job, whose ``result()`` is what the function returns or raises.
         :raises RuntimeError: called in another thread, or outside of the block.
         """
         self.check_thread("spawn()")
@@ -310,6 +314,9 @@ cdef class Hub(Loop):
     def sleep(self, seconds, /):
         """Let other jobs go on for so many seconds; 0 lets those that are due.
 
+        :param seconds: how long.
+        :raises ValueError: it is negative or not finite.
+        :raises TypeError: it is not a number.
         :raises RuntimeError: called in another thread, or outside of the block.
         """
         self.check_thread("sleep()")

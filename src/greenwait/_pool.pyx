@@ -52,21 +52,29 @@ cdef tuple SETTINGS = ("autocommit", "isolation_level", "readonly", "deferrable"
 
 
 class PoolStats(NamedTuple):
-    """What ``Pool.stats()`` returns."""
+    """What ``Pool.stats()`` returns; the first five are as of now, the others since it was made.
 
-    #: Connections there are now: in use, idle, or being made.
+    :param size: connections there are: in use, idle, or being made.
+    :param max_size: how many there may be.
+    :param in_use: those that are lent.
+    :param idle: those that are not.
+    :param waiting: who waits for a connection.
+    :param lent: how often one was lent.
+    :param seconds_waited: how long was waited for that, by all together.
+    :param timeouts: how often ``PoolTimeout`` was raised instead.
+    :param made: connections made.
+    :param failures: failures to make one.
+    :param discarded: connections closed.
+    """
+
     size: int
     max_size: int
     in_use: int
     idle: int
-    #: Who waits for a connection now.
     waiting: int
-    #: Since the pool was made: connections lent, and seconds waited for them by all together.
     lent: int
     seconds_waited: float
-    #: ``PoolTimeout`` raised instead.
     timeouts: int
-    #: Connections made, failures to make one, and connections closed.
     made: int
     failures: int
     discarded: int
@@ -221,12 +229,20 @@ check=None, **kwargs)
         return block
 
     def getconn(self, timeout=None):
-        """Return a connection, to be given back by ``putconn()``; else as ``connection()``."""
+        """Return a connection, to be given back by ``putconn()``.
+
+        :param timeout: seconds to wait for one, instead of the pool's.
+        :raises PoolTimeout: there was none in that time; it says how it stands.
+        :raises psycopg2.InterfaceError: the pool is closed.
+
+        What ends the wait is the same as in ``connection()``.
+        """
         return self.lend(timeout).conn
 
     def putconn(self, conn):
         """Give a connection back. What it has not committed is rolled back.
 
+        :param conn: one that ``getconn()`` has returned.
         :raises ValueError: it is none of this pool's, or was given back already.
         """
         cdef Member member = self.members.get(id(conn))

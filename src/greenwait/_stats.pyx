@@ -9,25 +9,29 @@ __all__ = ["Stats", "stats"]
 
 
 class Stats(NamedTuple):
-    """What ``stats()`` returns: counts since the process began, or since they were reset."""
+    """What ``stats()`` returns: counts since the process began, or since they were reset.
 
-    #: Calls of the wait callback.
+    :param waits: calls of the wait callback.
+    :param sleeps: times that a thread slept for the server.
+    :param seconds_asleep: how long, all threads together.
+    :param spin_hits: spins that ended with the answer.
+    :param spin_misses: those that did not.
+    :param seconds_spinning: how long all of them took.
+    :param results_plain: queries answered through ``conn.poll()`` alone.
+    :param results_libpq: those whose answer libpq received without the GIL.
+    :param cancels: cancel requests sent.
+    :param timeouts: waits ended by a deadline.
+    """
+
     waits: int
-    #: Times that a thread slept for the server.
     sleeps: int
-    #: How long, all threads together.
     seconds_asleep: float
-    #: Spins that ended with the answer, and those that did not.
     spin_hits: int
     spin_misses: int
-    #: How long all of them took.
     seconds_spinning: float
-    #: Queries answered through ``conn.poll()`` alone, and those received by libpq without the GIL.
     results_plain: int
     results_libpq: int
-    #: Cancel requests sent.
     cancels: int
-    #: Waits ended by a deadline.
     timeouts: int
 
 

@@ -54,6 +54,8 @@ async def run(
 
     :param function: called with the further arguments, in a greenlet, in a copy of the
         task's context variables: an outer ``greenwait.timeout()`` holds for it.
+    :param args: passed on to it.
+    :param kwargs: passed on to it.
     :returns: what it returns.
     :raises BaseException: what it raises.
     :raises RuntimeError: no event loop runs in this thread, or it is one below ``run()``.
@@ -111,7 +113,12 @@ class AsyncConnection(Connection):
     their turn. What is not named here is psycopg2's own. Below ``run()``, where code is
     synchronous, it is a ``greenwait.Connection``, and so are its cursors.
 
-    ``close()`` need not be awaited.
+    Besides those below these are awaited, and otherwise psycopg2's: ``reset()``,
+    ``set_session()``, ``set_isolation_level()``, ``set_client_encoding()``, ``lobject()``,
+    ``tpc_begin()``, ``tpc_prepare()``, ``tpc_commit()``, ``tpc_rollback()`` and
+    ``tpc_recover()``. ``autocommit``, ``isolation_level``, ``readonly`` and ``deferrable``
+    are set without waiting: while a task is at work on the connection that raises
+    ``psycopg2.ProgrammingError``.
     """
 
     _event_loop: Any = None
@@ -123,7 +130,12 @@ class AsyncConnection(Connection):
         *args: Any,
         **kwargs: Any,
     ) -> Any:
-        """Return a new cursor, whose methods are awaited; it does not wait itself."""
+        """Return a new cursor, whose methods are awaited; it does not wait itself.
+
+        :param name: of a cursor on the server, which fetches ``itersize`` rows at a time.
+        :param cursor_factory: its class; a subclass of that is made, with awaited methods.
+        :param kwargs: further arguments for the class.
+        """
         factory = cursor_factory or self.cursor_factory
         if factory is None:
             factory = AsyncCursor
@@ -258,6 +270,11 @@ class _Rows:
 class AsyncCursor(_Awaited, Cursor):
     """A psycopg2 cursor whose methods are awaited; ``AsyncConnection.cursor()`` returns them.
 
+    Awaited are ``execute()``, ``executemany()``, ``callproc()``, ``copy_from()``,
+    ``copy_to()``, ``copy_expert()``, and of a cursor with a name ``close()``. ``fetchone()``,
+    ``fetchmany()``, ``fetchall()`` and ``scroll()`` are to be awaited with any cursor; they
+    wait for the server where it has a name.
+
     ``async with`` closes it, ``async for`` gives its rows; of a server-side cursor,
     ``itersize`` of them at a time.
     """
@@ -286,8 +303,13 @@ async def connect(
 ) -> Any:
     """Connect as ``greenwait.connect()`` does, which see; the event loop goes on meanwhile.
 
+    :param dsn: the connection string, as a list of options or a URI.
+    :param connection_factory: the connection's class, ``AsyncConnection`` by default.
+    :param cursor_factory: the class of its cursors, ``AsyncCursor`` by default.
+    :param kwargs: further options of libpq's.
     :returns: the connection, an ``AsyncConnection`` by default.
-    :raises CancelledError: the task was cancelled; nothing is left of the connection.
+    :raises psycopg2.OperationalError: no host has let us in.
+    :raises asyncio.CancelledError: the task was cancelled; nothing is left of the connection.
 
     Names are looked up by threads, so that a slow name server holds up nobody else.
     """
@@ -310,6 +332,11 @@ async def connect(
 async def notifies(conn: Any, timeout: float | None = None) -> AsyncIterator[Notify]:
     """Yield the notifications that *conn* gets; see ``greenwait.notifies()``.
 
+    :param conn: a connection that has executed ``LISTEN``, and committed it.
+    :param timeout: seconds after which it ends; None: never. 0 gives what is there already.
+    :returns: an asynchronous iterator of ``psycopg2.extensions.Notify``.
+    :raises psycopg2.OperationalError: the connection is lost.
+
     When the task is cancelled none is lost: the next iterator begins with it.
     """
     deadline = None if timeout is None else time.monotonic() + timeout
@@ -331,15 +358,27 @@ class AsyncPool:
         self._pool = pool
 
     def connection(self, timeout: float | None = None) -> "_Borrowed":
-        """Return an ``async with`` block that has a connection; see ``Pool.connection()``."""
+        """Return an ``async with`` block that has a connection; see ``Pool.connection()``.
+
+        :param timeout: seconds to wait for one, instead of the pool's.
+        :raises greenwait.PoolTimeout: on entering, there was none in that time.
+        """
         return _Borrowed(self._pool, timeout)
 
     async def getconn(self, timeout: float | None = None) -> Any:
-        """Return a connection, to be given back by ``putconn()``."""
+        """Return a connection, to be given back by ``putconn()``.
+
+        :param timeout: seconds to wait for one, instead of the pool's.
+        :raises greenwait.PoolTimeout: there was none in that time.
+        """
         return await _lent(self._pool, self._pool.getconn, timeout)
 
     async def putconn(self, conn: Any) -> None:
-        """Give a connection back. What it has not committed is rolled back."""
+        """Give a connection back. What it has not committed is rolled back.
+
+        :param conn: one that ``getconn()`` has returned.
+        :raises ValueError: it is none of this pool's, or was given back already.
+        """
         await Call(self._pool.putconn, (conn,), {})
 
     def stats(self) -> PoolStats:
@@ -347,7 +386,11 @@ class AsyncPool:
         return self._pool.stats()
 
     async def close(self, timeout: float = 30.0) -> None:
-        """Lend no more, close what is idle, and wait for what is in use; see ``Pool.close()``."""
+        """Lend no more, close what is idle, and wait for what is in use; see ``Pool.close()``.
+
+        :param timeout: seconds to wait for that.
+        :raises greenwait.PoolTimeout: there are still some in use.
+        """
         await Call(self._pool.close, (timeout,), {})
 
     async def __aenter__(self) -> "AsyncPool":
@@ -387,8 +430,11 @@ class _Borrowed:
 
 
 async def create_pool(dsn: str | None = None, **options: Any) -> AsyncPool:
-    """Make a pool of ``AsyncConnection``; the arguments are ``greenwait.Pool``'s.
+    """Make a pool of ``AsyncConnection``.
 
+    :param dsn: the connection string.
+    :param options: those of ``greenwait.Pool``.
+    :returns: the pool, which has its first ``min_size`` connections.
     :raises psycopg2.Error: as soon as one of the first ``min_size`` connections fails.
     """
     options = {"connection_factory": AsyncConnection, **options}

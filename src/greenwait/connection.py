@@ -38,6 +38,11 @@ class Connection(connection):
     and ``psycopg2.ProgrammingError`` is raised. ``cancel()`` is always possible.
 
     Its cursors are guarded in the same way, whatever class they are asked to be of.
+    Besides the methods below these wait for their turn, and are otherwise psycopg2's:
+    ``close()``, ``reset()``, ``set_session()``, ``set_isolation_level()``,
+    ``set_client_encoding()``, ``lobject()``, ``tpc_begin()``, ``tpc_prepare()``,
+    ``tpc_recover()``, and setting ``autocommit``, ``isolation_level``, ``readonly`` or
+    ``deferrable``.
 
     A commit that is interrupted or whose connection is lost raises
     ``greenwait.CommitInDoubt`` when nobody knows whether the transaction was committed. Of
@@ -61,7 +66,12 @@ class Connection(connection):
         *args: Any,
         **kwargs: Any,
     ) -> Any:
-        """Return a new cursor, as psycopg2 does; its class is one that waits for its turn."""
+        """Return a new cursor, as psycopg2 does; its class is one that waits for its turn.
+
+        :param name: of a cursor on the server, which fetches ``itersize`` rows at a time.
+        :param cursor_factory: its class; a subclass of that is made, which waits for its turn.
+        :param kwargs: further arguments for the class.
+        """
         factory = cursor_factory or self.cursor_factory
         if factory is None:
             factory = Cursor
@@ -84,11 +94,17 @@ class Connection(connection):
         self._turn.run(self, "rollback()", _end, self, "rollback", super().rollback)
 
     def tpc_commit(self, *xid: Any) -> None:
-        """Commit a transaction of two phases; otherwise like ``commit()``."""
+        """Commit a transaction of two phases; otherwise like ``commit()``.
+
+        :param xid: that of a recovered transaction, if it is one.
+        """
         self._turn.run(self, "tpc_commit()", _end, self, "commit", super().tpc_commit, *xid)
 
     def tpc_rollback(self, *xid: Any) -> None:
-        """Abort a transaction of two phases; otherwise like ``rollback()``."""
+        """Abort a transaction of two phases; otherwise like ``rollback()``.
+
+        :param xid: that of a recovered transaction, if it is one.
+        """
         self._turn.run(self, "tpc_rollback()", _end, self, "rollback", super().tpc_rollback, *xid)
 
     close = in_turn(connection.close, "close")
@@ -149,6 +165,8 @@ class Cursor(cursor):
     """A psycopg2 cursor that waits for its turn on a ``greenwait.Connection``.
 
     To be used as ``cursor_factory``. ``Connection.cursor()`` makes such a class of any other.
+    The methods are psycopg2's. Those that wait for the server wait for their turn first: of a
+    cursor without a name the fetching ones do not.
     """
 
     _waits_its_turn = True
@@ -158,7 +176,11 @@ _guarded_classes: dict[type, type] = {}
 
 
 def guarded(factory: type) -> type:
-    """Return *factory* itself if it waits for its turn, or a subclass that does."""
+    """Return *factory* itself if it waits for its turn, or a subclass that does.
+
+    :param factory: a class of cursors. ``Connection.cursor()`` calls this by itself.
+    :returns: the class, the same one each time.
+    """
     if hasattr(factory, "_waits_its_turn"):
         return factory
     if factory not in _guarded_classes:

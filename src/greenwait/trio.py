@@ -26,6 +26,8 @@ async def run(
 
     :param function: called with the further arguments, in a greenlet, in a copy of the
         task's context variables: an outer ``greenwait.timeout()`` holds for it.
+    :param args: passed on to it.
+    :param kwargs: passed on to it.
     :returns: what it returns.
     :raises BaseException: what it raises.
     :raises RuntimeError: trio does not run in this thread, or it is called below ``run()``.

@@ -1,0 +1,94 @@
+"""The API reference names all that is public, and the docstrings it shows say what to pass."""
+
+import ast
+import importlib
+import inspect
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import greenwait
+
+ROOT = Path(__file__).parent.parent
+PAGE = (ROOT / "docs" / "api.md").read_text()
+MODULES = [
+    "greenwait",
+    "greenwait.aio",
+    "greenwait.connection",
+    "greenwait.gevent",
+    "greenwait.trio",
+]
+# Where a name is documented once, and found in two modules.
+SHOWN_AS = {
+    "greenwait.connection.Connection": "greenwait.Connection",
+    "greenwait.connection.Cursor": "greenwait.Cursor",
+}
+PUBLIC = {
+    SHOWN_AS.get(f"{module}.{name}", f"{module}.{name}"): getattr(
+        importlib.import_module(module), name
+    )
+    for module in MODULES
+    for name in importlib.import_module(module).__all__
+}
+
+
+def functions_of_eventlet():
+    """Yield what is public there, without the import: eventlet warns of each fork after that."""
+    tree = ast.parse((ROOT / "src" / "greenwait" / "eventlet.py").read_text())
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
+            node.body = node.body[:1]  # the docstring
+            found = {"Any": Any, "WaitCallback": greenwait.WaitCallback}
+            exec(compile(ast.Module([node], []), "eventlet.py", "exec"), found)
+            yield f"greenwait.eventlet.{node.name}", found[node.name]
+
+
+PUBLIC.update(functions_of_eventlet())
+
+
+def documented():
+    """Yield what people call: functions, classes but those that others make, their methods."""
+    for name, item in PUBLIC.items():
+        if inspect.isclass(item):
+            if f":: {name}(" not in PAGE:  # the page has no signature of its own for it
+                yield name, item
+            for method, own in vars(item).items():
+                if not method.startswith("_") and callable(own) and own.__doc__:
+                    yield f"{name}.{method}", own
+        elif callable(item) and not isinstance(item, PUBLIC["greenwait.WaitCallback"]):
+            yield name, item
+
+
+DOCUMENTED = dict(documented())
+
+
+def parameters_of(item):
+    try:
+        parameters = inspect.signature(item).parameters.values()
+    except ValueError:  # psycopg2's own, which are documented there
+        return []
+    return [each.name for each in parameters if each.name not in ("self", "args")]
+
+
+def test_all_that_is_public_is_on_the_page():
+    on_page = re.findall(r"^\.\. (?:auto\w+|py:data):: ([\w.]+)", PAGE, re.MULTILINE)
+    assert sorted(on_page) == sorted(PUBLIC)
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_public_name_has_a_docstring(name):
+    assert inspect.getdoc(PUBLIC[name])
+
+
+@pytest.mark.parametrize("name", DOCUMENTED)
+def test_docstring_names_every_parameter(name):
+    described = re.findall(r":param (\w+):", DOCUMENTED[name].__doc__)
+    assert set(parameters_of(DOCUMENTED[name])) <= set(described)
+
+
+@pytest.mark.parametrize("name", DOCUMENTED)
+def test_docstring_describes_no_parameter_that_is_not_there(name):
+    described = re.findall(r":param (\w+):", DOCUMENTED[name].__doc__)
+    assert set(described) <= {*parameters_of(DOCUMENTED[name]), "dsn", "args"}
