@@ -7,7 +7,7 @@ waits for its turn first, and lets other greenlets go on meanwhile.
 """
 
 from collections.abc import Callable
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, overload
 
 from greenwait._errors import CommitInDoubt, in_doubt
 from greenwait._known import begin_ending, end_ending
@@ -17,9 +17,10 @@ from greenwait._turn import Turn, cursor_in_turn, in_turn
 __all__ = ["Connection", "Cursor", "guarded"]
 
 _Class = TypeVar("_Class", bound=type)
+_Cursor = TypeVar("_Cursor", bound=cursor)
 
 
-def _set_in_turn(name: str, base: type) -> property:
+def _set_in_turn(name: str, base: type) -> Any:
     """Return *base*'s attribute, to be set when it is the caller's turn."""
     own = getattr(base, name)
 
@@ -54,6 +55,31 @@ class Connection(connection):
         self._turn = Turn()
         return self
 
+    @overload
+    def cursor(
+        self,
+        name: str | bytes | None = None,
+        cursor_factory: None = None,
+        withhold: bool = ...,
+        scrollable: bool | None = ...,
+    ) -> "Cursor": ...
+    @overload
+    def cursor(
+        self,
+        name: str | bytes | None = None,
+        *,
+        cursor_factory: Callable[..., _Cursor],
+        withhold: bool = ...,
+        scrollable: bool | None = ...,
+    ) -> _Cursor: ...
+    @overload
+    def cursor(
+        self,
+        name: str | bytes | None,
+        cursor_factory: Callable[..., _Cursor],
+        withhold: bool = ...,
+        scrollable: bool | None = ...,
+    ) -> _Cursor: ...
     def cursor(
         self,
         name: str | bytes | None = None,
@@ -67,8 +93,10 @@ class Connection(connection):
             factory = Cursor
         elif isinstance(factory, type):
             factory = guarded(factory)
+        if args:
+            return super().cursor(name, factory, *args, **kwargs)
         # By its name: psycopg2.extras.LoggingConnection's takes it so.
-        return super().cursor(name, *args, cursor_factory=factory, **kwargs)
+        return super().cursor(name, cursor_factory=factory, **kwargs)
 
     def commit(self) -> None:
         """Commit all changes to the database.

@@ -1,0 +1,27 @@
+"""What of the tests makes sense through a pooler, and what does not.
+
+``GREENWAIT_TEST_POOLING=session`` (or ``transaction``) puts a PgBouncer between the tests and their
+server. It is the client's server then: it makes the keys that cancel a query, and says by itself
+how connections stand.
+"""
+
+import os
+
+import pytest
+
+from tools import pgbouncer, postgres
+
+__all__ = ["running", "skip_what_makes_no_sense"]
+
+POOL_MODE = next(
+    (mode for mode in pgbouncer.POOL_MODES if mode == os.environ.get("GREENWAIT_TEST_POOLING")), None
+)
+
+
+def running() -> postgres.Server | postgres.ExternalServer:
+    """Return the server to use, a context manager that runs it."""
+    return postgres.running() if POOL_MODE is None else pgbouncer.PooledServer(POOL_MODE)
+
+
+def skip_what_makes_no_sense(items: list[pytest.Item]) -> None:
+    """Skip what makes no sense through this pooler, for the reason that is given here."""
