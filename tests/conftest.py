@@ -16,7 +16,10 @@ import greenwait
 from tests import pooling
 from tools.postgres import ExternalServer, Server
 
-CALLBACKS = {"poll": greenwait.wait, "epoll": greenwait.EpollWaitCallback}
+CALLBACKS: dict[str, Callable[[Any], None]] = {
+    "poll": greenwait.wait,
+    "epoll": greenwait.EpollWaitCallback,
+}
 TRANSPORTS = pooling.running().transports  # not started yet
 ROOT = Path(__file__).parent.parent
 

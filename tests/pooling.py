@@ -13,8 +13,9 @@ from tools import pgbouncer, postgres
 
 __all__ = ["running", "skip_what_makes_no_sense"]
 
-POOL_MODE = next(
-    (mode for mode in pgbouncer.POOL_MODES if mode == os.environ.get("GREENWAIT_TEST_POOLING")), None
+_WANTED = os.environ.get("GREENWAIT_TEST_POOLING")
+POOL_MODE: pgbouncer.PoolMode | None = next(
+    (mode for mode in pgbouncer.POOL_MODES if mode == _WANTED), None
 )
 
 

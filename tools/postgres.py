@@ -120,7 +120,7 @@ class Server:
         # A build without TLS refuses to start with ssl=on.
         self._has_tls = b"libssl" in (self._found / "postgres").read_bytes()
         self.transports = ("unix", "tcp", "tls") if self._has_tls else ("unix", "tcp")
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[Any] | None = None
         self._cleanup = contextlib.ExitStack()
         self.port = 0
 

@@ -7,12 +7,15 @@ waits for its turn first, and lets other greenlets go on meanwhile.
 """
 
 from collections.abc import Callable
-from typing import Any, Literal, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from greenwait._errors import CommitInDoubt, in_doubt
 from greenwait._known import begin_ending, end_ending
 from greenwait._psycopg2 import STATUS_READY, OperationalError, connection, cursor
 from greenwait._turn import Turn, cursor_in_turn, in_turn
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = ["Connection", "Cursor", "guarded"]
 
@@ -48,7 +51,7 @@ class Connection(connection):
 
     _turn: Turn
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> "Connection":  # noqa: D102, as ever
+    def __new__(cls, *args: Any, **kwargs: Any) -> "Self":  # noqa: D102, as ever
         # Not in __init__, which connects: the traceback of what that raises would keep the
         # connection, and its socket with it.
         self = super().__new__(cls, *args, **kwargs)
@@ -129,9 +132,9 @@ class Connection(connection):
     tpc_prepare = in_turn(connection.tpc_prepare, "tpc_prepare")
     tpc_recover = in_turn(connection.tpc_recover, "tpc_recover")
     autocommit = _set_in_turn("autocommit", connection)
-    isolation_level = _set_in_turn("isolation_level", connection)
-    readonly = _set_in_turn("readonly", connection)
-    deferrable = _set_in_turn("deferrable", connection)
+    isolation_level: Any = _set_in_turn("isolation_level", connection)
+    readonly: Any = _set_in_turn("readonly", connection)
+    deferrable: Any = _set_in_turn("deferrable", connection)
 
 
 def _end(
