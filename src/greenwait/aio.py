@@ -40,7 +40,7 @@ from greenwait.connection import Connection, Cursor, guarded
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from typing import TypeAlias
+    from typing import TypeAlias, type_check_only
 
     from psycopg2.extensions import Xid
     from psycopg2.sql import Composable
@@ -251,24 +251,11 @@ _METHODS = ("execute", "executemany", "callproc", "copy_from", "copy_to", "copy_
 _METHODS_OF_NAMED = ("fetchone", "fetchmany", "fetchall", "scroll")
 
 
-class _Awaited:
-    """What cursors have besides whose methods are awaited."""
+if TYPE_CHECKING:
 
-    _is_awaited = True
-    _base: Any  # the class of psycopg2's, or greenwait's, that it is made of
-    name: Any
-
-    def close(self) -> Any:
-        """Close it; to be awaited if it has a name, since then it waits for the server."""
-        if self.name is not None and not in_call():
-            return self._closing()
-        self._base.close(self)
-        return _DONE
-
-    def _closing(self) -> Any:
-        raise NotImplementedError
-
-    if TYPE_CHECKING:  # what _with_awaited_methods() makes
+    @type_check_only
+    class _CursorMethods:
+        """What _with_awaited_methods() makes."""
 
         def execute(  # psycopg2 calls it so
             self,
@@ -288,6 +275,26 @@ class _Awaited:
         def scroll(
             self, value: int, mode: Literal["relative", "absolute"] = "relative"
         ) -> Awaitable[None]: ...
+else:
+    _CursorMethods = object
+
+
+class _Awaited(_CursorMethods):
+    """What cursors have besides whose methods are awaited."""
+
+    _is_awaited = True
+    _base: Any  # the class of psycopg2's, or greenwait's, that it is made of
+    name: Any
+
+    def close(self) -> Any:
+        """Close it; to be awaited if it has a name, since then it waits for the server."""
+        if self.name is not None and not in_call():
+            return self._closing()
+        self._base.close(self)
+        return _DONE
+
+    def _closing(self) -> Any:
+        raise NotImplementedError
 
     def __next__(self) -> Any:
         if self.name is not None and not in_call():
