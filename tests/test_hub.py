@@ -12,7 +12,7 @@ import threading
 import time
 import weakref
 from concurrent.futures import CancelledError
-from typing import Any
+from typing import Any, get_origin
 
 import greenlet
 import psycopg2
@@ -470,6 +470,10 @@ def test_jobs_run_beside_the_block(conns):
         sleep_and_say(own[0], 0.2)
         assert all(job.done() for job in jobs)
         assert [job.result() for job in jobs] == ["done", "done"]
+
+
+def test_type_of_a_job_can_be_written_down():
+    assert get_origin(greenwait.Job[int]) is greenwait.Job
 
 
 def test_leaving_the_block_waits(conns):

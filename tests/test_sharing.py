@@ -160,6 +160,11 @@ def test_greenlets_share_one_cursor(shared):
     assert one(shared, "select 1") == 1
 
 
+def test_cursor_takes_its_options_by_position_as_psycopg2s(callback, shared):
+    cur = shared.cursor("kept", None, True, False)
+    assert (cur.withhold, cur.scrollable) == (True, False)
+
+
 def test_method_may_call_another(callback, connect):
     class Own(psycopg2.extensions.cursor):
         def execute(self, query, vars=None):

@@ -53,7 +53,7 @@ def installing() -> None:
 
     greenwait.install(poler="poll")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     greenwait.install(timeout="1")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-    greenwait.gevent.patch_psycopg(1)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    greenwait.gevent.patch_psycopg(spin="fast")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
 @greenwait.installed(timeout=1)
