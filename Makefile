@@ -13,7 +13,7 @@ SAME_CORE := $(if $(filter Linux,$(shell uname -s)),--same-core)
 SOURCES := setup.py pyproject.toml $(wildcard src/greenwait/*.pyx src/greenwait/*.pxd src/greenwait/*.h)
 
 .DELETE_ON_ERROR:
-.PHONY: help test bench bench-full conformance plain poll source oldest lint docs figures results dist cross clean
+.PHONY: help test bench bench-full conformance plain poll source oldest types lint test-servers docs figures results dist cross clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -86,13 +86,20 @@ oldest: $(OLDEST)/.built ## the tests, with the oldest psycopg2 that has a wheel
 	$(OLDEST)/bin/python -m greenwait
 	$(OLDEST)/bin/python -m pytest $(PARALLEL) $(PYTEST_ARGS)
 
-lint: $(VENV)/.dev $(VENV)/.bench ## style, spelling, types, stubs
+types: $(VENV)/.dev $(VENV)/.bench ## mypy, pyright, and the stubs against the extension
+	$(BIN)/mypy
+	$(BIN)/basedpyright --pythonpath $(BIN)/python
+	$(BIN)/stubtest --mypy-config-file pyproject.toml greenwait
+	$(BIN)/python -m tools.check_stubs
+
+lint: types ## that; style, spelling
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	PATH="$(BIN):$$PATH" $(BIN)/cython-lint src/greenwait
 	$(BIN)/codespell
-	$(BIN)/mypy
-	$(BIN)/stubtest --mypy-config-file pyproject.toml greenwait
+
+test-servers: $(VENV)/.dev ## tests on every PostgreSQL at hand, and through PgBouncer
+	$(BIN)/python -m tools.servers $(PARALLEL) $(PYTEST_ARGS)
 
 FIGURES = $(BIN)/python -m tools.picture $(1)/modules.svg && $(BIN)/python -m benchmarks.published draw $(1)
 COG := $(BIN)/cog -I . --verbosity 1

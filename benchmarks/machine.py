@@ -81,7 +81,7 @@ def _installed(name: str) -> str | None:
 
 
 def _psycopg2_version() -> str:
-    version: str = psycopg2.__version__  # type: ignore[attr-defined]
+    version = str(vars(psycopg2)["__version__"])
     return version.split()[0]
 
 

@@ -13,16 +13,11 @@ Needs Linux, and ``pip install -e '.[binary,test,bench]'``.
 """
 
 import argparse
-import contextlib
 import multiprocessing
-import os
 import random
-import resource
-import shutil
-import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -39,6 +34,7 @@ from benchmarks.machine import resident_kb
 from benchmarks.measure import Sample, Spread
 from benchmarks.processes import ClientProcess
 from benchmarks.runner import run
+from tools import pgbouncer
 from tools.postgres import Server
 
 __all__ = ["main"]
@@ -50,52 +46,6 @@ _WAITING = 400  # jobs; the server takes 450 connections
 _MOST_KB = 24.0
 _TOGETHER = 20
 _MOST_SECONDS = 0.09
-
-_BOUNCER = """
-[databases]
-bouncer = host={host} port={server_port} dbname={dbname} user={user}
-[pgbouncer]
-listen_port = {port}
-unix_socket_dir = {host}
-auth_type = any
-pool_mode = transaction
-max_client_conn = 10000
-default_pool_size = 20
-log_connections = 0
-log_disconnections = 0
-"""
-
-
-@contextlib.contextmanager
-def _bouncer(program: str, server: Server) -> Iterator[str]:
-    """Run a PgBouncer before *server*, and give the connection string for it."""
-    options = psycopg2.extensions.parse_dsn(server.dsn("unix"))
-    port = int(options["port"]) + 1  # on a unix socket of our own directory
-    settings = server.directory / "pgbouncer.ini"
-    settings.write_text(
-        _BOUNCER.format(
-            host=options["host"],
-            server_port=options["port"],
-            dbname=options["dbname"],
-            user=options["user"],
-            port=port,
-        )
-    )
-    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # PgBouncer's too
-    as_user: dict[str, Any] = {"user": "nobody"} if os.geteuid() == 0 else {}
-    process = subprocess.Popen([program, "--quiet", settings], **as_user)
-    try:
-        dsn = server.dsn("unix", port=port, dbname="bouncer")
-        give_up = time.monotonic() + 10
-        while not (server.directory / f".s.PGSQL.{port}").exists():
-            if process.poll() is not None or time.monotonic() > give_up:
-                raise RuntimeError(f"PgBouncer did not start: {settings.read_text()}")
-            time.sleep(0.01)
-        yield dsn
-    finally:
-        process.kill()
-        process.wait()
 
 
 def _many_and_few(rounds: int, many: int, few: int, dsn: str) -> RenderableType:
@@ -186,11 +136,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def measure(server: Server) -> list[RenderableType]:
         found: list[RenderableType] = []
-        program = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin")
+        program = pgbouncer.find_program()
         if program is None:
-            found.append("No PgBouncer here, so no thousand connections: apt-get install pgbouncer")
+            how = pgbouncer.HOW_TO_INSTALL
+            found.append(f"No PgBouncer here, so no thousand connections: {how}")
         else:
-            with _bouncer(program, server) as dsn:
+            with pgbouncer.pooled(program, server, "transaction") as dsn:
                 found.append(_many_and_few(options.rounds, options.connections, options.few, dsn))
         dsn = server.dsn("unix")
         rows = [_memory(min(3, options.rounds), dsn), _together(options.rounds, dsn)]

@@ -1,7 +1,6 @@
 """What people expect of psycopg2 in an asyncio program, with greenwait's connection class."""
 
 import asyncio
-import functools
 
 import psycopg2
 import psycopg2.extensions
@@ -10,22 +9,25 @@ import psycopg2.extras
 import greenwait.aio
 
 psycopg2.extensions.set_wait_callback(greenwait.EpollWaitCallback)
-connect = functools.partial(psycopg2.connect, connection_factory=greenwait.aio.AsyncConnection)
 
 
-async def fetch_data():
+def connect(dsn: str) -> greenwait.aio.AsyncConnection:
+    return psycopg2.connect(dsn, connection_factory=greenwait.aio.AsyncConnection)
+
+
+async def fetch_data() -> list[psycopg2.extras.RealDictRow]:
     conn = await asyncio.get_event_loop().run_in_executor(
         None, connect, "dbname=test user=postgres password=secret"
     )
     cursor = conn.cursor(cursor_factory=psycopg2.extras.RealDictCursor)
     await cursor.execute("SELECT * FROM users")
-    rows = await cursor.fetchall()
+    rows: list[psycopg2.extras.RealDictRow] = await cursor.fetchall()
     await cursor.close()
     conn.close()
     return rows
 
 
-async def main():
+async def main() -> None:
     print(await fetch_data())
 
 

@@ -9,7 +9,7 @@ import greenwait.aio
 greenwait.install()
 
 
-async def main():
+async def main() -> None:
     conn = await greenwait.aio.connect(
         "dbname=test user=postgres password=secret",
         cursor_factory=psycopg2.extras.RealDictCursor,

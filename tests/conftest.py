@@ -13,17 +13,23 @@ import pytest
 from psycopg2.extensions import get_wait_callback, set_wait_callback
 
 import greenwait
-from tools.postgres import ExternalServer, Server, running
+from tests import pooling
+from tools.postgres import ExternalServer, Server
 
-CALLBACKS = {"poll": greenwait.wait, "epoll": greenwait.EpollWaitCallback}
-TRANSPORTS = running().transports  # not started yet
+CALLBACKS: dict[str, Callable[[Any], None]] = {
+    "poll": greenwait.wait,
+    "epoll": greenwait.EpollWaitCallback,
+}
+TRANSPORTS = pooling.running().transports  # not started yet
 ROOT = Path(__file__).parent.parent
+
+pytest_collection_modifyitems = pooling.skip_what_makes_no_sense
 
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[Server | ExternalServer]:
-    """The server of the run: ours, or the one that GREENWAIT_TEST_DSN names."""
-    with running() as server:
+    """The server of the run: ours, maybe pooled, or the one that GREENWAIT_TEST_DSN names."""
+    with pooling.running() as server:
         yield server
 
 

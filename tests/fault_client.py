@@ -9,6 +9,7 @@ what was not.
 
 import contextlib
 import faulthandler
+import functools
 import json
 import os
 import sys
@@ -58,7 +59,7 @@ def loops(kind):
         async def run_all(calls):
             async with trio.open_nursery() as nursery:
                 for call in calls:
-                    nursery.start_soon(greenwait.trio.run, *call)
+                    nursery.start_soon(functools.partial(greenwait.trio.run, *call))
 
         def run(calls):
             trio.run(run_all, calls)

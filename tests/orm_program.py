@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+from typing import Any
 
 import psycopg2.extensions
 import psycopg2.extras
@@ -11,7 +12,10 @@ from sqlalchemy import orm
 import greenwait
 
 #: SQLAlchemy's pools, as arguments for ``engine()``.
-POOLS = {"QueuePool": {"pool_size": 20}, "NullPool": {"poolclass": sqlalchemy.pool.NullPool}}
+POOLS: dict[str, dict[str, Any]] = {
+    "QueuePool": {"pool_size": 20},
+    "NullPool": {"poolclass": sqlalchemy.pool.NullPool},
+}
 
 
 class Base(orm.DeclarativeBase):
@@ -64,6 +68,6 @@ def insert_many(dsn, number):
             rows = [(1, 0.0)] * number
             psycopg2.extras.execute_values(cur, "insert into summands values %s", rows, page_size=3)
             cur.execute("select count(*), pg_sleep(0.4) from summands")
-            return cur.fetchone()[0]
+            return cur.fetchall()[0][0]
     finally:
         conn.close()

@@ -39,17 +39,20 @@ class Client:
         assert self.hear() == "well"
 
     def say(self, line):
+        assert self.process.stdin
         self.process.stdin.write(f"{line}\n")
         self.process.stdin.flush()
 
     def hear(self):
+        assert self.process.stdout
         return self.process.stdout.readline().strip()
 
     def end(self):
         self.process.kill()
         self.process.wait()
-        self.process.stdin.close()
-        self.process.stdout.close()
+        for pipe in (self.process.stdin, self.process.stdout):
+            assert pipe
+            pipe.close()
 
 
 @pytest.fixture(scope="module", params=["gevent", "eventlet", "asyncio", "uvloop", "trio"])

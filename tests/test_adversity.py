@@ -7,6 +7,7 @@ import signal
 import socket
 import threading
 import time
+from typing import Any
 
 import psycopg2
 import pytest
@@ -113,10 +114,11 @@ class HastyServer(threading.Thread):
     def run(self):
         client, _ = self._listening.accept()
         with self._listening, self._upstream, client, selectors.DefaultSelector() as selector:
-            for sock in (client, self._upstream):
-                selector.register(sock, selectors.EVENT_READ)
+            for each in (client, self._upstream):
+                selector.register(each, selectors.EVENT_READ)
             while True:
-                for sock in [key.fileobj for key, _ in selector.select()]:
+                for key, _ in selector.select():
+                    sock: Any = key.fileobj
                     data = sock.recv(65536)
                     if not data:
                         return

@@ -4,6 +4,7 @@ anyio's own cancel scopes cancel a task of asyncio's again and again, until it e
 """
 
 import time
+from typing import Any
 
 import anyio
 import psycopg2
@@ -58,7 +59,8 @@ def test_group_that_fails_stops_its_queries(backend, server, connect):
                 await anyio.sleep(0.2)
                 raise LookupError
         except Exception as exc:
-            assert [type(each) for each in exc.exceptions] == [LookupError]  # noqa: PT017
+            group_raised: Any = exc
+            assert [type(each) for each in group_raised.exceptions] == [LookupError]
         for conn in conns:
             assert await run(ask, conn, "select 42") == 42
             conn.close()

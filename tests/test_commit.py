@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 import time
+from typing import Any
 
 import psycopg2
 import pytest
@@ -75,7 +76,7 @@ class Case:
         self.watcher.cursor().execute(SLOW_COMMIT.format(table=self.table))
         self.conn.cursor().execute(f"insert into {self.table} values (%s, %s)", (seconds, self.tag))
 
-    def commit(self, meanwhile=None):
+    def commit(self, meanwhile=lambda: None):
         """Commit; *meanwhile* is done as soon as the server is at it."""
 
         def act():
@@ -93,7 +94,7 @@ class Case:
     def is_committed(self):
         cur = self.watcher.cursor()
         cur.execute(f"select count(*) from {self.table} where tag = %s", (self.tag,))
-        return cur.fetchone()[0] == 1
+        return cur.fetchall() == [(1,)]
 
     def close(self):
         self.conn.close()
@@ -241,7 +242,7 @@ def test_interrupted_rollback_is_done_and_the_interrupt_is_delivered_after(
                 signal.raise_signal(signal.SIGALRM)
             return super().fileno()
 
-    conn = psycopg2.connect(own_server.dsn("unix"), connection_factory=Alarmed)
+    conn: Any = psycopg2.connect(own_server.dsn("unix"), connection_factory=Alarmed)
     with contextlib.closing(conn):
         for _ in range(20):
             conn.cursor().execute("create temp table passing (number int)")

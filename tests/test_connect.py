@@ -7,7 +7,9 @@ import signal
 import socket
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psycopg2
 import psycopg2.extras
@@ -28,7 +30,10 @@ from tests.fault_lab import (
 )
 from tools.postgres import DATABASE, USER, Server
 
-CONNECTS = {"psycopg2": psycopg2.connect, "greenwait": greenwait.connect}
+CONNECTS: dict[str, Callable[..., Any]] = {
+    "psycopg2": psycopg2.connect,
+    "greenwait": greenwait.connect,
+}
 # Linux alone gives up an attempt on shutdown(2), and is what these hosts are made with.
 BAD_HOSTS = {
     "silent": silent_listener,
@@ -634,7 +639,8 @@ def test_factories(callback, live):
     class Own(psycopg2.extensions.connection):
         pass
 
-    for arguments in ({"connection_factory": Own}, {}):
+    cases: tuple[dict[str, Any], ...] = ({"connection_factory": Own}, {})
+    for arguments in cases:
         conn = greenwait.connect(
             dsn_of(live), cursor_factory=psycopg2.extras.RealDictCursor, **arguments
         )
@@ -663,7 +669,8 @@ def test_keywords_only(callback, live):
 def test_async_connection_is_psycopg2s(callback, live, monkeypatch):
     """It is for the caller to wait for, and so nothing is waited for here."""
     with name_server(monkeypatch) as asked:
-        for flag in ({"async_": True}, {"async": 1}):
+        flags: tuple[dict[str, Any], ...] = ({"async_": True}, {"async": 1})
+        for flag in flags:
             conn = greenwait.connect(dsn_of(live, host="localhost"), **flag)
             greenwait.wait(conn)
             assert conn.async_

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from typing import Any
 
 import psycopg2
 import pytest
@@ -55,7 +56,7 @@ class Upstream:
 
 @pytest.fixture
 def proxy():
-    upstream = Upstream()
+    upstream: Any = Upstream()
     with FaultProxy(upstream) as proxy:
         yield proxy
     upstream.close()
@@ -217,6 +218,7 @@ def test_refusing_port_refuses():
 def test_frozen_process_stands_still():
     script = "import time\nwhile True: print(time.monotonic(), flush=True); time.sleep(0.01)"
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as it:
+        assert it.stdout
         it.stdout.readline()
         with frozen(it.pid):
             frozen_at = time.monotonic()

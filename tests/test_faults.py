@@ -264,7 +264,8 @@ def test_fault_at_a_commit_is_never_a_plain_failure_of_what_was_committed(
             proxy.inject(*FAULTS[fault](proxied))
 
             def commit():
-                yield conn.commit(), None
+                conn.commit()
+                yield None, None
 
             outcome = Outcome(conn, commit())
             proxy.clear()

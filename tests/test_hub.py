@@ -12,6 +12,7 @@ import threading
 import time
 import weakref
 from concurrent.futures import CancelledError
+from typing import Any, get_origin
 
 import greenlet
 import psycopg2
@@ -19,10 +20,12 @@ import pytest
 from psycopg2.extensions import set_wait_callback
 
 import greenwait
+from greenwait._hub import hub_here
 from tests.fault_lab import frozen, no_leaked_descriptors, silent_listener
 from tools.postgres import Server
 
 THREE_SECONDS = "select pg_sleep(3)"
+NOTHING: dict[str, object] = {}
 
 
 @pytest.fixture(autouse=True)
@@ -160,9 +163,13 @@ def test_socket_that_a_child_keeps_open_ends_no_sleep(callback, connect, watcher
 
 def test_more_jobs_wait_than_python_recurses(callback):
     """A greenlet begins as deep as the one that starts it."""
+
+    def spawn_more():
+        jobs.extend(hub.spawn(hub.sleep, 0.1) for _ in range(1500))
+
     with greenwait.Hub() as hub:
         jobs = [hub.spawn(hub.sleep, 0.2) for _ in range(3000)]
-        hub.spawn(lambda: [jobs.append(hub.spawn(hub.sleep, 0.1)) for _ in range(1500)]).result()
+        hub.spawn(spawn_more).result()
     assert all(job.done() for job in jobs)
 
 
@@ -192,7 +199,7 @@ def test_limit_that_is_none_is_refused(callback, limit, error):
 
 def test_what_can_not_be_called_is_refused(callback):
     with pytest.raises(TypeError, match="gather\\(\\) takes functions, not 'int'"):
-        greenwait.gather(lambda: None, 5)
+        greenwait.gather(lambda: None, 5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
 @pytest.mark.parametrize("limit", [None, 4])
@@ -211,14 +218,16 @@ def test_first_exception_cancels_the_others(conns, watcher, limit):
 def test_further_exceptions_are_the_cause_of_the_first(callback, count):
     def fail(number):
         try:
-            greenwait._hub.hub_here().sleep(0.05 if number == 0 else 10)
+            hub = hub_here()
+            assert hub
+            hub.sleep(0.05 if number == 0 else 10)
         except greenlet.GreenletExit:
             raise KeyError(number) from None
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError) as info:
         greenwait.gather(*[lambda i=i: fail(i) for i in range(count)])
-    cause = info.value.__cause__
+    cause: Any = info.value.__cause__
     if count == 1:
         assert cause is None
     elif count == 2:
@@ -384,7 +393,7 @@ def test_map_is_lazy_and_bounded(callback):
     assert len(asked) == 4
     results.close()
     assert len(asked) == 4
-    assert greenwait._hub.hub_here() is None
+    assert hub_here() is None
 
 
 def test_closed_map_cancels_what_is_under_way(conns, watcher):
@@ -407,7 +416,7 @@ def test_map_that_is_dropped_is_closed(conns, watcher):
     assert next(results) == 0
     del results
     gc.collect()
-    assert greenwait._hub.hub_here() is None
+    assert hub_here() is None
     assert_usable(own)
 
 
@@ -432,7 +441,7 @@ def test_maps_may_overlap_in_any_order(callback):
     assert next(second) == 0
     first.close()
     assert list(second) == [-i for i in range(1, 10)]
-    assert greenwait._hub.hub_here() is None
+    assert hub_here() is None
 
 
 def test_consumer_s_own_queries_let_them_go_on(conns):
@@ -463,12 +472,16 @@ def test_jobs_run_beside_the_block(conns):
         assert [job.result() for job in jobs] == ["done", "done"]
 
 
+def test_type_of_a_job_can_be_written_down():
+    assert get_origin(greenwait.Job[int]) is greenwait.Job
+
+
 def test_leaving_the_block_waits(conns):
     own = conns(2)
     done = []
     with greenwait.Hub() as hub:
         for conn in own:
-            hub.spawn(lambda conn=conn: done.append(sleep_and_say(conn, 0.1)))
+            hub.spawn(lambda conn: done.append(sleep_and_say(conn, 0.1)), conn)
     assert len(done) == 2
 
 
@@ -499,13 +512,13 @@ def test_exception_in_the_block_cancels_the_jobs(conns, watcher):
 
 def test_failure_that_nobody_has_asked_for_is_raised_at_the_end(callback):
     with pytest.raises(KeyError, match="lost"), greenwait.Hub() as hub:
-        hub.spawn({}.__getitem__, "lost")
-        hub.spawn({}.__getitem__, "lost too")
+        hub.spawn(NOTHING.__getitem__, "lost")
+        hub.spawn(NOTHING.__getitem__, "lost too")
 
 
 def test_failure_that_was_asked_for_is_not(callback):
     with greenwait.Hub() as hub:
-        job = hub.spawn({}.__getitem__, "found")
+        job = hub.spawn(NOTHING.__getitem__, "found")
         with pytest.raises(KeyError):
             job.result()
 
@@ -686,6 +699,7 @@ def test_sleep_lets_others_go_on(callback):
 def test_sleep_takes_its_time(callback):
     with takes(0.1, 0.6), greenwait.Hub() as hub:
         hub.sleep(0.1)
+    wrong: Any
     for wrong in (-1, "1"):
         with pytest.raises((ValueError, TypeError), match="seconds"), greenwait.Hub() as hub:
             hub.sleep(wrong)
@@ -842,7 +856,7 @@ def test_async_connections_are_waited_for_too(callback, server):
             cur = conn.cursor()
             cur.execute("select %s from pg_sleep(0.1)", (number,))
             greenwait.wait(conn)
-            return cur.fetchone()[0]
+            return cur.fetchall()[0][0]
 
     with takes(0.1, 0.5):
         assert greenwait.gather(*[lambda i=i: call(i) for i in range(5)]) == list(range(5))

@@ -1,6 +1,7 @@
 """Every fault of the laboratory with fifty jobs in flight: the others do not notice."""
 
 import contextlib
+from functools import partial
 
 import psycopg2
 import pytest
@@ -54,8 +55,8 @@ def test_fault_with_fifty_jobs_in_flight(laboratory, own_server, fault):  # noqa
             return True
 
         proxy.inject(*[each for target in proxied for each in FAULTS[fault](target)])
-        calls = [lambda c=c, s=s: be_struck(c, s) for c, s in zip(struck, steps, strict=True)]
-        calls += [lambda c=c: go_on(c) for c in others]
+        calls = [partial(be_struck, *each) for each in zip(struck, steps, strict=True)]
+        calls += [partial(go_on, conn) for conn in others]
         assert greenwait.gather(*calls) == [True] * len(calls)
         proxy.clear()
         for conn in struck + others:

@@ -4,6 +4,7 @@ import importlib
 import re
 import subprocess
 import sys
+from importlib.metadata import version
 
 import pytest
 
@@ -98,7 +99,7 @@ def test_private_modules_say_what_they_export(module):
 
 def test_version_is_that_of_the_metadata():
     assert re.fullmatch(r"\d+\.\d+\.\d+", greenwait.__version__)
-    assert importlib.metadata.version("greenwait") == greenwait.__version__
+    assert version("greenwait") == greenwait.__version__
 
 
 def test_import_registers_nothing(run_python):

@@ -86,7 +86,9 @@ def test_installed_object_can_be_used_again_and_within_itself():
 def test_installed_as_decorator_of_a_recursive_function():
     @greenwait.installed(poller="epoll")
     def depth(n):
-        assert get_wait_callback().poller == "epoll"
+        callback = get_wait_callback()
+        assert callback
+        assert callback.poller == "epoll"
         return n if n == 0 else depth(n - 1)
 
     assert depth(5) == 0
@@ -95,12 +97,12 @@ def test_installed_as_decorator_of_a_recursive_function():
 
 def test_installed_checks_its_options_at_once():
     with pytest.raises(ValueError, match="poller='kqueue'"):
-        greenwait.installed(poller="kqueue")
+        greenwait.installed(poller="kqueue")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
 def test_install_with_a_bad_option_registers_nothing():
     with pytest.raises(TypeError, match="no option 'poler'"):
-        greenwait.install(poler="poll")
+        greenwait.install(poler="poll")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     assert get_wait_callback() is None
 
 

@@ -248,7 +248,9 @@ def test_exception_thrown_into_a_waiting_greenlet_is_what_the_caller_gets(
 
         def fileno(self):
             if self.steps_aside:
-                greenlet.getcurrent().parent.switch()
+                parent = greenlet.getcurrent().parent
+                assert parent
+                parent.switch()
             return super().fileno()
 
     conn = connect(connection_factory=Switching)

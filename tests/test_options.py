@@ -96,15 +96,15 @@ def test_unknown_option_is_a_type_error_that_names_it_and_what_there_is():
     with pytest.raises(
         TypeError, match=r"no option 'pollr'; it accepts: poller, timeout, spin, slow"
     ):
-        greenwait.WaitCallback(pollr="poll")
+        greenwait.WaitCallback(pollr="poll")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
 
 
 def test_callback_can_not_be_changed():
     callback = greenwait.WaitCallback()
     with pytest.raises(AttributeError):
-        callback.poller = "epoll"
+        callback.poller = "epoll"  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]
     with pytest.raises(AttributeError):
-        callback.other = 1
+        callback.other = 1  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def test_class_in_place_of_an_instance_is_told(connect):

@@ -110,14 +110,14 @@ def test_program(run_python, script):
 )
 def test_every_cursor_class_of_psycopg2(callback, connect, cursor, tmp_path):
     """Those that log want a connection of psycopg2's with that; greenwait's goes with it."""
-    bases = (greenwait.Connection,)
+    bases: tuple[type, ...] = (greenwait.Connection,)
     if issubclass(cursor, psycopg2.extras.LoggingCursor):
         kind = (
             psycopg2.extras.MinTimeLoggingConnection
             if cursor is psycopg2.extras.MinTimeLoggingCursor
             else psycopg2.extras.LoggingConnection
         )
-        bases = (greenwait.Connection, kind)
+        bases += (kind,)
     conn = connect(connection_factory=type("Own", bases, {}), cursor_factory=cursor)
     with (tmp_path / "log").open("w+") as log:
         if len(bases) > 1:

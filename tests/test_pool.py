@@ -6,6 +6,7 @@ import select
 import signal
 import threading
 import time
+from concurrent.futures import CancelledError
 
 import psycopg2
 import pytest
@@ -35,8 +36,8 @@ def watcher(connect):
     return conn
 
 
-@pytest.fixture
-def pool(callback, connect, dsn, watcher):
+@pytest.fixture(name="pool")
+def _pool(callback, connect, dsn, watcher):
     """A pool of two."""
     one(connect(), "select pg_sleep(0.001)")  # it opens what this thread keeps, and
     first = threading.Thread(target=one, args=(connect(), "select pg_sleep(0.001)"), daemon=True)
@@ -62,7 +63,7 @@ def test_block_commits(pool, watcher):
             conn.cursor().execute(f"insert into {table} values (1)")
         with pytest.raises(ZeroDivisionError), pool.connection() as conn:
             conn.cursor().execute(f"insert into {table} values (2)")
-            1 / 0  # noqa: B018
+            raise ZeroDivisionError
         assert one(watcher, f"select array_agg(n) from {table}") == [1]
     finally:
         watcher.cursor().execute(f"drop table {table}")
@@ -117,7 +118,7 @@ def test_block_is_entered_once(pool):
         (lambda conn: conn.set_session(autocommit=True, readonly=True), True),
         (lambda conn: setattr(conn, "isolation_level", "SERIALIZABLE"), True),
         (lambda conn: failed(conn), True),
-        (lambda conn: (setattr(conn, "autocommit", True), one(conn, "begin; select 1")), True),
+        (lambda conn: begun_by_a_query(conn), True),
         (lambda conn: begun_behind_its_back(conn), True),
         (lambda conn: prepared(conn), False),
         (lambda conn: conn.close(), False),
@@ -151,6 +152,11 @@ def test_next_one_finds_it_as_the_first_one_did(pool, leave, is_kept):
 def failed(conn):
     with contextlib.suppress(psycopg2.ProgrammingError):
         one(conn, "select from nowhere")
+
+
+def begun_by_a_query(conn):
+    conn.autocommit = True
+    one(conn, "begin; select 1")
 
 
 def begun_behind_its_back(conn):
@@ -329,7 +335,7 @@ def test_cancels_in_the_line_at_every_moment(pool):
             jobs[number % 6].cancel()
             jobs[number % 5].cancel()
             for job in jobs:
-                with contextlib.suppress(greenwait._hub.CancelledError):
+                with contextlib.suppress(CancelledError):
                     job.result(timeout=20)
     assert pool.stats().in_use == pool.stats().waiting == 0
 
@@ -638,7 +644,7 @@ def test_close_has_a_deadline(callback, dsn):
 def test_exception_in_the_block_is_not_replaced(callback, dsn):
     with pytest.raises(ZeroDivisionError), greenwait.Pool(dsn) as pool:
         pool.close(timeout=0)
-        1 / 0  # noqa: B018
+        raise ZeroDivisionError
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")

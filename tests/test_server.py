@@ -36,6 +36,8 @@ def test_server_dies_with_the_process_that_started_it(how):
         stdout=subprocess.PIPE,
         text=True,
     ) as starter:
+        assert starter.stdin
+        assert starter.stdout
         pid, directory = starter.stdout.readline().split()
         assert is_running(pid)
         if how:

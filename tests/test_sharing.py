@@ -5,6 +5,7 @@ import gc
 import signal
 import threading
 import time
+from concurrent.futures import CancelledError
 
 import greenlet
 import psycopg2
@@ -159,14 +160,19 @@ def test_greenlets_share_one_cursor(shared):
     assert one(shared, "select 1") == 1
 
 
+def test_cursor_takes_its_options_by_position_as_psycopg2s(callback, shared):
+    cur = shared.cursor("kept", None, True, False)
+    assert (cur.withhold, cur.scrollable) == (True, False)
+
+
 def test_method_may_call_another(callback, connect):
     class Own(psycopg2.extensions.cursor):
-        def execute(self, query, parameters=None):
+        def execute(self, query, vars=None):
             super().execute("select 1")
             self.fetchone()
             self.connection.commit()
             one(self.connection, "select 1")
-            return super().execute(query, parameters)
+            return super().execute(query, vars)
 
     def one(conn, query):
         with conn.cursor(cursor_factory=psycopg2.extensions.cursor) as cur:
@@ -294,7 +300,7 @@ def test_cancels_in_the_queue_at_every_moment(shared):
                 hub.sleep(0)
             jobs[number % 4].cancel()
             for job in jobs:
-                with contextlib.suppress(greenwait._hub.CancelledError, psycopg2.Error):
+                with contextlib.suppress(CancelledError, psycopg2.Error):
                     job.result(timeout=20)
             shared.rollback()
     assert one(shared, "select 1") == 1
@@ -365,9 +371,9 @@ def test_subclass_of_somebody_s_own(callback, connect):
             super().commit()
 
     class OwnCursor(psycopg2.extensions.cursor):
-        def execute(self, query, parameters=None):
+        def execute(self, query, vars=None):
             queries.append(query)
-            return super().execute(query, parameters)
+            return super().execute(query, vars)
 
     commits, queries = [], []
     conn = connect(connection_factory=Own, cursor_factory=OwnCursor)

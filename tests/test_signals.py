@@ -28,7 +28,7 @@ class Interrupter:
     def __init__(self, watcher, conn, number=signal.SIGINT):
         self._when_asleep = when_asleep(watcher, conn, self._send)
         self._number = number
-        self.sent = None
+        self.sent = float("-inf")
 
     def _send(self):
         self.sent = time.monotonic()
@@ -313,7 +313,7 @@ def test_query_inside_del_during_a_query(local_conn, connect):
         def __del__(self):
             seen.append(one(other, "select 7 from pg_sleep(0.05)"))
 
-    class Notices(list):
+    class Notices(list[str]):
         held = Querying()
 
         def append(self, notice):

@@ -27,7 +27,7 @@ def test_slow_wait_is_logged_with_time_backend_and_line(log_slow, connect):
     conn.autocommit = True
     log = log_slow(0.2)
     cur = conn.cursor()
-    line = inspect.currentframe().f_lineno + 1
+    line = inspect.stack()[0].lineno + 1
     cur.execute("select pg_sleep(0.4)")
     (record,) = log.records
     assert (record.name, record.levelname) == ("greenwait", "WARNING")

@@ -166,4 +166,4 @@ def test_connections_leave_nothing_behind(callback, server):
 
 def test_unknown_argument_is_a_type_error():
     with pytest.raises(TypeError):
-        greenwait.stats(True)
+        greenwait.stats(True)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]

@@ -163,7 +163,12 @@ def test_connection_that_was_given_a_poll_takes_the_plain_path(callback, connect
     polls = []
     conn = connect(connection_factory=Open)
     own = conn.poll
-    conn.poll = lambda: polls.append(1) or own()
+
+    def poll():
+        polls.append(1)
+        return own()
+
+    conn.poll = poll
     conn.cursor().execute(LARGE)
     assert len(polls) > 20
 

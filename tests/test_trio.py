@@ -2,6 +2,8 @@
 
 import random
 import time
+from collections.abc import Callable
+from typing import Any
 
 import psycopg2
 import pytest
@@ -83,8 +85,11 @@ def test_many_at_the_same_time_and_others_go_on(dsn):
 
 
 def test_result_and_exception(dsn):
+    def arguments(*args, **kwargs):
+        return args, kwargs
+
     async def main():
-        assert await run(lambda *args, **kwargs: (args, kwargs), 1, a=2) == ((1,), {"a": 2})
+        assert await run(arguments, 1, a=2) == ((1,), {"a": 2})
         with pytest.raises(errors.DivisionByZero):
             await run(ask, dsn, "select 1 / 0")
         large = await run(ask, dsn, "select length(%s)", "x" * 3_000_000)
@@ -186,7 +191,7 @@ def test_tasks_share_a_connection_and_one_that_waits_its_turn_is_cancelled(dsn):
     trio.run(main)
 
 
-async def all_of(function, *arguments):
+async def all_of(function: Callable[..., Any], *arguments: Any):
     """Return the results of twenty calls under way at the same time, sorted."""
     found = []
 
@@ -237,11 +242,14 @@ def test_pool_and_shared_connection(dsn):
             found.append(cur.fetchone()[0])
 
     async def main():
+        async def begin(number):
+            await run(work, pool, shared, number)
+
         shared = await run(greenwait.connect, dsn)
         pool = await run(greenwait.Pool, dsn, max_size=3)
         async with trio.open_nursery() as nursery:
             for number in range(30):
-                nursery.start_soon(run, work, pool, shared, number)
+                nursery.start_soon(begin, number)
         await run(pool.close)
         shared.close()
 

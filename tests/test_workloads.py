@@ -97,7 +97,7 @@ def test_two_phase_commit(conn, connect, transport):
     conn.autocommit = True
     if fetch_one(conn, "show max_prepared_transactions") == "0":
         pytest.skip("the server of GREENWAIT_TEST_DSN does not allow prepared transactions")
-    table = f"prepared_{conn.info.backend_pid}"
+    table = f"prepared_{os.getpid()}"
     conn.cursor().execute(f"create table {table} (x int)")
     conn.autocommit = False
     xid = conn.xid(1, table, "")

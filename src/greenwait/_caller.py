@@ -30,7 +30,7 @@ def ending_of_caller() -> str | None:
     Compiled modules have no frames: the nearest Python code is what called psycopg2.
     """
     try:
-        return _ending_called_by(sys._getframe(1))
+        return _ending_called_by(sys._getframe(1))  # pyright: ignore[reportPrivateUsage]
     except ValueError:  # there is none
         return None
 

@@ -4,7 +4,7 @@ import contextlib
 import ipaddress
 import random
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar, overload
 
 import psycopg2
 
@@ -12,11 +12,13 @@ from greenwait._callback import wait
 from greenwait._conninfo import connection_options
 from greenwait._deadline import timeout
 from greenwait._errors import HostTimeout, QueryTimeout
-from greenwait._psycopg2 import OperationalError, make_dsn
+from greenwait._psycopg2 import OperationalError, connection, make_dsn
 from greenwait._resolve import Lookup
 from greenwait.connection import Connection
 
 __all__ = ["connect"]
+
+_Connection = TypeVar("_Connection", bound=connection)
 
 
 class _Host(NamedTuple):
@@ -47,6 +49,35 @@ class _Host(NamedTuple):
         )
 
 
+@overload
+def connect(
+    dsn: str | None = None,
+    connection_factory: None = None,
+    cursor_factory: None = None,
+    **kwargs: Any,
+) -> Connection: ...
+@overload
+def connect(
+    dsn: str | None = None,
+    *,
+    connection_factory: Callable[..., _Connection],
+    cursor_factory: None = None,
+    **kwargs: Any,
+) -> _Connection: ...
+@overload
+def connect(
+    dsn: str | None,
+    connection_factory: Callable[..., _Connection],
+    cursor_factory: None = None,
+    **kwargs: Any,
+) -> _Connection: ...
+@overload
+def connect(  # no type knows the class of its cursors
+    dsn: str | None = None,
+    connection_factory: Callable[..., Any] | None = None,
+    cursor_factory: Callable[..., Any] | None = None,
+    **kwargs: Any,
+) -> Any: ...
 def connect(
     dsn: str | None = None,
     connection_factory: Callable[..., Any] | None = None,

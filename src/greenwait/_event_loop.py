@@ -21,7 +21,8 @@ def tell(is_raised: bool, only_in_debug_mode: bool) -> None:
     if is_raised:
         raise RuntimeError(message)
     try:
-        frame = sys._getframe(1)  # compiled modules have none: it is whose query it is
+        # Compiled modules have none: it is whose query it is.
+        frame = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]
     except ValueError:
         return
     place = (frame.f_code.co_filename, frame.f_lineno)

@@ -2,7 +2,7 @@
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -27,7 +27,7 @@ _shared = _Shared()
 
 
 @contextmanager
-def _hub() -> Iterator[Hub]:
+def _hub() -> Generator[Hub, None, None]:
     """Provide this thread's hub: the one at work, or a new one until its last user is through."""
     if _shared.hub is None:
         running = hub_here()
@@ -46,7 +46,7 @@ def _hub() -> Iterator[Hub]:
             hub.__exit__(None, None, None)
 
 
-def gather(*callables: Callable[[], Any], limit: int | None = None) -> list[Any]:
+def gather(*callables: Callable[[], _Result], limit: int | None = None) -> list[_Result]:
     """Call all of *callables*, each as a job of this thread's hub, and return their results.
 
     :param callables: functions without parameters; ``functools.partial`` gives them some.
@@ -64,7 +64,7 @@ def gather(*callables: Callable[[], Any], limit: int | None = None) -> list[Any]
     """
     _check(callables, "gather() takes functions")
     workers = len(callables) if limit is None else min(_checked(limit, "limit"), len(callables))
-    results: list[Any] = [None] * len(callables)
+    results: dict[int, _Result] = {}
     failures: list[BaseException] = []
     todo = iter(enumerate(callables))
     jobs: list[Job[None]] = []
@@ -90,12 +90,12 @@ def gather(*callables: Callable[[], Any], limit: int | None = None) -> list[Any]
         raise failure
     if failures:
         raise_first(failures)
-    return results
+    return [results[index] for index in range(len(callables))]
 
 
 def map(  # noqa: A001, the fixed name
     fn: Callable[[_Item], _Result], iterable: Iterable[_Item], *, concurrency: int = 32
-) -> Iterator[_Result]:
+) -> Generator[_Result, None, None]:
     """Yield ``fn(item)`` for each item, in order; several are under way at once.
 
     :param fn: the function; each call is a job of this thread's hub.
@@ -113,7 +113,7 @@ def map(  # noqa: A001, the fixed name
 
 def _map(
     fn: Callable[[_Item], _Result], items: Iterator[_Item], concurrency: int
-) -> Iterator[_Result]:
+) -> Generator[_Result, None, None]:
     jobs: deque[Job[_Result]] = deque()
     with _hub() as hub:
         try:
@@ -137,7 +137,8 @@ def _check(callables: Iterable[Any], what: str) -> None:
 
 
 def _checked(value: int, name: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
+    # Whoever calls it may have no type checker.
+    if isinstance(value, bool) or not isinstance(value, int):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise TypeError(f"{name} must be a number of calls, not {type(value).__name__!r}")
     if value < 1:
         raise ValueError(f"{name}={value}: it must be 1 or more")

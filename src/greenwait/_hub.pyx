@@ -21,6 +21,7 @@ from greenwait._waiter cimport (
 
 import sys
 from concurrent.futures import CancelledError
+from types import GenericAlias
 
 from greenlet import GreenletExit, getcurrent, greenlet
 
@@ -74,6 +75,8 @@ cdef class Job:
 
     def __init__(self):
         raise TypeError("a Job is made by Hub.spawn()")
+
+    __class_getitem__ = classmethod(GenericAlias)  # Job[int] is a type to annotate with
 
     def done(self):
         """Return whether it has ended, in whichever way."""

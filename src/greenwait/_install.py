@@ -10,10 +10,15 @@ import threading
 import warnings
 from contextlib import ContextDecorator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from greenwait._callback import WaitCallback
 from greenwait._psycopg2 import get_wait_callback, set_wait_callback
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from greenwait._callback import Options
 
 __all__ = ["install", "installed", "uninstall"]
 
@@ -58,7 +63,7 @@ def _unregister(entry: _Entry) -> None:
         _entries.remove(entry)
 
 
-def install(**options: Any) -> WaitCallback:
+def install(**options: "Unpack[Options]") -> WaitCallback:
     """Register ``WaitCallback(**options)`` as the wait callback of the process.
 
     :param options: as for :class:`WaitCallback`.
@@ -117,7 +122,7 @@ class installed(ContextDecorator):  # noqa: N801, used like a function
     The callback is the process's: other threads use it too while the block runs.
     """
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, **options: "Unpack[Options]") -> None:
         self._callback = WaitCallback(**options)
         self._entered: list[_Entry] = []  # a decorated function may be recursive
 

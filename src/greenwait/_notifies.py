@@ -1,7 +1,7 @@
 """LISTEN and NOTIFY: what others have to say, as it comes, without asking for it."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any
 
 from psycopg2.extensions import POLL_OK, POLL_READ, Notify
@@ -46,7 +46,7 @@ def has_notify(conn: Any, deadline: float | None) -> bool:
     return bool(conn.notifies)
 
 
-def notifies(conn: Any, timeout: float | None = None) -> Iterator[Notify]:
+def notifies(conn: Any, timeout: float | None = None) -> Generator[Notify, None, None]:
     """Yield the notifications that *conn* gets, as they come.
 
     :param conn: a connection that has executed ``LISTEN``, and committed it.

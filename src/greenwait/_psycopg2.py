@@ -46,7 +46,7 @@ def _import_version() -> str:
         if exc.name != "psycopg2":
             raise
         raise ImportError(f"greenwait needs psycopg2: {_HOW_TO_INSTALL}", name="psycopg2") from exc
-    version: str = psycopg2.__version__  # type: ignore[attr-defined]  # not in its stubs
+    version = str(vars(psycopg2)["__version__"])  # which its stubs do not know
     if version_info(version) < OLDEST:
         raise ImportError(
             f"greenwait needs psycopg2 >= 2.9, and this is {version.split()[0]}: {_HOW_TO_INSTALL}",

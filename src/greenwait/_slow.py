@@ -17,7 +17,7 @@ def log_slow_wait(conn: Any, seconds: float) -> None:
     """
     pid = getattr(getattr(conn, "info", None), "backend_pid", None)
     try:
-        frame = sys._getframe(1)
+        frame = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]
     except ValueError:  # execute() is all that this thread was started for
         where = "no Python code"
     else:

@@ -13,7 +13,7 @@ class Request(NamedTuple):
     seconds: float | None
     is_stopping: bool
 
-class Worker(greenlet):  # type: ignore[misc]
+class Worker(greenlet):
     result: Any
     exception: BaseException | None
     def __init__(

@@ -15,19 +15,39 @@ are to be awaited.
 """
 
 import time
-from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Generator,
+    Iterable,
+    Iterator,
+)
 from types import TracebackType
-from typing import Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, overload
 
 from psycopg2.extensions import Notify
 
 from greenwait import _connect
 from greenwait._aio import Call, await_, awaited, in_call
+from greenwait._aio_pool import AsyncPool
 from greenwait._interrupt import cancel
 from greenwait._notifies import has_notify
-from greenwait._pool import Pool, PoolStats
-from greenwait._psycopg2 import ProgrammingError
+from greenwait._pool import Pool
+from greenwait._psycopg2 import ProgrammingError, connection
 from greenwait.connection import Connection, Cursor, guarded
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import TypeAlias, type_check_only
+
+    from psycopg2.extensions import Xid
+    from psycopg2.sql import Composable
+    from typing_extensions import Self
+
+    _Query: TypeAlias = str | bytes | Composable
+    _Values: TypeAlias = Sequence[Any] | Mapping[str, Any] | None
 
 __all__ = [
     "AsyncConnection",
@@ -42,6 +62,8 @@ __all__ = [
 
 _Parameters = ParamSpec("_Parameters")
 _Result = TypeVar("_Result")
+_Class = TypeVar("_Class", bound=type)
+_Connection = TypeVar("_Connection", bound=connection)
 
 
 async def run(
@@ -105,7 +127,48 @@ def _set_if_free(name: str) -> Any:
     return property(own.__get__, set_value, doc=own.__doc__)
 
 
-class AsyncConnection(Connection):
+class _AwaitedMethods:
+    """What connections have whose methods are awaited."""
+
+    if TYPE_CHECKING:  # psycopg2's, awaitable
+
+        def commit(self) -> Awaitable[None]: ...
+        def rollback(self) -> Awaitable[None]: ...
+        def reset(self) -> Awaitable[None]: ...
+        def set_session(
+            self,
+            isolation_level: str | int | None = ...,
+            readonly: bool | Literal["default"] | None = ...,
+            deferrable: bool | Literal["default"] | None = ...,
+            autocommit: bool = ...,
+        ) -> Awaitable[None]: ...
+        def set_isolation_level(self, level: int | None, /) -> Awaitable[None]: ...
+        def set_client_encoding(self, encoding: str, /) -> Awaitable[None]: ...
+        def lobject(self, *args: Any, **kwargs: Any) -> Awaitable[Any]: ...
+        def tpc_begin(self, xid: str | Xid, /) -> Awaitable[None]: ...
+        def tpc_prepare(self) -> Awaitable[None]: ...
+        def tpc_commit(self, xid: str | Xid = ..., /) -> Awaitable[None]: ...
+        def tpc_rollback(self, xid: str | Xid = ..., /) -> Awaitable[None]: ...
+        def tpc_recover(self) -> Awaitable[list[Xid]]: ...
+    else:
+        commit = _of_connection("commit")
+        rollback = _of_connection("rollback")
+        reset = _of_connection("reset")
+        set_session = _of_connection("set_session")
+        set_isolation_level = _of_connection("set_isolation_level")
+        set_client_encoding = _of_connection("set_client_encoding")
+        lobject = _of_connection("lobject")
+        tpc_begin = _of_connection("tpc_begin")
+        tpc_prepare = _of_connection("tpc_prepare")
+        tpc_commit = _of_connection("tpc_commit")
+        tpc_rollback = _of_connection("tpc_rollback")
+        tpc_recover = _of_connection("tpc_recover")
+
+
+# The checkers complain of what makes them different: psycopg2's methods are not to be awaited.
+class AsyncConnection(  # type: ignore[misc]  # pyright: ignore[reportIncompatibleMethodOverride]
+    _AwaitedMethods, Connection
+):
     """A psycopg2 connection whose methods are awaited. To be used as ``connection_factory``.
 
     Its cursors are ``AsyncCursor``, or of a class made of the one that they are asked to be
@@ -123,6 +186,22 @@ class AsyncConnection(Connection):
 
     _event_loop: Any = None
 
+    @overload  # a factory's class is not that of its cursors
+    def cursor(
+        self,
+        name: str | bytes | None = None,
+        cursor_factory: None = None,
+        withhold: bool = ...,
+        scrollable: bool | None = ...,
+    ) -> "AsyncCursor": ...
+    @overload
+    def cursor(
+        self,
+        name: str | bytes | None = None,
+        cursor_factory: Callable[..., Any] | None = None,
+        withhold: bool = ...,
+        scrollable: bool | None = ...,
+    ) -> Any: ...
     def cursor(
         self,
         name: str | bytes | None = None,
@@ -154,18 +233,6 @@ class AsyncConnection(Connection):
         """Cancel the query under way, as ``greenwait.cancel()`` does."""
         return cancel(self) if in_call() else run(cancel, self)
 
-    commit = _of_connection("commit")
-    rollback = _of_connection("rollback")
-    reset = _of_connection("reset")
-    set_session = _of_connection("set_session")
-    set_isolation_level = _of_connection("set_isolation_level")
-    set_client_encoding = _of_connection("set_client_encoding")
-    lobject = _of_connection("lobject")
-    tpc_begin = _of_connection("tpc_begin")
-    tpc_prepare = _of_connection("tpc_prepare")
-    tpc_commit = _of_connection("tpc_commit")
-    tpc_rollback = _of_connection("tpc_rollback")
-    tpc_recover = _of_connection("tpc_recover")
     autocommit = _set_if_free("autocommit")
     isolation_level = _set_if_free("isolation_level")
     readonly = _set_if_free("readonly")
@@ -176,7 +243,7 @@ class AsyncConnection(Connection):
             raise TypeError("write 'async with conn:', since its end waits for the server")
         return super().__enter__()
 
-    async def __aenter__(self) -> "AsyncConnection":
+    async def __aenter__(self) -> "Self":
         if self.closed:
             await self.commit()  # which says so
         return self
@@ -196,12 +263,40 @@ _METHODS = ("execute", "executemany", "callproc", "copy_from", "copy_to", "copy_
 _METHODS_OF_NAMED = ("fetchone", "fetchmany", "fetchall", "scroll")
 
 
-class _Awaited:
+if TYPE_CHECKING:
+
+    @type_check_only
+    class _CursorMethods:
+        """What _with_awaited_methods() makes."""
+
+        def execute(  # psycopg2 calls it so
+            self,
+            query: _Query,
+            vars: _Values = None,  # noqa: A002
+        ) -> Awaitable[None]: ...
+        def executemany(self, query: _Query, vars_list: Iterable[_Values]) -> Awaitable[None]: ...
+        def callproc(self, procname: str, parameters: _Values = None, /) -> Awaitable[None]: ...
+        def copy_from(
+            self, file: Any, table: str, *args: Any, **kwargs: Any
+        ) -> Awaitable[None]: ...
+        def copy_to(self, file: Any, table: str, *args: Any, **kwargs: Any) -> Awaitable[None]: ...
+        def copy_expert(self, sql: _Query, file: Any, size: int = ...) -> Awaitable[None]: ...
+        def fetchone(self) -> Awaitable[tuple[Any, ...] | None]: ...
+        def fetchmany(self, size: int | None = None) -> Awaitable[list[tuple[Any, ...]]]: ...
+        def fetchall(self) -> Awaitable[list[tuple[Any, ...]]]: ...
+        def scroll(
+            self, value: int, mode: Literal["relative", "absolute"] = "relative"
+        ) -> Awaitable[None]: ...
+else:
+    _CursorMethods = object
+
+
+class _Awaited(_CursorMethods):
     """What cursors have besides whose methods are awaited."""
 
     _is_awaited = True
     _base: Any  # the class of psycopg2's, or greenwait's, that it is made of
-    name: str | None
+    name: Any
 
     def close(self) -> Any:
         """Close it; to be awaited if it has a name, since then it waits for the server."""
@@ -218,17 +313,17 @@ class _Awaited:
             raise TypeError("write 'async for row in cursor', since it waits for the server")
         return self._base.__next__(self)
 
-    def __aiter__(self) -> AsyncIterator[Any]:
+    def __aiter__(self) -> AsyncIterator[tuple[Any, ...]]:
         return _Rows(self.name is None, self._base.__iter__(self))
 
-    async def __aenter__(self) -> Any:
+    async def __aenter__(self) -> "Self":
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
         await self.close()
 
 
-def _with_awaited_methods(cls: type) -> type:
+def _with_awaited_methods(cls: _Class) -> _Class:
     """Have the methods of a cursor class, *cls*, be awaited."""
     base: Any = cls.__mro__[2]
 
@@ -267,7 +362,9 @@ class _Rows:
 
 
 @_with_awaited_methods
-class AsyncCursor(_Awaited, Cursor):
+class AsyncCursor(  # type: ignore[misc]  # pyright: ignore[reportIncompatibleMethodOverride]
+    _Awaited, Cursor
+):
     """A psycopg2 cursor whose methods are awaited; ``AsyncConnection.cursor()`` returns them.
 
     Awaited are ``execute()``, ``executemany()``, ``callproc()``, ``copy_from()``,
@@ -295,6 +392,35 @@ def _with_awaited(factory: type) -> type:
     return _awaited_classes[factory]
 
 
+@overload
+async def connect(
+    dsn: str | None = None,
+    connection_factory: None = None,
+    cursor_factory: None = None,
+    **kwargs: Any,
+) -> AsyncConnection: ...
+@overload
+async def connect(
+    dsn: str | None = None,
+    *,
+    connection_factory: Callable[..., _Connection],
+    cursor_factory: None = None,
+    **kwargs: Any,
+) -> _Connection: ...
+@overload
+async def connect(
+    dsn: str | None,
+    connection_factory: Callable[..., _Connection],
+    cursor_factory: None = None,
+    **kwargs: Any,
+) -> _Connection: ...
+@overload
+async def connect(  # no type knows the class of its cursors
+    dsn: str | None = None,
+    connection_factory: Callable[..., Any] | None = None,
+    cursor_factory: Callable[..., Any] | None = None,
+    **kwargs: Any,
+) -> Any: ...
 async def connect(
     dsn: str | None = None,
     connection_factory: Callable[..., Any] | None = None,
@@ -329,7 +455,7 @@ async def connect(
     return made.pop()
 
 
-async def notifies(conn: Any, timeout: float | None = None) -> AsyncIterator[Notify]:
+async def notifies(conn: Any, timeout: float | None = None) -> AsyncGenerator[Notify, None]:
     """Yield the notifications that *conn* gets; see ``greenwait.notifies()``.
 
     :param conn: a connection that has executed ``LISTEN``, and committed it.
@@ -345,88 +471,6 @@ async def notifies(conn: Any, timeout: float | None = None) -> AsyncIterator[Not
 
 
 # -- The pool
-
-
-class AsyncPool:
-    """What ``create_pool()`` returns: a ``greenwait.Pool`` whose methods are awaited.
-
-    ``async with`` closes it. Tasks wait in line with everybody else; whoever is cancelled
-    leaves it, and a connection that was just lent goes back.
-    """
-
-    def __init__(self, pool: Pool) -> None:
-        self._pool = pool
-
-    def connection(self, timeout: float | None = None) -> "_Borrowed":
-        """Return an ``async with`` block that has a connection; see ``Pool.connection()``.
-
-        :param timeout: seconds to wait for one, instead of the pool's.
-        :raises greenwait.PoolTimeout: on entering, there was none in that time.
-        """
-        return _Borrowed(self._pool, timeout)
-
-    async def getconn(self, timeout: float | None = None) -> Any:
-        """Return a connection, to be given back by ``putconn()``.
-
-        :param timeout: seconds to wait for one, instead of the pool's.
-        :raises greenwait.PoolTimeout: there was none in that time.
-        """
-        return await _lent(self._pool, self._pool.getconn, timeout)
-
-    async def putconn(self, conn: Any) -> None:
-        """Give a connection back. What it has not committed is rolled back.
-
-        :param conn: one that ``getconn()`` has returned.
-        :raises ValueError: it is none of this pool's, or was given back already.
-        """
-        await Call(self._pool.putconn, (conn,), {})
-
-    def stats(self) -> PoolStats:
-        """Return how it stands."""
-        return self._pool.stats()
-
-    async def close(self, timeout: float = 30.0) -> None:
-        """Lend no more, close what is idle, and wait for what is in use; see ``Pool.close()``.
-
-        :param timeout: seconds to wait for that.
-        :raises greenwait.PoolTimeout: there are still some in use.
-        """
-        await Call(self._pool.close, (timeout,), {})
-
-    async def __aenter__(self) -> "AsyncPool":
-        return self
-
-    async def __aexit__(self, *exc_info: Any) -> None:
-        await Call(self._pool.__exit__, exc_info, {})
-
-    def __repr__(self) -> str:
-        return repr(self._pool).replace("greenwait.Pool", "greenwait.aio.AsyncPool", 1)
-
-
-async def _lent(pool: Pool, lend: Callable[..., Any], *args: Any) -> Any:
-    """Return the connection that *lend* returns; give it back if nobody wants it any more."""
-    lent: list[Any] = []
-    try:
-        await Call(lambda: lent.append(lend(*args)), (), {})
-    except BaseException:
-        for conn in lent:  # a cancellation came just then
-            await Call(pool.putconn, (conn,), {})
-        raise
-    return lent.pop()
-
-
-class _Borrowed:
-    """A block that has a connection of a pool's."""
-
-    def __init__(self, pool: Pool, timeout: float | None) -> None:
-        self._pool = pool
-        self._block = pool.connection(timeout)
-
-    async def __aenter__(self) -> Any:
-        return await _lent(self._pool, self._block.__enter__)
-
-    async def __aexit__(self, *exc_info: Any) -> None:
-        await Call(self._block.__exit__, exc_info, {})
 
 
 async def create_pool(dsn: str | None = None, **options: Any) -> AsyncPool:

@@ -7,19 +7,23 @@ waits for its turn first, and lets other greenlets go on meanwhile.
 """
 
 from collections.abc import Callable
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from greenwait._errors import CommitInDoubt, in_doubt
 from greenwait._known import begin_ending, end_ending
 from greenwait._psycopg2 import STATUS_READY, OperationalError, connection, cursor
 from greenwait._turn import Turn, cursor_in_turn, in_turn
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
 __all__ = ["Connection", "Cursor", "guarded"]
 
 _Class = TypeVar("_Class", bound=type)
+_Cursor = TypeVar("_Cursor", bound=cursor)
 
 
-def _set_in_turn(name: str, base: type) -> property:
+def _set_in_turn(name: str, base: type) -> Any:
     """Return *base*'s attribute, to be set when it is the caller's turn."""
     own = getattr(base, name)
 
@@ -52,13 +56,38 @@ class Connection(connection):
 
     _turn: Turn
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> "Connection":  # noqa: D102, as ever
+    def __new__(cls, *args: Any, **kwargs: Any) -> "Self":  # noqa: D102, as ever
         # Not in __init__, which connects: the traceback of what that raises would keep the
         # connection, and its socket with it.
         self = super().__new__(cls, *args, **kwargs)
         self._turn = Turn()
         return self
 
+    @overload
+    def cursor(
+        self,
+        name: str | bytes | None = None,
+        cursor_factory: None = None,
+        withhold: bool = ...,
+        scrollable: bool | None = ...,
+    ) -> "Cursor": ...
+    @overload
+    def cursor(
+        self,
+        name: str | bytes | None = None,
+        *,
+        cursor_factory: Callable[..., _Cursor],
+        withhold: bool = ...,
+        scrollable: bool | None = ...,
+    ) -> _Cursor: ...
+    @overload
+    def cursor(
+        self,
+        name: str | bytes | None,
+        cursor_factory: Callable[..., _Cursor],
+        withhold: bool = ...,
+        scrollable: bool | None = ...,
+    ) -> _Cursor: ...
     def cursor(
         self,
         name: str | bytes | None = None,
@@ -77,8 +106,10 @@ class Connection(connection):
             factory = Cursor
         elif isinstance(factory, type):
             factory = guarded(factory)
+        if args:
+            return super().cursor(name, factory, *args, **kwargs)
         # By its name: psycopg2.extras.LoggingConnection's takes it so.
-        return super().cursor(name, *args, cursor_factory=factory, **kwargs)
+        return super().cursor(name, cursor_factory=factory, **kwargs)
 
     def commit(self) -> None:
         """Commit all changes to the database.
@@ -117,9 +148,9 @@ class Connection(connection):
     tpc_prepare = in_turn(connection.tpc_prepare, "tpc_prepare")
     tpc_recover = in_turn(connection.tpc_recover, "tpc_recover")
     autocommit = _set_in_turn("autocommit", connection)
-    isolation_level = _set_in_turn("isolation_level", connection)
-    readonly = _set_in_turn("readonly", connection)
-    deferrable = _set_in_turn("deferrable", connection)
+    isolation_level: Any = _set_in_turn("isolation_level", connection)
+    readonly: Any = _set_in_turn("readonly", connection)
+    deferrable: Any = _set_in_turn("deferrable", connection)
 
 
 def _end(

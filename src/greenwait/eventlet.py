@@ -3,14 +3,19 @@
 A drop-in for ``psycogreen.eventlet``. Eventlet itself advises against its use in new programs.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from eventlet import hubs
+from eventlet import hubs  # pyright: ignore[reportMissingTypeStubs]  # there are none
 from greenlet import getcurrent
 
 from greenwait._callback import WaitCallback
 from greenwait._install import install
 from greenwait._waiter import READ, WRITE, Adapter, adopt
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from greenwait._callback import Options
 
 __all__ = ["patch_psycopg"]
 
@@ -19,13 +24,13 @@ class _Eventlet(Adapter):
     instead = "use eventlet.GreenPool"
 
     def is_here(self) -> bool:
-        hub = getattr(hubs._threadlocal, "hub", None)
+        hub = getattr(hubs._threadlocal, "hub", None)  # pyright: ignore[reportPrivateUsage]
         return hub is not None and hub.greenlet is not getcurrent()
 
     def wait(self, fd: int, events: int, seconds: float | None) -> int:
         hub = hubs.get_hub()
         current = getcurrent()
-        listeners = []
+        listeners: list[Any] = []
         timer = None
         try:
             for wanted, kind in ((READ, hub.READ), (WRITE, hub.WRITE)):
@@ -45,7 +50,7 @@ _TOO_LATE = object()
 _adapter = _Eventlet()
 
 
-def patch_psycopg(**options: Any) -> WaitCallback:
+def patch_psycopg(**options: "Unpack[Options]") -> WaitCallback:
     """Have psycopg2's waits step aside for eventlet's other green threads, in the whole process.
 
     :param options: as for ``greenwait.WaitCallback``.

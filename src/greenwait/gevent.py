@@ -3,19 +3,24 @@
 A drop-in for ``psycogreen.gevent``. It works with gevent's monkey patching and without.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from greenwait._callback import WaitCallback
 from greenwait._gevent import GeventAdapter
 from greenwait._install import install
 from greenwait._waiter import adopt
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from greenwait._callback import Options
+
 __all__ = ["patch_psycopg"]
 
 _adapter = GeventAdapter()
 
 
-def patch_psycopg(**options: Any) -> WaitCallback:
+def patch_psycopg(**options: "Unpack[Options]") -> WaitCallback:
     """Have psycopg2's waits step aside for gevent's other greenlets, in the whole process.
 
     :param options: as for ``greenwait.WaitCallback``.

@@ -1,0 +1,91 @@
+"""The pool of an event loop: what ``greenwait.aio.create_pool()`` returns."""
+
+from collections.abc import Callable
+from typing import Any
+
+from greenwait._aio import Call
+from greenwait._pool import Pool, PoolStats
+
+__all__ = ["AsyncPool"]
+
+
+class AsyncPool:
+    """What ``create_pool()`` returns: a ``greenwait.Pool`` whose methods are awaited.
+
+    ``async with`` closes it. Tasks wait in line with everybody else; whoever is cancelled
+    leaves it, and a connection that was just lent goes back.
+    """
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    def connection(self, timeout: float | None = None) -> "_Borrowed":
+        """Return an ``async with`` block that has a connection; see ``Pool.connection()``.
+
+        :param timeout: seconds to wait for one, instead of the pool's.
+        :raises greenwait.PoolTimeout: on entering, there was none in that time.
+        """
+        return _Borrowed(self._pool, timeout)
+
+    async def getconn(self, timeout: float | None = None) -> Any:
+        """Return a connection, to be given back by ``putconn()``.
+
+        :param timeout: seconds to wait for one, instead of the pool's.
+        :raises greenwait.PoolTimeout: there was none in that time.
+        """
+        return await _lent(self._pool, self._pool.getconn, timeout)
+
+    async def putconn(self, conn: Any) -> None:
+        """Give a connection back. What it has not committed is rolled back.
+
+        :param conn: one that ``getconn()`` has returned.
+        :raises ValueError: it is none of this pool's, or was given back already.
+        """
+        await Call(self._pool.putconn, (conn,), {})
+
+    def stats(self) -> PoolStats:
+        """Return how it stands."""
+        return self._pool.stats()
+
+    async def close(self, timeout: float = 30.0) -> None:
+        """Lend no more, close what is idle, and wait for what is in use; see ``Pool.close()``.
+
+        :param timeout: seconds to wait for that.
+        :raises greenwait.PoolTimeout: there are still some in use.
+        """
+        await Call(self._pool.close, (timeout,), {})
+
+    async def __aenter__(self) -> "AsyncPool":
+        return self
+
+    async def __aexit__(self, *exc_info: Any) -> None:
+        await Call(self._pool.__exit__, exc_info, {})
+
+    def __repr__(self) -> str:
+        return repr(self._pool).replace("greenwait.Pool", "greenwait.aio.AsyncPool", 1)
+
+
+async def _lent(pool: Pool, lend: Callable[..., Any], *args: Any) -> Any:
+    """Return the connection that *lend* returns; give it back if nobody wants it any more."""
+    lent: list[Any] = []
+    try:
+        await Call(lambda: lent.append(lend(*args)), (), {})
+    except BaseException:
+        for conn in lent:  # a cancellation came just then
+            await Call(pool.putconn, (conn,), {})
+        raise
+    return lent.pop()
+
+
+class _Borrowed:
+    """A block that has a connection of a pool's."""
+
+    def __init__(self, pool: Pool, timeout: float | None) -> None:
+        self._pool = pool
+        self._block = pool.connection(timeout)
+
+    async def __aenter__(self) -> Any:
+        return await _lent(self._pool, self._block.__enter__)
+
+    async def __aexit__(self, *exc_info: Any) -> None:
+        await Call(self._block.__exit__, exc_info, {})

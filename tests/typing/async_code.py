@@ -1,0 +1,73 @@
+"""What do type checkers make of asyncio's and trio's programs that use greenwait?
+
+It is not run, as ``sync_code.py`` is not.
+"""
+
+from collections.abc import AsyncGenerator
+from typing import Any
+
+import psycopg2.extensions
+import psycopg2.extras
+from psycopg2.extensions import Notify
+from typing_extensions import assert_type
+
+import greenwait.aio
+import greenwait.trio
+
+
+def length(word: str, *, times: int = 1) -> int:
+    """Be called by others."""
+    return len(word) * times
+
+
+async def call() -> str:
+    """Be awaited in synchronous code."""
+    return ""
+
+
+async def running() -> None:
+    """What a function returns is what is awaited, and what it takes has to be given."""
+    assert_type(await greenwait.aio.run(length, "a", times=2), int)
+    assert_type(await greenwait.trio.run(length, "a"), int)
+    assert_type(greenwait.aio.await_(call()), str)
+
+    await greenwait.aio.run(length, 1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    await greenwait.aio.run(length)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    await greenwait.trio.run(length, "a", time=1)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    await greenwait.aio.run(length("a"))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType, reportCallIssue]
+
+
+async def connections() -> None:
+    """Methods are to be awaited, and give what psycopg2's do."""
+    conn = await greenwait.aio.connect("dbname=postgres")
+    assert_type(conn, greenwait.aio.AsyncConnection)
+    async with conn, conn.cursor() as cur:
+        assert_type(cur, greenwait.aio.AsyncCursor)
+        await cur.execute("select %s", (1,))
+        assert_type(await cur.fetchone(), tuple[Any, ...] | None)
+        assert_type(await cur.fetchall(), list[tuple[Any, ...]])
+        async for row in cur:
+            assert_type(row, tuple[Any, ...])
+    assert_type(await conn.commit(), None)
+    assert_type(await conn.tpc_recover(), list[psycopg2.extensions.Xid])
+    assert_type(greenwait.aio.notifies(conn, timeout=1), AsyncGenerator[Notify, None])
+    assert_type(conn.cursor(cursor_factory=psycopg2.extras.DictCursor), Any)
+    conn.close()
+    await conn.close()
+
+    cur.fetchone()[0]  # type: ignore[index]  # pyright: ignore[reportIndexIssue]
+    await cur.execute(1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    await conn.set_session(autocomit=True)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    await greenwait.aio.connect(5)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
+
+
+async def pools() -> None:
+    """A pool lends for a block."""
+    async with await greenwait.aio.create_pool("", min_size=1) as pool:
+        assert_type(pool, greenwait.aio.AsyncPool)
+        assert_type(pool.stats(), greenwait.PoolStats)
+        async with pool.connection(timeout=1) as conn:
+            await conn.commit()
+
+    async with pool.connection("1"):  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+        pass
