@@ -8,7 +8,7 @@ import psycopg2
 from psycopg2.extensions import QueryCanceledError
 
 import greenwait
-from tests.soak.operations import LONG, OF_SHARED, OPERATIONS, sleep_too_long
+from tests.soak.operations import LONG, OF_SHARED, OPERATIONS, SKIPPED, sleep_too_long
 from tests.test_faults import assert_usable
 
 WAYS = {"kept": 6, "new": 3, "pool": 3, "shared": 1}  # to a connection, and how likely each is
@@ -45,6 +45,7 @@ class Job:
         self.was_canceled = False  # by greenwait.cancel()
         self.deadlines = 0  # that there were so far
         self.conn = None
+        self.was_open = None  # at the end; None: there was none
         self.exception = None
         self.shakes = None
         self.doing = "nothing yet"
@@ -85,9 +86,8 @@ class Job:
     def _connection(self):
         if self.way == "pool":
             self.doing = "borrowing"
-            with self.soak.pool(self.is_sound).connection() as self.conn:
+            with self.soak.pool(self.is_sound).connection() as self.conn, self._looked_at():
                 yield self.conn
-                self.doing = "giving back"
             return
         if self.way == "shared":
             self.conn = self.soak.shared
@@ -97,29 +97,40 @@ class Job:
         self.doing = "connecting"
         if self.way == "kept" and shelf:
             self.conn = shelf.pop(self.rng.randrange(len(shelf)))
-            self.conn.rollback()  # whoever had it may have been interrupted
         else:
             self.conn = self.soak.connect(self.is_sound, self.rng)
             self.count("connections")
         try:
-            yield self.conn
+            with self._looked_at():
+                self.conn.rollback()  # whoever had it may have been interrupted
+                yield self.conn
         finally:
             if self.way == "new":
                 self.conn.close()
             elif not self.conn.closed:
                 shelf.append(self.conn)
 
+    @contextlib.contextmanager
+    def _looked_at(self):
+        """Keep whether it is open when the job is through with it, and before the next one is."""
+        try:
+            yield
+        finally:
+            self.was_open = not self.conn.closed
+        self.doing = "giving back"
+
     def _do(self, operation, conn):
         name = self.doing = operation.__name__
         limits = self.soak.context.limits
         limit = None
         self.deadlines += operation is sleep_too_long
-        if self.rng.random() < _LIMITED and operation is not sleep_too_long:
+        may_be = operation is not sleep_too_long and not (self.way == "shared" and self.moments)
+        if may_be and self.rng.random() < _LIMITED:
             self.deadlines += 1
             limit = self.rng.choice(limits)(self.rng.choice([0.001, 0.05, 0.2]) * self.rng.random())
         try:
             with limit or contextlib.nullcontext():
-                operation(self, conn)
+                outcome = operation(self, conn)
                 if self.way != "shared":
                     conn.commit() if self.rng.random() < 0.5 else conn.rollback()
         except greenwait.QueryTimeout:
@@ -135,7 +146,8 @@ class Job:
                 raise
             self.count("cancelled by the framework's timeout")
         else:
-            self.count(name)
+            if outcome is not SKIPPED:
+                self.count(name)
             return
         self.doing = f"looking whether it is usable after {name}"
         if conn.closed:
@@ -154,39 +166,34 @@ class Job:
         What is lost to a server that is too slow is counted; how much of that may be is known
         to who has the counts.
         """
-        exc, conn = self.exception, self.conn
+        exc = self.exception
         is_excused = not self.is_sound or self._is_shaken()
-        if self.shakes is not None and not self.is_over:
+        if self.shakes is not None and not self.is_over:  # it has begun
             return self._report("it has not ended")
         if exc is None:
-            if conn is not None and conn.closed and self.way in ("kept", "shared"):
-                if self.moments:
-                    self._lost(is_excused or self._may_be_struck_twice)
-                elif not is_excused:
-                    return self._report("its connection is closed")
+            # A framework's interrupt is raised as it is, whatever has become of the connection.
+            if self.was_open is False and not is_excused:
+                return self._lost_or("its connection is closed", bool(self.moments))
             return None
         if not isinstance(exc, psycopg2.Error):
             return self._report("this is no error of psycopg2's")
-        is_open = conn is not None and not conn.closed
         if isinstance(exc, QueryCanceledError) and not isinstance(exc, greenwait.QueryTimeout):
             may_be = not self.is_sound or self.was_canceled
             return None if may_be else self._report("nobody has cancelled this")
         if isinstance(exc, greenwait.QueryTimeout):
             return self._report("there was no deadline")
-        if isinstance(exc, psycopg2.InterfaceError):
-            is_known = "closed" in str(exc) and not is_open
-        else:
-            is_known = isinstance(exc, psycopg2.OperationalError)
-        if not is_known:
+        if not isinstance(exc, psycopg2.OperationalError) and not (
+            isinstance(exc, psycopg2.InterfaceError) and "closed" in str(exc) and not self.was_open
+        ):
             return self._report("this is not a documented error")
-        if is_open and not isinstance(exc, greenwait.PoolTimeout):
+        is_another_s = isinstance(exc, greenwait.PoolTimeout) or self._is_shaken()
+        if self.was_open and not is_another_s:
             return self._report("its connection is open after that")
         self.count(f"{type(exc).__name__}, {'sound' if self.is_sound else 'mortal'}")
-        if not is_excused:
-            if "has not answered within" not in str(exc) and not self._may_be_struck_twice:
-                return self._report("nothing has struck this connection")
-            self._lost(self._may_be_struck_twice)
-        return None
+        if is_excused:
+            return None
+        is_slow = "has not answered within" in str(exc)
+        return self._lost_or("nothing has struck this connection", is_slow)
 
     @property
     def _may_be_struck_twice(self):
@@ -197,14 +204,19 @@ class Job:
         born = getattr(self.conn, "shakes", self.shakes)
         return self.soak.board.shakes != born or bool(self.soak.board.shakes % 2)
 
-    def _lost(self, is_excused):
-        if not is_excused:
-            self.count("sound connections lost to the grace")
+    def _lost_or(self, what, may_be):
+        """Count it, if it *may_be* that the server was too slow; else say *what* is wrong."""
+        if self._may_be_struck_twice:
+            return None
+        if not may_be:
+            return self._report(what)
+        self.count("sound connections lost to the grace")
+        return None
 
     def _report(self, what):
         about = (
             f"{what}: {'a sound' if self.is_sound else 'a mortal'} connection, {self.way}, "
-            f"native {self.is_native}, closed {getattr(self.conn, 'closed', None)}, "
+            f"native {self.is_native}, open at the end {self.was_open}, "
             f"interrupted at {self.moments}, at work on {self.doing} of "
             f"{[each.__name__ for each in self.operations]}, shakes {self.shakes}\n"
         )
@@ -230,6 +242,7 @@ class Look(Job):
                 self.count("looked at")
         except BaseException as exc:
             self.exception = exc
+            self.was_open = not self.conn.closed
         finally:
             self.is_over = True
 

@@ -121,11 +121,13 @@ class NativeJob(Job):
     async def _lent(self):
         if self.way == "pool":
             async with self.soak.async_pool(self.is_sound).connection() as self.conn:
-                yield self.conn
+                with self._looked_at():
+                    yield self.conn
             return
         self.conn = await aio.connect(self.soak.dsn(self.is_sound, self.rng))
         try:
-            yield self.conn
+            with self._looked_at():
+                yield self.conn
         finally:
             self.conn.close()
 
