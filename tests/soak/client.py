@@ -113,7 +113,7 @@ class Soak:
         self.context.play(looks)
         self.judge(looks)
         for kept in self.shelf.values():
-            kept[:] = [conn for conn in kept if not conn.closed][:_JOBS // 2]
+            kept[:] = [conn for conn in kept if not conn.closed][: _JOBS // 2]
         self.check_pools()
         self.counts["rounds"] += 1
 
@@ -194,7 +194,7 @@ class Soak:
             self.sample(samples)
         grown = growth(samples)
         if grown:
-            raise AssertionError("it has grown. " + "; ".join(grown + [str(samples)]))
+            raise AssertionError("it has grown. " + "; ".join([*grown, str(samples)]))
         self.check_losses()
         self.context.call(self.check_ledger)
         return {"counts": self.counts, "first": str(samples[0]), "last": str(samples[-1])}

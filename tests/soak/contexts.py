@@ -156,6 +156,7 @@ class Gevent(Context):
     def __init__(self, rng):
         super().__init__(rng)
         import gevent
+
         import greenwait.gevent
 
         self.gevent = gevent
@@ -205,6 +206,7 @@ class Eventlet(Context):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             import eventlet
+
             import greenwait.eventlet
 
         self.eventlet = eventlet
@@ -295,8 +297,6 @@ class Trio(Context):
         super().__init__(rng)
         import trio
 
-        import greenwait.trio
-
         self.trio = trio
         self.interrupts = (trio.Cancelled,)
 
@@ -319,4 +319,6 @@ class Trio(Context):
             await greenwait.trio.run(job)
 
 
-CONTEXTS = {kind.__name__.lower(): kind for kind in (Threads, Hub, Gevent, Eventlet, Asyncio, Uvloop, Trio)}
+CONTEXTS = {
+    kind.__name__.lower(): kind for kind in (Threads, Hub, Gevent, Eventlet, Asyncio, Uvloop, Trio)
+}

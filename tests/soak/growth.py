@@ -24,7 +24,9 @@ class Sample:
         return Sample(
             descriptors=len(os.listdir("/proc/self/fd")),
             threads=len(os.listdir("/proc/self/task")),
-            greenlets=sum(isinstance(each, greenlet) and not each.dead for each in gc.get_objects()),
+            greenlets=sum(
+                isinstance(each, greenlet) and not each.dead for each in gc.get_objects()
+            ),
             resident_kb=_resident_kb(),
         )
 
@@ -53,5 +55,7 @@ def growth(samples):
         early = max(getattr(each, field.name) for each in samples[:third])
         late = min(getattr(each, field.name) for each in samples[-third:])
         if late > early + getattr(MARGINS, field.name):
-            found.append(f"{field.name}: at most {early} in the first third, {late} at least at last")
+            found.append(
+                f"{field.name}: at most {early} in the first third, {late} at least at last"
+            )
     return found

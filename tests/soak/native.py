@@ -7,7 +7,7 @@ from psycopg2.extensions import QueryCanceledError
 import greenwait
 from greenwait import aio
 from tests.soak.jobs import Job
-from tests.soak.operations import ACCOUNTS, committed
+from tests.soak.operations import ACCOUNTS, Committing
 
 
 async def one(conn, query, *parameters):
@@ -81,12 +81,19 @@ async def transfer(job, conn):
                 (change, base + account),
             )
         await cur.execute("insert into ledger values (%s)", (tag,))
-    with committed(job.soak, tag):
+    with Committing(job.soak, tag):
         await conn.commit()
 
 
 OPERATIONS = (
-    numbers, rows, text_both_ways, named_cursor, notify, nap, sleep_too_long, transfer,
+    numbers,
+    rows,
+    text_both_ways,
+    named_cursor,
+    notify,
+    nap,
+    sleep_too_long,
+    transfer,
 )
 
 

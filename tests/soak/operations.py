@@ -10,6 +10,7 @@ import socket
 
 import psycopg2
 import psycopg2.extras
+import pytest
 
 import greenwait
 
@@ -18,6 +19,11 @@ AMOUNT = 1000  # in each at the beginning
 _LETTERS = "abcdefghij äöüß '\\\" % 漢字 😀"
 LONG = 600  # seconds: a query of that time is there at the end, unless it was cancelled
 SKIPPED = "skipped"  # what an operation returns that is not for this job
+_COPIES = (
+    "copy copied from stdin",
+    "copy (select 1) to stdout",
+    "copy (select generate_series(1, 10000)) to stdout",
+)
 _MOST_TEXT = 2_000_000
 
 
@@ -107,30 +113,16 @@ def copy_is_refused(job, conn):
     """psycopg2 has no COPY in green mode; what it sends is ended, and the connection goes on."""
     with conn.cursor() as cur:
         cur.execute("create temp table copied (n int) on commit drop")
-        try:
-            cur.execute(
-                job.rng.choice(
-                    [
-                        "copy copied from stdin",
-                        "copy (select 1) to stdout",
-                        "copy (select generate_series(1, 10000)) to stdout",
-                    ]
-                )
-            )
-        except psycopg2.ProgrammingError as exc:
-            assert "use the copy_" in str(exc), exc
-        else:
-            raise AssertionError("COPY was not refused")
+        copy = job.rng.choice(_COPIES)
+        with pytest.raises(psycopg2.ProgrammingError, match="use the copy_"):
+            cur.execute(copy)
     conn.rollback()
 
 
 def error(job, conn):
-    try:
+    with pytest.raises(psycopg2.errors.DivisionByZero):
         one(conn, "select 1 / 0")
-    except psycopg2.errors.DivisionByZero:
-        conn.rollback()
-    else:
-        raise AssertionError("no error")
+    conn.rollback()
 
 
 def notices(job, conn):
@@ -192,11 +184,11 @@ def transfer(job, conn):
                 (change, base + account),
             )
         cur.execute("insert into ledger values (%s)", (tag,))
-    with committed(job.soak, tag):
+    with Committing(job.soak, tag):
         conn.commit()
 
 
-class committed:
+class Committing:
     """A block that commits what *tag* names: is it in the ledger then?"""
 
     def __init__(self, soak, tag):
