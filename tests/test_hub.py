@@ -423,18 +423,6 @@ def test_map_in_a_job_that_is_cancelled_cancels_what_is_under_way(conns, watcher
     assert_usable(own)
 
 
-def test_deadline_around_a_map_in_a_job_is_told_once(conns):
-    own = conns(3)
-
-    def work():
-        with pytest.raises(greenwait.QueryTimeout), greenwait.timeout(0.2):
-            list(greenwait.map(lambda number: sleep_and_say(own[number], 3), range(3)))
-
-    with takes(0, 1.5), greenwait.Hub() as hub:
-        hub.spawn(work)
-    assert_usable(own)
-
-
 def test_map_that_is_dropped_is_closed(conns, watcher):
     own = conns(3)
     results = greenwait.map(lambda i: sleep_and_say(own[i], 3 * (i > 0), i), range(3))

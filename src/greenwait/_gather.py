@@ -130,7 +130,7 @@ def _map(
             raise failure from exc
 
 
-def _first_result(jobs: deque[Job[_Result]]) -> _Result:
+def _first_result(jobs: "deque[Job[_Result]]") -> _Result:
     """Return what the first of them has returned; until then it is one that is under way."""
     result = jobs[0].result()
     jobs.popleft()
