@@ -28,12 +28,12 @@ class Context:
     limits: tuple = (greenwait.timeout,)
     has_hub = False  # may there be a hub of ours?
     has_native = False  # are there jobs that await?
+    has_signals = False  # do interrupts come between any two bytecodes?
 
     def __init__(self, rng: random.Random) -> None:
         self.rng = rng
 
-    def install(self, **options):
-        greenwait.install(**options)
+    install = staticmethod(greenwait.install)
 
     def play(self, jobs):
         """Run these at the same time, and interrupt them at their moments."""
@@ -74,7 +74,7 @@ class Threads(Context):
     """The main thread, struck by signals, and some others, whose queries are cancelled."""
 
     interrupts = (Interrupted,)
-    has_hub = True
+    has_hub = has_signals = True
 
     def play(self, jobs):
         share = max(1, len(jobs) // 4)
@@ -157,15 +157,12 @@ class Gevent(Context):
         super().__init__(rng)
         import gevent
 
-        import greenwait.gevent
+        from greenwait.gevent import patch_psycopg
 
-        self.gevent = gevent
+        self.gevent, self.install = gevent, patch_psycopg
         self.interrupts = (gevent.GreenletExit, Interrupted)
         self.timeouts = (gevent.Timeout,)
         self.limits = (greenwait.timeout, gevent.Timeout)
-
-    def install(self, **options):
-        greenwait.gevent.patch_psycopg(**options)
 
     def pause(self, seconds):
         self.gevent.sleep(seconds)
@@ -207,15 +204,12 @@ class Eventlet(Context):
             warnings.simplefilter("ignore")
             import eventlet
 
-            import greenwait.eventlet
+            from greenwait.eventlet import patch_psycopg
 
-        self.eventlet = eventlet
+        self.eventlet, self.install = eventlet, patch_psycopg
         self.interrupts = (GreenletExit, Interrupted)
         self.timeouts = (eventlet.Timeout,)
         self.limits = (greenwait.timeout, eventlet.Timeout)
-
-    def install(self, **options):
-        greenwait.eventlet.patch_psycopg(**options)
 
     def pause(self, seconds):
         self.eventlet.sleep(seconds)
@@ -297,7 +291,9 @@ class Trio(Context):
         super().__init__(rng)
         import trio
 
-        self.trio = trio
+        from greenwait.trio import run
+
+        self.trio, self.run = trio, run
         self.interrupts = (trio.Cancelled,)
 
     def pause(self, seconds):
@@ -316,7 +312,7 @@ class Trio(Context):
         with self.trio.CancelScope() as scope:
             if job.moments:
                 scope.deadline = self.trio.current_time() + job.moments[0]
-            await greenwait.trio.run(job)
+            await self.run(job)
 
 
 CONTEXTS = {

@@ -2,12 +2,13 @@
 
 import contextlib
 
+import psycopg2
 from psycopg2.extensions import QueryCanceledError
 
 import greenwait
 from greenwait import aio
 from tests.soak.jobs import Job
-from tests.soak.operations import ACCOUNTS, Committing
+from tests.soak.operations import ACCOUNTS, LOCK_TIMEOUT, Committing
 
 
 async def one(conn, query, *parameters):
@@ -75,11 +76,16 @@ async def transfer(job, conn):
     first, second = sorted(job.rng.sample(range(ACCOUNTS), 2))
     tag = job.soak.new_tag()
     async with conn.cursor() as cur:
-        for account, change in ((first, 1), (second, -1)):
-            await cur.execute(
-                "update accounts set amount = amount + %s where number = %s",
-                (change, base + account),
-            )
+        await cur.execute(LOCK_TIMEOUT)
+        try:
+            for account, change in ((first, 1), (second, -1)):
+                await cur.execute(
+                    "update accounts set amount = amount + %s where number = %s",
+                    (change, base + account),
+                )
+        except psycopg2.errors.LockNotAvailable:
+            await conn.rollback()
+            return
         await cur.execute("insert into ledger values (%s)", (tag,))
     with Committing(job.soak, tag):
         await conn.commit()
