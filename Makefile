@@ -13,7 +13,7 @@ SAME_CORE := $(if $(filter Linux,$(shell uname -s)),--same-core)
 SOURCES := setup.py pyproject.toml $(wildcard src/greenwait/*.pyx src/greenwait/*.pxd src/greenwait/*.h)
 
 .DELETE_ON_ERROR:
-.PHONY: help test bench bench-full conformance plain poll source oldest types lint test-servers docs figures results dist cross clean
+.PHONY: help test bench bench-full conformance plain poll source oldest soak types lint test-servers docs figures results dist cross clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -61,6 +61,12 @@ conformance: $(VENV)/.built ## psycopg2's own test-suite, under our callbacks
 plain: $(VENV)/.built ## the tests and psycopg2's own, without calling libpq directly
 	GREENWAIT_NO_LIBPQ=1 $(BIN)/python -m pytest $(PARALLEL) $(PYTEST_ARGS)
 	GREENWAIT_NO_LIBPQ=1 $(BIN)/python -m tools.conformance
+
+# MINUTES=10 and more have ten thousand tasks cancelled on each event loop; SEED= repeats a run.
+MINUTES ?= 3
+SEED ?=
+soak: $(VENV)/.built ## everything at the same time in every context, with random faults, for MINUTES=3
+	$(BIN)/python -m tests.soak --minutes $(MINUTES) --seed '$(SEED)'
 
 poll: $(VENV)/.dev ## the hub's tests on poll(2), which it sleeps in where there is no epoll(7)
 	CFLAGS=-DGREENWAIT_NO_EPOLL_SET $(BIN)/python setup.py --quiet build --parallel 2 \

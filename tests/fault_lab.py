@@ -121,6 +121,7 @@ class FaultProxy:
     def __init__(self, server: Server) -> None:
         self._server = server
         self._connections: list[Proxied] = []
+        self._count = 0  # of those that there were
         self._faults: tuple[Fault, ...] = ()
         self._lock = threading.Lock()  # between the thread's rounds
         self._stopping = False
@@ -175,6 +176,11 @@ class FaultProxy:
             for connection in connections:
                 connection.close()
         self._wake()
+
+    def forget_closed(self) -> None:
+        """Forget connections that are closed, and what was said on them."""
+        with self._lock:
+            self._connections = [each for each in self._connections if each.is_open]
 
     def clear(self) -> None:
         """Behave from now on, and pass on what was held back."""
@@ -324,10 +330,15 @@ class FaultProxy:
             client, _ = self._listening.accept()
         except BlockingIOError:
             return False
-        connection = Proxied(len(self._connections), client, None)
+        connection = Proxied(self._count, client, None)
+        self._count += 1
         if not any(fault.kind == "ignore" for fault in self._faults_of(connection)):
-            upstream = socket.create_connection(("127.0.0.1", self._server.port), TIMEOUT)
-            connection = Proxied(len(self._connections), client, upstream)
+            try:
+                upstream = socket.create_connection(("127.0.0.1", self._server.port), TIMEOUT)
+            except OSError:  # the server is not up
+                client.close()
+                return True
+            connection = Proxied(connection.index, client, upstream)
         self._connections.append(connection)
         return True
 

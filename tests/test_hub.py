@@ -410,6 +410,28 @@ def test_closed_map_cancels_what_is_under_way(conns, watcher):
     assert_usable(own)
 
 
+def test_map_in_a_job_that_is_cancelled_cancels_what_is_under_way(conns, watcher):
+    """The one whose result is waited for too."""
+    own = conns(3)
+    ended = []
+
+    def call(number):
+        try:
+            sleep_and_say(own[number], 3)
+        finally:
+            ended.append(number)
+
+    with takes(0, 1.5), greenwait.Hub() as hub:
+        job = hub.spawn(lambda: list(greenwait.map(call, range(3))))
+        hub.sleep(0.2)
+        job.cancel()
+        with pytest.raises(CancelledError):
+            job.result()
+        assert sorted(ended) == [0, 1, 2]
+    assert_stopped(watcher, own)
+    assert_usable(own)
+
+
 def test_map_that_is_dropped_is_closed(conns, watcher):
     own = conns(3)
     results = greenwait.map(lambda i: sleep_and_say(own[i], 3 * (i > 0), i), range(3))

@@ -13,7 +13,7 @@ from psycopg2 import errors
 import greenwait
 from greenwait import trio as greenwait_trio
 from tests import orm_program
-from tests.fault_lab import no_leaked_descriptors, silent_listener
+from tests.fault_lab import frozen, no_leaked_descriptors, silent_listener
 
 run = greenwait_trio.run
 
@@ -255,6 +255,30 @@ def test_pool_and_shared_connection(dsn):
 
     trio.run(main)
     assert sorted(found) == list(range(30))
+
+
+def test_cancellation_while_a_statement_is_sent(dsn):
+    """It waits to write, and to read what the server may have to say, in one nursery."""
+    raised = []
+
+    def work(conn):
+        try:
+            conn.cursor().execute("select length(%s)", ("x" * 5_000_000,))
+        except BaseException as exc:
+            raised.append(exc)
+            raise
+
+    async def main(conn):
+        with trio.move_on_after(0.2) as scope:
+            await run(work, conn)
+        assert scope.cancelled_caught
+
+    conn = psycopg2.connect(dsn)
+    conn.autocommit = True  # or it would wait for the answer to BEGIN
+    with frozen(conn.info.backend_pid):
+        trio.run(main, conn)
+    conn.close()
+    assert [type(each) for each in raised] == [trio.Cancelled]
 
 
 def test_two_thousand_cancelled_at_random_moments(dsn, assert_stopped):

@@ -120,14 +120,21 @@ def _map(
             for item in items:
                 jobs.append(hub.spawn(fn, item))
                 if len(jobs) == concurrency:
-                    yield jobs.popleft().result()
+                    yield _first_result(jobs)
             while jobs:
-                yield jobs.popleft().result()
+                yield _first_result(jobs)
         except BaseException as exc:
             failure = join(hub, list(jobs), exc)
             if failure is None or failure is exc:
                 raise
             raise failure from exc
+
+
+def _first_result(jobs: "deque[Job[_Result]]") -> _Result:
+    """Return what the first of them has returned; until then it is one that is under way."""
+    result = jobs[0].result()
+    jobs.popleft()
+    return result
 
 
 def _check(callables: Iterable[Any], what: str) -> None:

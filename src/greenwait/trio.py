@@ -1,5 +1,6 @@
 """psycopg2 in trio programs: its waits let other tasks go on."""
 
+import sys
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
@@ -7,6 +8,9 @@ import trio
 
 from greenwait._trio import Request, TrioAdapter, Worker
 from greenwait._waiter import READ, WRITE, adopt
+
+if sys.version_info < (3, 11):
+    from exceptiongroup import BaseExceptionGroup
 
 __all__ = ["run"]
 
@@ -75,6 +79,16 @@ async def _wait_for_either(fd: int) -> None:
         await wait(fd)
         nursery.cancel_scope.cancel()
 
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(first, trio.lowlevel.wait_readable)
-        nursery.start_soon(first, trio.lowlevel.wait_writable)
+    failure: BaseException | None = None
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(first, trio.lowlevel.wait_readable)
+            nursery.start_soon(first, trio.lowlevel.wait_writable)
+    except BaseExceptionGroup as group:  # of what each was struck by; trio.Cancelled, most often
+        others = group.split(trio.Cancelled)[1]
+        failure = (others or group).exceptions[0]
+    if failure is not None:
+        try:
+            raise failure
+        finally:
+            failure = None  # or it would be kept by its own traceback
