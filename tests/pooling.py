@@ -36,6 +36,7 @@ _TEMPORARY = "a temporary table is the server connection's, and so is what a ses
 #: What is skipped, by the file or by file and function, and why.
 _BY_SESSION = {
     "test_pool.py::test_terminated_ones_are_not_lent": _TERMINATES,
+    "test_pool.py::test_lost_connection_is_told_of_at_the_end_of_the_block": _TERMINATES,
     "test_pool.py::test_first_failure_is_raised_at_once": _MESSAGE,
     "test_pool.py::test_interrupted_query_leaves_it_fit": _PID,
     "test_pool.py::test_interrupts_at_random_moments_cost_no_place": _CANCELS,
@@ -45,7 +46,6 @@ _BY_SESSION = {
 _BY_TRANSACTION = _BY_SESSION | {
     "test_workloads.py::test_listen_receives_notify": _LISTENS,
     "test_pool.py::test_messages_do_not_make_it_unfit": _LISTENS,
-    "test_pool.py::test_lost_connection_is_told_of_at_the_end_of_the_block": _TERMINATES,
     "test_copy.py::test_copy_in_execute_leaves_a_connection_that_can_be_rolled_back": _TEMPORARY,
 }
 _SKIPPED: dict[pgbouncer.PoolMode | None, dict[str, str]] = {
