@@ -80,7 +80,9 @@ def coverage(*arguments: str) -> int:
 def share(files: dict[str, dict[str, dict[str, int]]], *suffixes: str) -> float:
     """Return how many of the lines of the files with these suffixes were run, in per cent."""
     sums = [file["summary"] for name, file in files.items() if name.endswith(suffixes)]
-    return 100.0 * sum(it["covered_lines"] for it in sums) / sum(it["num_statements"] for it in sums)
+    return (
+        100.0 * sum(it["covered_lines"] for it in sums) / sum(it["num_statements"] for it in sums)
+    )
 
 
 def main(arguments: Sequence[str]) -> int:

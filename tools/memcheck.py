@@ -30,8 +30,10 @@ _PLANTED = {"InvalidRead", "Leak_DefinitelyLost"}
 def build() -> None:
     """Compile everything, the planted defect too."""
     subprocess.run(
-        [sys.executable, "setup.py", "--quiet", "build", "--parallel", "2"]
-        + [f"--build-lib={BUILD}", f"--build-temp={BUILD}-objects"],
+        [
+            *(sys.executable, "setup.py", "--quiet", "build", "--parallel", "2"),
+            *(f"--build-lib={BUILD}", f"--build-temp={BUILD}-objects"),
+        ],
         check=True,
         cwd=ROOT,
         env=os.environ | {"CFLAGS": _FLAGS, "GREENWAIT_PLANTED_DEFECT": "1"},

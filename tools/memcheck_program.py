@@ -1,7 +1,7 @@
 """What valgrind watches: each way through the C once, and many waits.
 
-    python -m tools.memcheck_program DSN WAITS
-    python -m tools.memcheck_program planted
+python -m tools.memcheck_program DSN WAITS
+python -m tools.memcheck_program planted
 """
 
 import asyncio
@@ -129,7 +129,7 @@ def hub(dsn: str) -> None:
 
 
 def event_loop(dsn: str) -> None:
-    """The same on asyncio, with a task that is cancelled."""
+    """Do the same on asyncio, with a task that is cancelled."""
 
     async def work() -> None:
         assert await greenwait.aio.run(_one, dsn, 3) == 3

@@ -39,8 +39,10 @@ LEFT_OUT: dict[str, str] = {}
 def build() -> None:
     """Compile everything, the planted defect too."""
     subprocess.run(
-        [sys.executable, "setup.py", "--quiet", "build", "--parallel", "2"]
-        + [f"--build-lib={BUILD}", f"--build-temp={BUILD}-objects"],
+        [
+            *(sys.executable, "setup.py", "--quiet", "build", "--parallel", "2"),
+            *(f"--build-lib={BUILD}", f"--build-temp={BUILD}-objects"),
+        ],
         check=True,
         cwd=ROOT,
         env=os.environ | {"CFLAGS": _FLAGS, "GREENWAIT_PLANTED_DEFECT": "1"},
