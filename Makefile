@@ -13,7 +13,8 @@ SAME_CORE := $(if $(filter Linux,$(shell uname -s)),--same-core)
 SOURCES := setup.py pyproject.toml $(wildcard src/greenwait/*.pyx src/greenwait/*.pxd src/greenwait/*.h)
 
 .DELETE_ON_ERROR:
-.PHONY: help test bench bench-full conformance plain poll source oldest soak types lint test-servers docs figures results dist cross clean
+.PHONY: help test bench bench-full conformance plain poll source oldest soak sanitize memcheck leaks \
+    types lint test-servers docs figures results dist cross clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -71,9 +72,19 @@ soak: $(VENV)/.built ## everything at the same time in every context, with rando
 poll: $(VENV)/.dev ## the hub's tests on poll(2), which it sleeps in where there is no epoll(7)
 	CFLAGS=-DGREENWAIT_NO_EPOLL_SET $(BIN)/python setup.py --quiet build --parallel 2 \
 	    --build-lib build/poll --build-temp build/poll-objects
-	PYTHONPATH=build/poll $(BIN)/python -c 'import greenwait; assert "build/poll" in greenwait.__file__'
-	PYTHONPATH=build/poll $(BIN)/python -m pytest $(PARALLEL) $(PYTEST_ARGS) \
+	PYTHONPATH=$(CURDIR)/build/poll $(BIN)/python -c 'import greenwait; assert "build/poll" in greenwait.__file__'
+	PYTHONPATH=$(CURDIR)/build/poll $(BIN)/python -m pytest $(PARALLEL) $(PYTEST_ARGS) \
 	    tests/test_hub.py tests/test_hub_faults.py tests/test_pool.py tests/test_sharing.py tests/test_aio.py
+
+sanitize: $(VENV)/.dev ## the tests under gcc's AddressSanitizer and UndefinedBehaviorSanitizer
+	$(BIN)/python -m tools.sanitize $(PARALLEL) $(PYTEST_ARGS)
+
+memcheck: $(VENV)/.dev ## every way through the C under valgrind (Debian: valgrind)
+	@command -v valgrind > /dev/null || { echo "needs valgrind: apt-get install valgrind" >&2; exit 1; }
+	$(BIN)/python -m tools.memcheck
+
+leaks: $(VENV)/.built ## a million waits, and more: nothing may be left of them
+	$(BIN)/python -m tools.leaks
 
 SOURCE := VENV=$(VENV)-source PSYCOPG2=psycopg2
 source: ## both of that on a psycopg2 built from source; needs libpq's headers (Debian: libpq-dev)

@@ -241,6 +241,7 @@ class Server:
             check=True,
             capture_output=True,
             cwd=self.directory,
+            env=_environment(),
             timeout=_START_TIMEOUT,
             **self._as_user,
         )
@@ -275,6 +276,7 @@ class Server:
                 stdout=log,
                 stderr=log,
                 cwd=self.directory,
+                env=_environment(),
                 preexec_fn=partial(_die_with, os.getpid()) if sys.platform == "linux" else None,
                 **self._as_user,
             )
@@ -307,6 +309,11 @@ class Server:
             finally:
                 self._process.kill()
                 self._process = None
+
+
+def _environment() -> dict[str, str]:
+    """Return ours, without what is loaded into every process of ours: make sanitize's libasan."""
+    return {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
 
 
 def _die_with(parent: int) -> None:

@@ -1,0 +1,93 @@
+"""Does valgrind find an error, or a leak, in our objects?
+
+    python -m tools.memcheck
+
+Builds every extension with debug symbols into build/memcheck and runs
+``tools.memcheck_program`` on it: connect, query, cancel, COPY, hub, pool and asyncio, and
+2,000 waits. Only what has a frame in an object of ours counts; the interpreter's own,
+OpenSSL's and the like are not ours to mend. A planted defect of each kind must be found
+first. Needs valgrind (Debian: apt-get install valgrind).
+"""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from xml.etree import ElementTree
+
+from tools.postgres import Server
+
+ROOT = Path(__file__).resolve().parent.parent
+BUILD = ROOT / "build" / "memcheck"
+WAITS = 2000
+
+_FLAGS = "-O1 -g -fno-omit-frame-pointer"
+_TIMEOUT = 600
+_PLANTED = {"InvalidRead", "Leak_DefinitelyLost"}
+
+
+def build() -> None:
+    """Compile everything, the planted defect too."""
+    subprocess.run(
+        [
+            *(sys.executable, "setup.py", "--quiet", "build", "--parallel", "2"),
+            *(f"--build-lib={BUILD}", f"--build-temp={BUILD}-objects"),
+        ],
+        check=True,
+        cwd=ROOT,
+        env=os.environ | {"CFLAGS": _FLAGS, "GREENWAIT_PLANTED_DEFECT": "1"},
+        timeout=1200,
+    )
+
+
+def _watched(*arguments: str) -> list[ElementTree.Element]:
+    """Run the program under valgrind and return the errors that have a frame in our objects."""
+    report = BUILD / "report.xml"
+    command = [
+        *("valgrind", "--quiet", "--xml=yes", f"--xml-file={report}", "--num-callers=50"),
+        *("--leak-check=full", "--show-leak-kinds=definite", "--child-silent-after-fork=yes"),
+        *("--error-limit=no", sys.executable, "-X", "faulthandler"),
+        *("-m", "tools.memcheck_program", *arguments),
+    ]
+    environment = os.environ | {"PYTHONMALLOC": "malloc", "PYTHONPATH": str(BUILD)}
+    done = subprocess.run(command, cwd=ROOT, env=environment, timeout=_TIMEOUT)
+    if done.returncode:
+        sys.exit(f"the program itself failed: exit {done.returncode}")
+    errors = ElementTree.parse(report).getroot().findall("error")  # noqa: S314 - valgrind's
+    print(f"{' '.join(arguments[:1])[:40]}: {len(errors)} errors of all objects", flush=True)
+    return [error for error in errors if any(map(_is_ours, error.iterfind("stack/frame/obj")))]
+
+
+def _is_ours(obj: ElementTree.Element) -> bool:
+    return (obj.text or "").startswith(f"{BUILD}/greenwait/")
+
+
+def _kind(error: ElementTree.Element) -> str:
+    return error.findtext("kind", "?")
+
+
+def _lines(error: ElementTree.Element) -> Iterator[str]:
+    yield f"{_kind(error)}: {error.findtext('what') or error.findtext('xwhat/text')}"
+    for frame in error.iterfind("stack/frame"):
+        place = f"{frame.findtext('file', '')}:{frame.findtext('line', '')}"
+        yield f"    {frame.findtext('fn', '?')}  {place}  {Path(frame.findtext('obj', '')).name}"
+
+
+def main() -> int:
+    """Find what is planted, then look for what is not."""
+    build()
+    found = {_kind(error) for error in _watched("planted")}
+    if not found >= _PLANTED:
+        sys.exit(f"planted defects: found {found}, not all of {_PLANTED}")
+    print(f"planted defects found: {', '.join(sorted(_PLANTED))}", flush=True)
+    with Server() as server:
+        errors = _watched(server.dsn("unix"), str(WAITS))
+    for error in errors:
+        print("\n".join(_lines(error)))
+    print(f"{WAITS:,} waits and every way: {len(errors)} errors with a frame in our objects")
+    return 1 if errors else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
