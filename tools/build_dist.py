@@ -49,7 +49,7 @@ def uv() -> str:
 def pythons() -> dict[tuple[int, int], Path]:
     """Return each CPython >= 3.10 in pyenv's folder, on PATH or known to uv: the newest patch."""
     pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
-    folders = [*map(str, pyenv.glob("versions/*/bin")), os.environ["PATH"]]
+    folders = [*map(str, pyenv.glob("versions/3.*/bin")), os.environ["PATH"]]
     command = [uv(), "python", "list", "--only-installed", "--output-format", "json"]
     listed = subprocess.run(
         command,

@@ -55,7 +55,7 @@ def check_sdist(sdist: Path) -> None:
 def check_wheel(wheel: Path) -> None:
     """Check what is in it, what the extensions call, its tags and its size."""
     with zipfile.ZipFile(wheel) as archive:
-        names = archive.namelist()
+        names = [name for name in archive.namelist() if not name.endswith("/")]
         binaries = {name: archive.read(name) for name in names if name.endswith(".so")}
     becomes = {".py": ".py", ".pyi": ".pyi", ".typed": ".typed", ".pyx": ".so"}
     sources = [Path("greenwait", name) for name in _tracked(ROOT / "src" / "greenwait")]

@@ -75,11 +75,11 @@ def threads(dsn: str) -> None:
 def hub(dsn: str) -> None:
     """Greenlets wait on one thread."""
     with greenwait.installed():
-        assert greenwait.map(lambda number: _ask(dsn, number), range(8)) == list(range(8))
+        assert list(greenwait.map(lambda n: _ask(dsn, n), range(8))) == list(range(8))
 
 
 def event_loop(dsn: str) -> None:
-    """Synchronous code waits on asyncio's loop."""
+    """Run synchronous code that waits on asyncio's loop."""
 
     async def main() -> list[int]:
         return await asyncio.gather(*[greenwait.aio.run(_ask, dsn, n) for n in range(8)])
@@ -89,7 +89,7 @@ def event_loop(dsn: str) -> None:
 
 
 def limit(dsn: str) -> None:
-    """A timeout cancels on the server, and the connection goes on."""
+    """End a query at its timeout; the connection goes on."""
     with greenwait.installed(), contextlib.closing(greenwait.connect(dsn)) as conn:
         cur = conn.cursor()
         start = time.monotonic()
