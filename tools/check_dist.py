@@ -17,6 +17,7 @@ import zipfile
 from pathlib import Path
 
 from elftools.elf.elffile import ELFFile
+from elftools.elf.sections import SymbolTableSection
 from packaging.utils import parse_wheel_filename
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -87,6 +88,7 @@ def _check_symbols(name: str, content: bytes) -> None:
     if not content.startswith(b"\x7fELF"):
         return
     table = ELFFile(io.BytesIO(content)).get_section_by_name(".dynsym")
+    assert isinstance(table, SymbolTableSection)
     imported = {symbol.name for symbol in table.iter_symbols() if symbol["st_shndx"] == "SHN_UNDEF"}
     called = sorted(filter(_LOADER.match, imported))
     if called:

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import faulthandler
 import importlib
+import pkgutil
 import sys
 import threading
 import time
@@ -24,6 +25,7 @@ import greenwait
 import greenwait.aio
 
 _BOUND = 120  # seconds; then all stacks are dumped
+_NEED_MORE = {"__main__", "_gevent", "_trio", "eventlet", "gevent", "trio"}  # than psycopg2
 
 
 def _ask(dsn: str, number: int) -> int:
@@ -35,14 +37,11 @@ def _ask(dsn: str, number: int) -> int:
         return int(row[0])
 
 
-def imports(_dsn: str) -> None:
-    """Every extension is there and fits this Python; __main__ and two adapters need more."""
-    folder = Path(greenwait.__file__).parent
-    skipped = {"__main__", "gevent", "eventlet", "trio", "_gevent", "_trio"}
-    for name in {path.name.split(".")[0] for path in folder.glob("*.*")} - skipped:
-        if not any(folder.glob(f"{name}.h")) and name not in ("py", "__init__"):
-            importlib.import_module(f"greenwait.{name}")
-    assert psycopg2.extensions.get_wait_callback() is None
+def imports() -> None:
+    """Import every module: each extension is there, and fits this Python."""
+    for module in pkgutil.iter_modules(greenwait.__path__):
+        if module.name not in _NEED_MORE:
+            importlib.import_module(f"greenwait.{module.name}")
 
 
 def callbacks(dsn: str) -> None:
@@ -113,7 +112,7 @@ def main() -> None:
     faulthandler.dump_traceback_later(_BOUND, exit=True)
     root = Path(__file__).resolve().parent.parent
     assert root / "src" not in Path(greenwait.__file__).parents, "this is not an installed one"
-    imports("")
+    imports()
     if sys.argv[1:] == ["--no-server"]:
         print(f"greenwait {greenwait.__version__}: imports; no server to try it on")
         return

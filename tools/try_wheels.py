@@ -31,7 +31,7 @@ def check_alone(wheel: Path, python: Path, folder: Path) -> None:
     """Check that without psycopg2 an import says what to install."""
     own = _environment(python, folder)
     run(uv(), "pip", "install", "--quiet", "--python", own, "--no-deps", wheel, cwd=folder)
-    command = [own, "-c", "import greenwait"]
+    command = [str(own), "-c", "import greenwait"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60)
     if "greenwait[binary]" not in done.stderr or "greenwait[psycopg2]" not in done.stderr:
         sys.exit(f"without psycopg2, nothing says how to install it:\n{done.stderr}")
