@@ -25,7 +25,7 @@ _MAX_BYTES = 1_500_000
 _MAX_GLIBC = (2, 28)
 _EXTENSION = re.compile(r"\.(cpython-|abi3|cp3).*\.(so|pyd)$")
 _DIST_INFO = {"METADATA", "RECORD", "WHEEL", "licenses/LICENSE", "top_level.txt"}
-_NOT_PUBLISHED = (".git", ".ci/")  # .gitignore, .github/ and so on
+_NOT_PUBLISHED = ".git"  # .gitignore, .github/
 _LOADER = re.compile(r"dl(m?open|v?sym|close|error|addr1?|info|_iterate_phdr)$")
 
 
