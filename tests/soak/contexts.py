@@ -11,6 +11,7 @@ import threading
 import time
 import warnings
 from collections import deque
+from typing import Any
 
 from greenlet import GreenletExit
 
@@ -23,9 +24,11 @@ LONGEST = 100  # seconds that a round may take
 class Context:
     """What they have in common."""
 
-    interrupts: tuple = ()  # what an interrupt is, for the code that is interrupted
-    timeouts: tuple = ()  # and one of the framework's own limits
-    limits: tuple = (greenwait.timeout,)
+    interrupts: tuple[
+        type[BaseException], ...
+    ] = ()  # what an interrupt is, for the code that is interrupted
+    timeouts: tuple[type[BaseException], ...] = ()  # and one of the framework's own limits
+    limits: tuple[Any, ...] = (greenwait.timeout,)
     has_hub = False  # may there be a hub of ours?
     has_native = False  # are there jobs that await?
     has_signals = False  # do interrupts come between any two bytecodes?

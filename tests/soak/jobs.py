@@ -3,6 +3,7 @@
 import contextlib
 import time
 import traceback
+from typing import Any
 
 import psycopg2
 from psycopg2.extensions import QueryCanceledError
@@ -44,7 +45,7 @@ class Job:
         self.is_over = False
         self.was_canceled = False  # by greenwait.cancel()
         self.deadlines = 0  # that there were so far
-        self.conn = None
+        self.conn: Any = None
         self.was_open = None  # at the end; None: there was none
         self.exception = None
         self.shakes = None

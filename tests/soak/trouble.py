@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 import time
+from typing import Any
 
 import psycopg2
 
@@ -70,7 +71,7 @@ class Watcher:
 
     def __init__(self, dsn: str) -> None:
         self._dsn = dsn
-        self._conn = None
+        self._conn: Any = None
 
     def ask(self, query, *parameters):
         """Return the rows."""
