@@ -44,13 +44,16 @@ class Drawn(Protocol):
     @property
     def title(self) -> str:
         """The workload's."""
+        ...
 
     @property
     def contestants(self) -> Sequence[Contestant]:
         """Who took part, in the order of the bars."""
+        ...
 
     def ratio(self, name: str) -> Spread:
         """Time per query, as a multiple of blocking psycopg2's."""
+        ...
 
 
 @dataclass(frozen=True)

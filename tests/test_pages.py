@@ -39,7 +39,7 @@ def commands():
     return [
         line.split("#")[0].removeprefix("$ ").strip()
         for block in blocks("console")
-        for line in block.values[0].splitlines()
+        for line in str(block.values[0]).splitlines()
     ]
 
 

@@ -84,11 +84,11 @@ def test_public_name_has_a_docstring(name):
 
 @pytest.mark.parametrize("name", DOCUMENTED)
 def test_docstring_names_every_parameter(name):
-    described = re.findall(r":param (\w+):", DOCUMENTED[name].__doc__)
+    described = re.findall(r":param (\w+):", DOCUMENTED[name].__doc__ or "")
     assert set(parameters_of(DOCUMENTED[name])) <= set(described)
 
 
 @pytest.mark.parametrize("name", DOCUMENTED)
 def test_docstring_describes_no_parameter_that_is_not_there(name):
-    described = re.findall(r":param (\w+):", DOCUMENTED[name].__doc__)
+    described = re.findall(r":param (\w+):", DOCUMENTED[name].__doc__ or "")
     assert set(described) <= {*parameters_of(DOCUMENTED[name]), "dsn", "args"}

@@ -40,7 +40,7 @@ from greenwait.connection import Connection, Cursor, guarded
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from typing import TypeAlias, type_check_only
+    from typing import TypeAlias
 
     from psycopg2.extensions import Xid
     from psycopg2.sql import Composable
@@ -265,7 +265,6 @@ _METHODS_OF_NAMED = ("fetchone", "fetchmany", "fetchall", "scroll")
 
 if TYPE_CHECKING:
 
-    @type_check_only
     class _CursorMethods:
         """What _with_awaited_methods() makes."""
 

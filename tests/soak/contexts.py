@@ -24,9 +24,8 @@ LONGEST = 100  # seconds that a round may take
 class Context:
     """What they have in common."""
 
-    interrupts: tuple[
-        type[BaseException], ...
-    ] = ()  # what an interrupt is, for the code that is interrupted
+    # What an interrupt is, for the code that is interrupted,
+    interrupts: tuple[type[BaseException], ...] = ()
     timeouts: tuple[type[BaseException], ...] = ()  # and one of the framework's own limits
     limits: tuple[Any, ...] = (greenwait.timeout,)
     has_hub = False  # may there be a hub of ours?
