@@ -47,7 +47,7 @@ BOXES = (
     Box("Who waits? A greenlet of our hub's", ("_gather", "_hub"), _WHO, 0.2, 7.8, 3.2),
     Box(
         "Who waits? A task, or a framework's greenlet",
-        ("aio", "_aio", "trio", "_trio", "gevent", "_gevent", "eventlet"),
+        ("aio", "_aio_pool", "_aio", "trio", "_trio", "gevent", "_gevent", "eventlet"),
         _WHO,
         3.6,
         7.8,
