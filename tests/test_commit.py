@@ -76,7 +76,7 @@ class Case:
         self.watcher.cursor().execute(SLOW_COMMIT.format(table=self.table))
         self.conn.cursor().execute(f"insert into {self.table} values (%s, %s)", (seconds, self.tag))
 
-    def commit(self, meanwhile=lambda: None):
+    def commit(self, meanwhile: Any = None) -> None:
         """Commit; *meanwhile* is done as soon as the server is at it."""
 
         def act():
