@@ -142,7 +142,7 @@ def test_frozen_postmaster_silences_nobody_and_is_given_up(callback, own_server)
         with pytest.raises(psycopg2.OperationalError, match=r"within 0\.5 s"):
             greenwait.cancel(conn, timeout=0.5)
         assert 0.5 <= time.monotonic() - began < 1.5
-    assert others.longest < 0.05 + others.machine
+    assert others.longest < 0.25 + others.machine
     conn.close()
 
 

@@ -521,7 +521,7 @@ def test_other_threads_run_while_a_name_is_looked_up(callback, live, monkeypatch
         pytest.raises(psycopg2.OperationalError, match="no answer within 1 s"),
     ):
         greenwait.connect(dsn_of(live, host=SLOW_NAME, connect_timeout=1))
-    assert others.longest < 0.05 + others.machine
+    assert others.longest < 0.25 + others.machine
 
 
 def test_localhost_is_all_its_addresses(callback, live):
