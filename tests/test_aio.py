@@ -55,15 +55,18 @@ def active(connect):
     """Return a function that says how many queries with these words run on the server."""
     conn = connect()
     conn.autocommit = True
+    with conn.cursor() as cur:
+        cur.execute("select clock_timestamp()")
+        began = cur.fetchall()[0][0]  # earlier tests may have left some that no cancel ends
 
     def count(words="pg_sleep"):
         with conn.cursor() as cur:
             cur.execute(
                 "select count(*) from pg_stat_activity where state = 'active' and query like %s"
-                " and pid <> pg_backend_pid()",
-                (f"%{words}%",),
+                " and pid <> pg_backend_pid() and query_start >= %s",
+                (f"%{words}%", began),
             )
-            return cur.fetchone()[0]
+            return cur.fetchall()[0][0]
 
     return count
 
