@@ -653,7 +653,7 @@ def work(name, number):
     shared.commit()
     try:
         with pool.connection() as conn, conn.cursor() as cur, greenwait.timeout(0.05):
-            cur.execute("select pg_sleep(20)")
+            cur.execute("select pg_sleep(23)")
     except greenwait.QueryTimeout:
         done.append((name, number))
 
@@ -696,7 +696,7 @@ with greenwait.Pool(DSN, max_size=20, timeout=40) as pool:
 shared.rollback()
 with shared.cursor() as cur:
     cur.execute("select count(*) from pg_stat_activity where state = 'active'"
-        " and query like '%pg_sleep(20)' and pid <> pg_backend_pid()")
+        " and query like '%pg_sleep(23)' and pid <> pg_backend_pid()")
     assert cur.fetchone() == (0,)
 print("well")
 """

@@ -618,10 +618,10 @@ def ask(query):
 async def awaited():
     conn = await aio.connect(sys.argv[1])
     async with conn.cursor() as cur:
-        await cur.execute("select pg_sleep(20)")
+        await cur.execute("select pg_sleep(23)")
 kept = []
 async def main():
-    kept.extend(asyncio.create_task(aio.run(ask, "select pg_sleep(20)")) for _ in range(5))
+    kept.extend(asyncio.create_task(aio.run(ask, "select pg_sleep(23)")) for _ in range(5))
     kept.extend(asyncio.create_task(awaited()) for _ in range(5))
     await asyncio.sleep(0.3)
 asyncio.run(main(), debug=True)
@@ -637,7 +637,7 @@ loop.run_until_complete(asyncio.gather(*kept, return_exceptions=True))
 loop.close()
 give_up = time.monotonic() + 5
 while ask("select count(*) from pg_stat_activity where state = 'active'"
-        " and query like '%pg_sleep(20)' and pid <> pg_backend_pid()"):
+        " and query like '%pg_sleep(23)' and pid <> pg_backend_pid()"):
     assert time.monotonic() < give_up
 print("well")
 """

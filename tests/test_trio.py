@@ -27,16 +27,19 @@ def dsn(server, callback):
 def assert_stopped(connect):
     conn = connect()
     conn.autocommit = True
+    with conn.cursor() as cur:
+        cur.execute("select clock_timestamp()")
+        began = cur.fetchone()  # earlier tests may have left some that no cancel ends
 
     def check():
         give_up = time.monotonic() + 5
         query = (
-            "select count(*) from pg_stat_activity where state = 'active'"
-            " and query like '%pg_sleep(20)' and pid <> pg_backend_pid()"
+            "select count(*) from pg_stat_activity where state = 'active' and query_start >= %s"
+            " and query like '%%pg_sleep(20)' and pid <> pg_backend_pid()"
         )
         with conn.cursor() as cur:
             while True:
-                cur.execute(query)
+                cur.execute(query, began)
                 if cur.fetchone() == (0,):
                     return
                 assert time.monotonic() < give_up
