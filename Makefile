@@ -14,8 +14,8 @@ SOURCES := setup.py pyproject.toml $(wildcard src/greenwait/*.pyx src/greenwait/
 
 .DELETE_ON_ERROR:
 .PHONY: help test bench bench-full conformance plain poll source oldest soak sanitize memcheck leaks \
-    types lint test-servers docs figures results sdist wheel check-dist release-wheels identifiers \
-    workflows cross clean
+    coverage types lint test-servers docs figures results sdist wheel check-dist release-wheels \
+    identifiers workflows cross clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -87,6 +87,9 @@ memcheck: $(VENV)/.dev ## every way through the C under valgrind (Debian: valgri
 leaks: $(VENV)/.built ## a million waits, and more: nothing may be left of them
 	$(BIN)/python -m tools.leaks
 
+coverage: $(VENV)/.dev ## which of our lines the tests run, Cython's too
+	$(BIN)/python -m tools.line_coverage $(PARALLEL) $(PYTEST_ARGS)
+
 SOURCE := VENV=$(VENV)-source PSYCOPG2=psycopg2
 source: ## both of that on a psycopg2 built from source; needs libpq's headers (Debian: libpq-dev)
 	@command -v pg_config > /dev/null || { echo "needs pg_config: apt-get install libpq-dev" >&2; exit 1; }
@@ -139,8 +142,10 @@ results: $(VENV)/.docs ## measure for the docs anew, on a quiet machine, and dra
 	mkdir -p build
 	$(BIN)/python benchmarks/compare.py --same-core --json build/results.json
 	$(KEEP) one-core build/results.json
+	sleep 90  # the load that is noted is that of others, not of the benchmark before
 	$(BIN)/python benchmarks/compare.py --workload 'rows-*' --workload '*-busy' --json build/results.json
 	$(KEEP) two-cores build/results.json
+	sleep 90
 	$(BIN)/python benchmarks/concurrency.py --json build/results.json
 	$(KEEP) many-at-once build/results.json
 	$(MAKE) figures

@@ -130,7 +130,7 @@ class Threads(Context):
 
 
 class Hub(Context):
-    """Jobs of greenwait's own hub; in some rounds a signal cancels all of them."""
+    """Jobs of greenwait's own hub, cancelled by others of it."""
 
     interrupts = (GreenletExit, Interrupted)
     has_hub = True
