@@ -24,7 +24,10 @@ WAITS = 2000
 
 _FLAGS = "-O1 -g -fno-omit-frame-pointer"
 _TIMEOUT = 600
-_PLANTED = {"InvalidRead", "Leak_DefinitelyLost"}
+_PLANTED = {"InvalidRead", "UninitCondition", "Leak_DefinitelyLost"}
+# CPython's maybe_small_long() compares the first digit of a 0, which has none: what it goes on with
+# counts as uninitialised, and is right whatever it finds. That object is made here.
+_ZERO = "_PyLong_New"
 
 
 def build() -> None:
@@ -47,7 +50,7 @@ def _watched(*arguments: str) -> list[ElementTree.Element]:
     command = [
         *("valgrind", "--quiet", "--xml=yes", f"--xml-file={report}", "--num-callers=50"),
         *("--leak-check=full", "--show-leak-kinds=definite", "--child-silent-after-fork=yes"),
-        *("--error-limit=no", sys.executable, "-X", "faulthandler"),
+        *("--error-limit=no", "--track-origins=yes", sys.executable, "-X", "faulthandler"),
         *("-m", "tools.memcheck_program", *arguments),
     ]
     environment = os.environ | {"PYTHONMALLOC": "malloc", "PYTHONPATH": str(BUILD)}
@@ -56,11 +59,20 @@ def _watched(*arguments: str) -> list[ElementTree.Element]:
         sys.exit(f"the program itself failed: exit {done.returncode}")
     errors = ElementTree.parse(report).getroot().findall("error")  # noqa: S314 - valgrind's
     print(f"{' '.join(arguments[:1])[:40]}: {len(errors)} errors of all objects", flush=True)
-    return [error for error in errors if any(map(_is_ours, error.iterfind("stack/frame/obj")))]
+    return [error for error in errors if _is_ours(error) and not _is_of_zero(error)]
 
 
-def _is_ours(obj: ElementTree.Element) -> bool:
-    return (obj.text or "").startswith(f"{BUILD}/greenwait/")
+def _is_ours(error: ElementTree.Element) -> bool:
+    objects = (obj.text or "" for obj in error.iterfind("stack/frame/obj"))
+    return any(obj.startswith(f"{BUILD}/greenwait/") for obj in objects)
+
+
+def _is_of_zero(error: ElementTree.Element) -> bool:
+    """Say whether it is about a value that was created there, by malloc() called directly."""
+    if not _kind(error).startswith("Uninit"):
+        return False
+    frames = error.findall("stack[2]/frame")  # --track-origins: where it was created
+    return any(frame.findtext("fn") == _ZERO for frame in frames[:2])
 
 
 def _kind(error: ElementTree.Element) -> str:

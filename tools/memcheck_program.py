@@ -155,6 +155,7 @@ def planted() -> None:
     _planted_defect: Any = importlib.import_module("greenwait._planted_defect")
 
     _planted_defect.read_beyond(64)
+    _planted_defect.depend_on_nothing(64)
     _planted_defect.lose(64, 100)
 
 

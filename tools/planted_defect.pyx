@@ -20,6 +20,18 @@ def read_beyond(size_t size):
     return beyond
 
 
+def depend_on_nothing(size_t size):
+    """Decide by a byte that was never written."""
+    cdef volatile unsigned char *block = <unsigned char *>malloc(size)
+    if block == NULL:
+        raise MemoryError
+    cdef bint is_great = False
+    if block[0] > 100:
+        is_great = True
+    free(<void *>block)
+    return is_great
+
+
 def overflow(int number):
     """Add one to the greatest int."""
     return number + 1
