@@ -87,8 +87,9 @@ def coverage(*arguments: str) -> int:
 def share(files: dict[str, dict[str, Any]], suffixes: tuple[str, ...]) -> float:
     """Return how many of the lines in the files with these suffixes were run, in per cent."""
     sums = [file["summary"] for name, file in files.items() if name.endswith(suffixes)]
-    covered = sum(each["covered_lines"] for each in sums)
-    return 100.0 * covered / sum(each["num_statements"] for each in sums)
+    covered: int = sum(each["covered_lines"] for each in sums)
+    statements: int = sum(each["num_statements"] for each in sums)
+    return 100.0 * covered / statements
 
 
 def main(arguments: Sequence[str]) -> int:
