@@ -60,8 +60,10 @@ endif
 conformance: $(VENV)/.built ## psycopg2's own test-suite, under our callbacks
 	$(BIN)/python -m tools.conformance
 
+# What the pages say is tried in `make test`, not again in each configuration.
+BUT_DOCS := --ignore=tests/test_pages.py --ignore=tests/test_reference.py
 plain: $(VENV)/.built ## the tests and psycopg2's own, without calling libpq directly
-	GREENWAIT_NO_LIBPQ=1 $(BIN)/python -m pytest $(PARALLEL) $(PYTEST_ARGS)
+	GREENWAIT_NO_LIBPQ=1 $(BIN)/python -m pytest $(PARALLEL) $(BUT_DOCS) $(PYTEST_ARGS)
 	GREENWAIT_NO_LIBPQ=1 $(BIN)/python -m tools.conformance
 
 # MINUTES=10 and more have ten thousand tasks cancelled on each event loop; SEED= repeats a run.
@@ -93,7 +95,7 @@ coverage: $(VENV)/.dev ## which of our lines the tests run, Cython's too
 SOURCE := VENV=$(VENV)-source PSYCOPG2=psycopg2
 source: ## both of that on a psycopg2 built from source; needs libpq's headers (Debian: libpq-dev)
 	@command -v pg_config > /dev/null || { echo "needs pg_config: apt-get install libpq-dev" >&2; exit 1; }
-	$(MAKE) $(SOURCE) test conformance plain
+	$(MAKE) $(SOURCE) PYTEST_ARGS='$(BUT_DOCS) $(PYTEST_ARGS)' test conformance plain
 
 OLDEST := $(VENV)-oldest
 $(OLDEST)/.built: $(VENV)/.dev $(SOURCES)
@@ -105,7 +107,7 @@ $(OLDEST)/.built: $(VENV)/.dev $(SOURCES)
 
 oldest: $(OLDEST)/.built ## the tests, with the oldest psycopg2 that has a wheel for this Python
 	$(OLDEST)/bin/python -m greenwait
-	$(OLDEST)/bin/python -m pytest $(PARALLEL) $(PYTEST_ARGS)
+	$(OLDEST)/bin/python -m pytest $(PARALLEL) $(BUT_DOCS) $(PYTEST_ARGS)
 
 types: $(VENV)/.dev $(VENV)/.bench ## mypy, pyright, and the stubs against the extension
 	$(BIN)/mypy
