@@ -300,6 +300,76 @@ def test_interrupts_of_many_threads_reach_their_own(callback, connect):
     assert found == dict.fromkeys(range(6))
 
 
+def test_interrupt_that_is_swallowed_reaches_no_other_greenlet(connect, watcher, callback):
+    """In a thread it may strike the code that psycopg2 calls for a notification, and is lost."""
+
+    class Switching(psycopg2.extensions.connection):
+        steps_aside = False
+
+        def fileno(self):
+            if self.steps_aside:
+                parent = greenlet.getcurrent().parent
+                assert parent
+                parent.switch()
+            return super().fileno()
+
+    conn, other = connect(connection_factory=Switching), connect()
+    conn.autocommit = True
+    conn.cursor().execute("listen swallowing")
+    found = []
+
+    def run():
+        try:
+            conn.cursor().execute(f"notify swallowing; {DEAF}")
+        except BaseException as exc:
+            found.append(exc)
+
+    def work():
+        job = greenlet.greenlet(run)
+        conn.steps_aside = True
+        job.switch()
+        conn.steps_aside = False
+        wait_until_asleep(watcher, conn.info.backend_pid)
+        try:
+            job.throw(LIMIT)
+            found.append(one(other, "select 6 * 7"))
+        except BaseException as exc:
+            found.append(exc)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    thread.join(50)
+    assert found[-1] == 42
+    assert_usable(conn)
+
+
+def test_traced_code_gets_it_too(run_python):
+    """That of a debugger, or of coverage.py."""
+    script = """
+import signal, sys
+import psycopg2
+import greenwait
+
+class Limit(Exception):
+    pass
+
+def handler(*_):
+    raise Limit
+
+signal.signal(signal.SIGALRM, handler)
+greenwait.install()
+cur = psycopg2.connect(sys.argv[1]).cursor()
+sys.settrace(lambda *_: None)
+signal.setitimer(signal.ITIMER_REAL, 1)
+try:
+    cur.execute(sys.argv[2])
+    cur.execute("select 1")  # at the latest
+except Limit:
+    print("it was raised")
+"""
+    assert run_python(script, DEAF_AND_LOUD) == "it was raised\n"
+
+
 def test_server_s_own_cancel_is_still_psycopg2_s_own_error(callback, connect, watcher):
     conn = connect()
     with pytest.raises(greenwait.QueryTimeout), greenwait.timeout(0.01):

@@ -137,9 +137,10 @@ def test_library_that_can_not_be_opened_switches_everything_off(query):
 def test_preloaded_libpq_is_not_mistaken_for_the_linked_one(server):
     """psycopg2 then calls the preloaded one; its own dependency is another."""
     script = f"import json, sys, psycopg2\n{QUERY}\nprint(psycopg2.extensions.libpq_version())"
+    preloaded = f"{os.environ.get('LD_PRELOAD', '')} {other_libpq()}"
     done = subprocess.run(
         [sys.executable, "-c", script, server.dsn("unix")],
-        env=os.environ | {"LD_PRELOAD": other_libpq(), "GREENWAIT_NO_LIBPQ": ""},
+        env=os.environ | {"LD_PRELOAD": preloaded, "GREENWAIT_NO_LIBPQ": ""},
         capture_output=True,
         text=True,
         timeout=50,

@@ -33,7 +33,11 @@ _BUILD_TIMEOUT = 1200
 _DEFECT_TIMEOUT = 60
 
 # What can't hold on this build, and why.
-LEFT_OUT: dict[str, str] = {}
+_QUARANTINE = "AddressSanitizer keeps what is freed for a while, so that the process grows"
+LEFT_OUT = {
+    "tests/test_processes.py::test_threads_that_come_and_go_leak_no_memory": _QUARANTINE,
+    "tests/test_connect.py::test_looking_at_a_connection_string_leaves_nothing_behind": _QUARANTINE,
+}
 
 
 def build() -> None:

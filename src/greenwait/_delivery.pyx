@@ -12,11 +12,19 @@ When the query has ended otherwise, faster than the cancel, psycopg2 has nothing
 Then the interpreter raises the exception as soon as the caller's Python code goes on. Not
 sooner: psycopg2 calls Python code itself, to decode what the server has said, and takes
 what is raised there for a failure of that (``conn_notice_process`` forgets it).
+
+It is the greenlet's that has waited, and no other one's of its thread. Where such code swallows it
+all the same, the greenlet's next wait raises it.
 """
 
+cimport cython
 from cpython.exc cimport PyErr_SetObject
 from cpython.object cimport PyObject
 from cpython.pythread cimport PyThread_get_thread_ident
+
+from weakref import ref
+
+from greenlet import getcurrent
 
 from greenwait._sleep cimport is_main_thread
 
@@ -27,9 +35,6 @@ cdef extern from "Python.h":
     ctypedef struct PyFrameObject
     PyFrameObject* PyEval_GetFrame() noexcept
     int PyThreadState_SetAsyncExc(unsigned long thread, object exc) except -1
-    int PyThreadState_ClearAsyncExc "PyThreadState_SetAsyncExc" (
-        unsigned long thread, void* null
-    ) except -1
 
 __all__ = ["QueryCanceled"]
 
@@ -38,15 +43,21 @@ cdef str QUERY_CANCELED = "57014"  # the SQLSTATE, PostgreSQL manual, appendix A
 cdef dict sqlstate_errors = _psycopg2.SQLSTATE_ERRORS
 cdef object class_put_aside = None
 
+cdef object take_a_step = eval("lambda: None")  # no compiled function: the interpreter runs it
+cdef object current_greenlet = getcurrent
+cdef object reference = ref
+
 cdef int pending_count = 0
-cdef dict pending_by_thread = {}
+cdef dict pending = {}  # by a reference to the greenlet; each thread has one at least
 
 
 class _Delivering(type):
-    """The class of the two classes whose call delivers what is pending for this thread."""
+    """The class of the two classes whose call delivers what is pending for this greenlet."""
 
     def __call__(cls, *args, **keywords):
-        exc = take_pending() if cls is QueryCanceled or cls is _Pending else None
+        exc = None
+        if cls is QueryCanceled or cls is _Pending:
+            exc = take_pending(cls is _Pending)
         if exc is None:
             return super().__call__(*args, **keywords)
         if cls is QueryCanceled and isinstance(exc, cls):
@@ -69,6 +80,20 @@ class _Pending(BaseException, metaclass=_Delivering):
     """What the interpreter is given to raise."""
 
 
+@cython.auto_pickle(False)
+@cython.final
+cdef class Undelivered:
+    """An exception for the greenlet that has waited."""
+
+    cdef object exception
+    cdef bint in_any_case
+    cdef object caller  # psycopg2's: a frame
+    cdef bint is_async  # the interpreter has been given _Pending to raise
+
+    def __init__(self, exception, bint in_any_case, caller):
+        self.exception, self.in_any_case, self.caller = exception, in_any_case, caller
+
+
 cdef int deliver(object exc, bint in_any_case) except -1:
     """Have psycopg2's caller get *exc*: to be called last in a wait, if not raised by it.
 
@@ -76,31 +101,60 @@ cdef int deliver(object exc, bint in_any_case) except -1:
     """
     global pending_count, class_put_aside
     cdef unsigned long thread = PyThread_get_thread_ident()
-    cdef PyObject* caller = <PyObject*>PyEval_GetFrame()  # compiled modules have none
-    pending_by_thread[thread] = (exc, in_any_case, None if caller is NULL else <object>caller)
-    pending_count = len(pending_by_thread)
+    cdef PyObject* frame = <PyObject*>PyEval_GetFrame()  # compiled modules have none
+    caller = None if frame is NULL else <object>frame
+    cdef Undelivered undelivered = Undelivered(exc, in_any_case, caller)
+    pending[reference(current_greenlet(), forget)] = undelivered
+    pending_count = len(pending)
     if sqlstate_errors.get(QUERY_CANCELED) is not QueryCanceled:
         class_put_aside = sqlstate_errors.get(QUERY_CANCELED)
         sqlstate_errors[QUERY_CANCELED] = QueryCanceled
     if in_any_case and not (is_main_thread() and Py_AddPendingCall(raise_in_caller, NULL) == 0):
+        undelivered.is_async = True
         PyThreadState_SetAsyncExc(thread, _Pending)  # which does not look where it is
     return 0
 
 
 cdef int raise_in_caller(void* nothing) noexcept:
-    """Raise what is pending for the main thread, unless psycopg2 is at work still.
+    """Raise what is pending for this greenlet, unless psycopg2 is at work still.
 
-    The interpreter calls it between two steps of Python code (C API, Py_AddPendingCall).
+    The interpreter calls it between two steps of the main thread's Python code (C API,
+    Py_AddPendingCall).
     """
-    found = pending_by_thread.get(PyThread_get_thread_ident())
-    if found is None or not found[1]:
+    cdef Undelivered found = pending.get(reference(current_greenlet()))
+    if found is None or not found.in_any_case:
         return 0
-    if is_called_by(found[2]):
-        Py_AddPendingCall(raise_in_caller, NULL)
+    if is_called_by(found.caller):
+        wait_for_end_of(<object>PyEval_GetFrame())
         return 0
-    exc = take_pending()
+    exc = take_pending(False)
     PyErr_SetObject(type(exc), exc)
     return -1
+
+
+@cython.auto_pickle(False)
+@cython.final
+cdef class Later:
+    """Has ``raise_in_caller`` called when it is freed."""
+
+    def __dealloc__(self):
+        Py_AddPendingCall(raise_in_caller, NULL)
+
+    def __call__(self, frame, event, argument):
+        """Trace nothing."""
+
+
+cdef int wait_for_end_of(object frame) except -1:
+    """Look again when *frame* is over, or a tracer, a debugger's, takes that place for its own.
+
+    Not in the next step of it: a traced function of Python 3.11 does not begin as long as there
+    are pending calls (ceval.c, DO_TRACING).
+    """
+    if frame.f_trace is None:
+        frame.f_trace = Later()
+    else:
+        Py_AddPendingCall(raise_in_caller, NULL)
+    return 0
 
 
 cdef bint is_called_by(object caller) except *:
@@ -112,28 +166,45 @@ cdef bint is_called_by(object caller) except *:
     return frame is not None
 
 
-cdef object take_pending():
-    """Return what is on its way in this thread, or None; it is the caller's now."""
-    global pending_count
-    cdef unsigned long thread = PyThread_get_thread_ident()
-    found = pending_by_thread.pop(thread, None)
+cdef object take_pending(bint is_raised):
+    """Return what is on its way to this greenlet, or None; it is the caller's now.
+
+    *is_raised*: it is the interpreter that raises it.
+    """
+    cdef Undelivered found = pending.pop(reference(current_greenlet()), None)
+    count_pending()
     if found is None:
         return None
-    pending_count = len(pending_by_thread)
-    if pending_count == 0:
+    if found.is_async and not is_raised:
+        # Have it raised here. Setting None instead leaves the flag on that says that there is
+        # something to raise, and up to Python 3.12 each step of the interpreter looks for it.
+        try:
+            take_a_step()
+        except _Pending:
+            pass
+    return found.exception
+
+
+def forget(key):
+    """Drop what was for a greenlet that is no more."""
+    pending.pop(key, None)
+    count_pending()
+
+
+cdef int count_pending() except -1:
+    global pending_count
+    pending_count = len(pending)
+    if pending_count == 0 and sqlstate_errors.get(QUERY_CANCELED) is QueryCanceled:
         sqlstate_errors[QUERY_CANCELED] = class_put_aside
-    exc, in_any_case, _ = found
-    if in_any_case:
-        PyThreadState_ClearAsyncExc(thread, NULL)
-    return exc
+    return 0
 
 
 cdef object take_undelivered():
-    """Return the exception that this thread's last wait left and nobody has raised yet.
+    """Return the exception that this greenlet's last wait left and nobody has raised yet.
 
     That is an interrupt, and psycopg2 waits again before it returns to its caller (a
     BEGIN, then the query). A deadline that turned out not to matter is forgotten.
     """
-    found = pending_by_thread.get(PyThread_get_thread_ident())
-    exc = take_pending()
-    return exc if found is not None and found[1] else None
+    cdef Undelivered found = pending.get(reference(current_greenlet()))
+    exc = take_pending(False)
+    return exc if found is not None and found.in_any_case else None

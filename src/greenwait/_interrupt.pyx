@@ -150,7 +150,7 @@ cdef timeout_block set_deadline(Wait* wait, bint is_query):
 
 
 cdef int raise_undelivered() except -1:
-    """Raise what interrupted this thread's last wait: psycopg2 waits again, not knowing of it."""
+    """Raise what interrupted this greenlet's last wait: psycopg2 waits again, not knowing of it."""
     exc = take_undelivered()
     if exc is not None:
         raise handler_raised(exc)
