@@ -44,7 +44,11 @@ exclude_also =
 """
 
 # What keeps a pace, or holds the GIL for a time, that a traced build can't.
-LEFT_OUT: dict[str, str] = {}
+LEFT_OUT = {
+    "tests/test_pool.py::test_interrupts_at_random_moments_cost_no_place": (
+        "an exception of a signal handler's inside coverage.py leaves its lock locked"
+    ),
+}
 
 
 def build() -> None:
