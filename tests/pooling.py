@@ -33,15 +33,17 @@ _CANCELS = (
 _LISTENS = "LISTEN is the server connection's, which is somebody else's next"
 _TEMPORARY = "a temporary table is the server connection's, and so is what a session sets"
 
-#: What is skipped, by the file or by file and function, and why.
+#: What is skipped, by file and function, and why.
 _BY_SESSION = {
     "test_pool.py::test_terminated_ones_are_not_lent": _TERMINATES,
     "test_pool.py::test_lost_connection_is_told_of_at_the_end_of_the_block": _TERMINATES,
     "test_pool.py::test_first_failure_is_raised_at_once": _MESSAGE,
     "test_pool.py::test_interrupted_query_leaves_it_fit": _PID,
     "test_pool.py::test_interrupts_at_random_moments_cost_no_place": _CANCELS,
-    "test_cancel.py": _CANCELS,
-    "test_timeout.py": _CANCELS,
+    "test_cancel.py::test_query_is_cancelled_from_another_thread": _PID,
+    "test_cancel.py::test_cancel_without_a_wait_callback_works_too": _PID,
+    "test_cancel.py::test_cancel_inside_a_query_s_own_wait_from_a_signal_handler": _PID,
+    "test_cancel.py::test_cancels_from_many_threads_at_once": _PID,
 }
 _BY_TRANSACTION = _BY_SESSION | {
     "test_workloads.py::test_listen_receives_notify": _LISTENS,
@@ -59,8 +61,6 @@ def skip_what_makes_no_sense(items: list[pytest.Item]) -> None:
     """Skip what makes no sense through this pooler, for the reason that is given here."""
     for item in items:
         skipped = _SKIPPED[POOL_MODE]
-        reason = skipped.get(item.path.name) or skipped.get(
-            f"{item.path.name}::{getattr(item, 'originalname', item.name)}"
-        )
+        reason = skipped.get(f"{item.path.name}::{getattr(item, 'originalname', item.name)}")
         if reason:
             item.add_marker(pytest.mark.skip(reason=f"through PgBouncer: {reason}"))
