@@ -45,7 +45,7 @@ exclude_also =
     @overload
 """
 
-# coverage.py's tracer, in C, takes a lock by calling Python code. An exception of a signal handler's in
+# coverage.py's tracer, in C, takes a lock by calling Python code. A signal handler's exception in
 # there leaves it locked for ever, and it guards nothing that the GIL does not guard.
 _UNLOCKED = """
 from coverage.collector import Collector
