@@ -237,22 +237,22 @@ def with_connection(conn):
         cur.execute("select pg_sleep(20)")
 
 
+class Switching(psycopg2.extensions.connection):
+    """Waits as an adapter does: by stepping aside."""
+
+    steps_aside = False
+
+    def fileno(self):
+        if self.steps_aside:
+            parent = greenlet.getcurrent().parent
+            assert parent
+            parent.switch()
+        return super().fileno()
+
+
 def test_exception_thrown_into_a_waiting_greenlet_is_what_the_caller_gets(
     connect, watcher, callback
 ):
-
-    class Switching(psycopg2.extensions.connection):
-        """Waits as an adapter does: by stepping aside."""
-
-        steps_aside = False
-
-        def fileno(self):
-            if self.steps_aside:
-                parent = greenlet.getcurrent().parent
-                assert parent
-                parent.switch()
-            return super().fileno()
-
     conn = connect(connection_factory=Switching)
     one(conn, "select 1")
     caught = []
@@ -302,16 +302,6 @@ def test_interrupts_of_many_threads_reach_their_own(callback, connect):
 
 def test_interrupt_that_is_swallowed_reaches_no_other_greenlet(connect, watcher, callback):
     """In a thread it may strike the code that psycopg2 calls for a notification, and is lost."""
-
-    class Switching(psycopg2.extensions.connection):
-        steps_aside = False
-
-        def fileno(self):
-            if self.steps_aside:
-                parent = greenlet.getcurrent().parent
-                assert parent
-                parent.switch()
-            return super().fileno()
 
     conn, other = connect(connection_factory=Switching), connect()
     conn.autocommit = True
