@@ -134,7 +134,8 @@ def notices(job, conn):
         return SKIPPED
     text = f"notice {job.rng.random()}"
     one(conn, f"do $$ begin raise notice '{text}'; end $$; select 1")
-    assert text in conn.notices[-1]
+    # Not always the last: a server process that has to go for another's crash warns of it.
+    assert any(text in notice for notice in conn.notices), conn.notices
     del conn.notices[:]
     return None
 
