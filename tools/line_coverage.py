@@ -29,9 +29,7 @@ _BUILD_TIMEOUT = 1800
 # Each process writes a file of its own. What is only there for a type checker does not count.
 _CONFIGURATION = f"""
 [run]
-plugins =
-    Cython.Coverage
-    unlocked
+plugins = coverage_plugin
 core = ctrace
 concurrency = thread, greenlet
 parallel = true
@@ -43,17 +41,6 @@ disable_warnings = no-data-collected, module-not-measured, module-not-imported
 exclude_also =
     if TYPE_CHECKING:
     @overload
-"""
-
-# coverage.py's tracer, in C, takes a lock by calling Python code. A signal handler's exception in
-# there leaves it locked for ever, and it guards nothing that the GIL does not guard.
-_UNLOCKED = """
-from coverage.collector import Collector
-
-Collector.lock_data = Collector.unlock_data = staticmethod(int)
-
-def coverage_init(registry, options):
-    pass
 """
 
 # What keeps a pace, or holds the GIL for a time, that a traced build can't.
@@ -85,7 +72,7 @@ def build() -> None:
     for generated in (COPY / "build").glob("cython-linetrace/src/greenwait/*.c"):
         shutil.copy2(generated, PACKAGE)
     (COPY / "coverage.ini").write_text(_CONFIGURATION)
-    (COPY / "src" / "unlocked.py").write_text(_UNLOCKED)
+    shutil.copy2(ROOT / "tools" / "coverage_plugin.py", PACKAGE.parent)
 
 
 def coverage(*arguments: str) -> int:

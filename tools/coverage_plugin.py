@@ -1,0 +1,95 @@
+"""How does coverage.py trace Cython's lines while signals strike?
+
+Its tracer, in C, calls Python code: Cython's plugin at each line, a WeakKeyDictionary of the
+greenlets at each line, and a lock around some. What a signal handler raises in there is lost, and
+with it the plugin, or the lock stays locked for ever. Here all of that is code in C.
+"""
+
+import _thread
+import contextlib
+import weakref
+from collections.abc import Iterator
+from operator import attrgetter
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from coverage import control
+from coverage.collector import Collector
+from coverage.plugin import FileTracer
+from Cython.Coverage import Plugin
+from greenlet import getcurrent
+
+_PACKAGE = Path(__file__).parent / "greenwait"  # tools/line_coverage.py has copied this there
+_lock = _thread.allocate_lock()  # not gevent's
+
+
+class _Lines(FileTracer):
+    """The lines of one file."""
+
+    # The first and the last line that run.
+    line_number_range: Any = attrgetter("f_lineno", "f_lineno")
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def source_filename(self) -> str:
+        return str(self._path)
+
+
+class _Cython(Plugin):
+    """Cython's, which reports; it traces by itself."""
+
+    def file_tracer(self, filename: str) -> Any:
+        # Relative to where it was compiled, which is not always where it runs.
+        path = _PACKAGE / Path(filename).name
+        is_ours = path.suffix in (".pyx", ".pxd") and Path(filename).parent.name == _PACKAGE.name
+        return _Lines(path) if is_ours and path.is_file() else None
+
+
+class _Collector(Collector):
+    """coverage.py's, without its Python code."""
+
+    concur_id_func: Any
+    # The GIL guards enough.
+    lock_data: Any = int
+    unlock_data: Any = int
+
+    def _start_tracer(self) -> Any:
+        # id(getcurrent()), which may be another greenlet's when this one is over.
+        self.concur_id_func = map(id, iter(getcurrent, None)).__next__
+        return super()._start_tracer()
+
+    def start(self) -> None:
+        with _plain_dictionaries():
+            super().start()
+            _traced()
+
+    def _installation_trace(self, frame: FrameType, event: str, arg: Any) -> Any:
+        with _plain_dictionaries():
+            return super()._installation_trace(frame, event, arg)
+
+
+@contextlib.contextmanager
+def _plain_dictionaries() -> Iterator[None]:
+    """Have a tracer, which is called here, take one for its greenlets."""
+    with _lock:
+        before = weakref.WeakKeyDictionary
+        weakref.WeakKeyDictionary = dict  # type: ignore[assignment,misc]
+        try:
+            yield
+        finally:
+            weakref.WeakKeyDictionary = before  # type: ignore[misc]
+
+
+def _traced() -> None:
+    """Call the tracer."""
+
+
+def coverage_init(registry: Any, options: Any) -> None:
+    """Be its plugin."""
+    module: Any = control
+    module.Collector = _Collector
+    plugin = _Cython()
+    registry.add_configurer(plugin)
+    registry.add_file_tracer(plugin)
