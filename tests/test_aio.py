@@ -2,6 +2,7 @@
 
 import asyncio
 import contextvars
+import functools
 import gc
 import os
 import random
@@ -309,6 +310,66 @@ def test_mistakes_are_told(run, dsn):
         coroutine.send(None)
 
 
+def test_call_is_awaited_once(run, dsn):
+    async def main():
+        conn = await aio.connect(dsn)
+        call = conn.commit()
+        await call
+        with pytest.raises(RuntimeError, match="call the function again"):
+            await call
+        conn.close()
+
+    run(main())
+
+
+@pytest.mark.filterwarnings("error")
+def test_call_that_is_closed_is_not_missed(run, dsn):
+    async def main():
+        conn = await aio.connect(dsn)
+        call = conn.commit()
+        assert iter(call) is call
+        call.close()
+        del call
+        gc.collect()
+        conn.close()
+
+    run(main())
+
+
+def test_what_a_task_waits_for_behaves_as_a_future(run, dsn):
+    async def main():
+        for query, error in (("select 1", type(None)), ("select 1 / 0", errors.DivisionByZero)):
+            task = asyncio.create_task(aio.run(ask, dsn, query))
+            await asyncio.sleep(0)
+            future = task._fut_waiter
+            assert not future.done()
+            assert not future.cancelled()
+            await asyncio.wait([task])
+            assert future.done()
+            assert not future.cancel()
+            assert type(future.exception()) is error
+            assert type(task.exception()) is error
+
+    run(main())
+
+
+def test_cancelled_before_what_is_awaited_begins(run):
+    async def main():
+        begun = []
+
+        async def think():
+            begun.append(1)
+
+        task = asyncio.create_task(aio.run(lambda: aio.await_(think())))
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert not begun
+
+    run(main())
+
+
 def test_greenlets_are_used_again(run):
     import greenlet
 
@@ -518,6 +579,25 @@ def test_connecting_is_cancelled(run):
         await main()
 
     run(both())
+
+
+@pytest.mark.parametrize("make", [aio.connect, functools.partial(aio.create_pool, min_size=1)])
+def test_connection_that_was_just_made_for_a_cancelled_task_is_closed(run, dsn, make):
+    async def main():
+        tasks, made = [], []
+
+        class Made(aio.AsyncConnection):
+            def __init__(self, *args, **kwargs):
+                super().__init__(*args, **kwargs)
+                made.append(self)
+                tasks[0].cancel()  # too late for it
+
+        tasks.append(asyncio.create_task(make(dsn, connection_factory=Made)))
+        with pytest.raises(asyncio.CancelledError):
+            await tasks[0]
+        assert [conn.closed for conn in made] == [1]
+
+    run(main())
 
 
 def test_connect_timeout_and_others_go_on(run):
@@ -772,6 +852,10 @@ def test_rows_of_a_server_side_cursor_come_by_itersize(run, dsn):
             await cur.execute("select n, pg_backend_pid() from generate_series(1, 95) as n")
             found = [row[0] async for row in cur]
             assert found == list(range(1, 96))
+        async with conn.cursor("again") as cur:
+            await cur.execute("select n from generate_series(1, 5) as n")
+            rows = aiter(cur)
+            assert [(await anext(rows))[0]] + [row[0] async for row in rows] == [1, 2, 3, 4, 5]
         async with conn.cursor("other") as cur:
             await cur.execute("select 1")
             with pytest.raises(TypeError, match="async for"):
@@ -931,6 +1015,11 @@ def test_pool(run, dsn):
                 async with pool.connection():
                     raise LookupError
             assert pool.stats().in_use == 0
+            assert repr(pool).startswith("<greenwait.aio.AsyncPool 0 of 3 in use, 3 idle")
+            conn = await pool.getconn()
+            with pytest.raises(greenwait.PoolTimeout, match="still in use"):
+                await pool.close(timeout=0.05)
+            await pool.putconn(conn)
         with pytest.raises(psycopg2.InterfaceError):
             await pool.getconn()
 
@@ -1118,6 +1207,8 @@ def test_notifications_in_synchronous_code(callback, connect, context):
         send()
         assert listen() == ["0", "1", "2"]
     assert list(greenwait.notifies(conn, timeout=0)) == []
+    with pytest.raises(greenwait.QueryTimeout), greenwait.timeout(0.05):
+        list(greenwait.notifies(conn, timeout=20))
 
 
 # -- A wait that stops the loop

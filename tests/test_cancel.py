@@ -1,6 +1,7 @@
 """``greenwait.cancel()``, and the cancel that a deadline sends: whole, bounded, and secret."""
 
 import os
+import signal
 import threading
 import time
 
@@ -143,6 +144,33 @@ def test_frozen_postmaster_silences_nobody_and_is_given_up(callback, own_server)
             greenwait.cancel(conn, timeout=0.5)
         assert 0.5 <= time.monotonic() - began < 1.5
     assert others.longest < 0.25 + others.machine
+    conn.close()
+
+
+@pytest.mark.skipif(not HAS_LIBPQ, reason="psycopg2's own cancel() waits by itself")
+def test_deadline_around_it_and_a_signal_handler_end_it(callback, own_server):
+    conn = psycopg2.connect(own_server.dsn("tcp"))
+    mine = psycopg2.OperationalError("the handler's")
+
+    def handler(*_):
+        raise mine
+
+    before = signal.signal(signal.SIGALRM, handler)
+    try:
+        with no_leaked_descriptors(), frozen_postmaster(own_server):
+            began = time.monotonic()
+            with (
+                greenwait.timeout(0.1),
+                pytest.raises(psycopg2.OperationalError, match="has not taken the cancel"),
+            ):
+                greenwait.cancel(conn, timeout=20)
+            signal.setitimer(signal.ITIMER_REAL, 0.1)
+            with pytest.raises(psycopg2.OperationalError) as info:
+                greenwait.cancel(conn, timeout=20)
+            assert time.monotonic() - began < 5
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert info.value is mine
     conn.close()
 
 

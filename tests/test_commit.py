@@ -184,6 +184,14 @@ def test_commit_whose_connection_is_lost_is_in_doubt(case):
     assert not case.is_committed()
 
 
+def test_commit_whose_connection_is_lost_is_in_doubt_without_a_callback_too(own_server):
+    psycopg2.extensions.set_wait_callback(None)
+    case = Case(own_server, "Connection commit()", 20)
+    stop = lambda: case.watcher.cursor().execute(f"select pg_terminate_backend({case.pid})")  # noqa: E731
+    with contextlib.closing(case), pytest.raises(greenwait.CommitInDoubt, match="lost"):
+        case.commit(stop)
+
+
 def test_second_interrupt_of_a_commit_is_raised_and_tells_of_the_doubt(case, on_signal):
     case = case(20)
     on_signal(signal.SIGALRM, raising(LIMIT))

@@ -336,6 +336,8 @@ def test_gather_in_a_job_joins_in(conns):
         )
 
     assert greenwait.gather(lambda: pair(0, 1), lambda: pair(2, 3)) == [[0, 1], [2, 3]]
+    with greenwait.Hub():
+        assert pair(0, 1) == [0, 1]
 
 
 def test_job_that_catches_its_cancel_is_waited_for(conns):
@@ -532,6 +534,22 @@ def test_exception_in_the_block_cancels_the_jobs(conns, watcher):
     assert_usable(own)
 
 
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
+def test_what_ends_the_program_ends_the_block(conns, watcher, kind):
+    own = conns(2)
+
+    def end():
+        hub.sleep(0.1)
+        raise kind
+
+    with takes(0, 1.5), pytest.raises(kind), greenwait.Hub() as hub:
+        for conn in own:
+            hub.spawn(one, conn, THREE_SECONDS)
+        hub.spawn(end)
+    assert_stopped(watcher, own)
+    assert_usable(own)
+
+
 def test_failure_that_nobody_has_asked_for_is_raised_at_the_end(callback):
     with pytest.raises(KeyError, match="lost"), greenwait.Hub() as hub:
         hub.spawn(NOTHING.__getitem__, "lost")
@@ -652,6 +670,29 @@ def test_hub_in_a_hub_is_refused(callback):
         job = hub.spawn(greenwait.Hub().__enter__)
         with pytest.raises(RuntimeError, match="a hub is at work in this thread"):
             job.result()
+
+
+def test_mistakes_are_told(callback):
+    with pytest.raises(TypeError, match=r"made by Hub\.spawn\(\)"):
+        greenwait.Job()
+    with greenwait.Hub() as hub:
+        with pytest.raises(TypeError, match="takes a function, not 'int'"):
+            hub.spawn(5)
+        job = hub.spawn(hub.__exit__, None, None, None)
+        with pytest.raises(RuntimeError, match="left by the greenlet that has entered it"):
+            job.result()
+
+
+def test_repr_of_a_job(callback):
+    with greenwait.Hub() as hub:
+        job = hub.spawn(hub.sleep, 20)
+        assert repr(job) == "<greenwait.Job waiting to run>"
+        hub.sleep(0)
+        assert repr(job) == "<greenwait.Job running>"
+        job.cancel()
+        with pytest.raises(CancelledError):
+            job.result()
+        assert repr(job) == "<greenwait.Job done, cancelled>"
 
 
 def test_hub_is_for_one_block(callback):

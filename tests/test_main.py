@@ -3,8 +3,10 @@
 import platform
 import subprocess
 import sys
+from importlib.metadata import PackageNotFoundError
 
 import psycopg2
+import pytest
 
 import greenwait
 from greenwait.__main__ import report
@@ -28,3 +30,13 @@ def test_report_names_versions_and_pollers():
 def test_report_names_the_registered_callback():
     with greenwait.installed(poller="epoll"):
         assert "greenwait.WaitCallback(poller='epoll', " in report()
+
+
+def test_psycopg2_without_metadata(monkeypatch: pytest.MonkeyPatch):
+    """As where a distribution's package has none."""
+    monkeypatch.setattr("greenwait.__main__.version", version_of_nothing)
+    assert "[build unknown: no package metadata]" in report()
+
+
+def version_of_nothing(name):
+    raise PackageNotFoundError(name)

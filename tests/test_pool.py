@@ -14,7 +14,7 @@ from psycopg2.extensions import TRANSACTION_STATUS_IDLE, set_wait_callback
 
 import greenwait
 from tests.asleep import when_asleep
-from tests.fault_lab import no_leaked_descriptors, silent_listener
+from tests.fault_lab import FaultProxy, no_leaked_descriptors, silent_listener
 from tests.random_moments import interrupted
 
 
@@ -370,6 +370,17 @@ def test_terminated_ones_are_not_lent(pool, watcher):
     assert (stats.made, stats.discarded) == (3, 2)
 
 
+def test_one_that_is_lost_in_a_transaction_is_not_kept(pool, watcher):
+    conn = pool.getconn()
+    one(conn, "select 1")
+    terminate(watcher, conn)
+    pool.putconn(conn)
+    assert conn.closed
+    with pool.connection() as conn:
+        assert one(conn, "select 1") == 1
+    assert pool.stats().discarded == 1
+
+
 def test_messages_do_not_make_it_unfit(pool, watcher):
     with pool.connection() as conn:
         conn.cursor().execute("listen pool")
@@ -409,6 +420,18 @@ def test_check_that_fails_otherwise(callback, dsn):
         with pytest.raises(ZeroDivisionError):
             pool.getconn()
         assert (pool.stats().size, pool.stats().in_use) == (0, 0)
+
+
+def test_check_that_takes_too_long(callback, dsn):
+    def check(conn):
+        one(conn, "select pg_sleep(5)")
+
+    with greenwait.Pool(dsn, check=check) as pool:
+        with pool.connection():
+            pass
+        with pytest.raises(greenwait.QueryTimeout), greenwait.timeout(0.1):
+            pool.getconn()
+        assert pool.stats().in_use == 0
 
 
 def test_max_idle(callback, dsn):
@@ -522,6 +545,20 @@ def test_message_says_why_there_is_none(callback, own_server):
             os.kill(own_server.pid, signal.SIGCONT)
         with pool.connection() as conn:  # as soon as it is up again
             assert one(conn, "select 1") == 1
+
+
+def test_server_that_is_gone_is_waited_for_as_long_as_the_pool_waits(callback, own_server):
+    with contextlib.ExitStack() as stack:
+        proxy = stack.enter_context(FaultProxy(own_server))
+        pool = greenwait.Pool(proxy.dsn())
+        with pool.connection():
+            pass
+        stack.close()  # connections to it are refused
+        began = time.monotonic()
+        with pytest.raises(greenwait.PoolTimeout, match=r"within 0\.[3-9]") as info:
+            pool.getconn(timeout=0.3)
+        assert 0.3 <= time.monotonic() - began < 2
+        assert isinstance(info.value.__cause__, psycopg2.OperationalError)
 
 
 def test_thousand_jobs_and_two_restarts(callback, own_server):

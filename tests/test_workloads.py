@@ -93,7 +93,9 @@ def test_callproc_returns(conn):
         assert cur.fetchone() == ("GREEN",)
 
 
-def test_two_phase_commit(conn, connect, transport):
+@pytest.mark.parametrize("factory", [None, greenwait.Connection])
+def test_two_phase_commit(callback, connect, transport, factory):
+    conn = connect(transport, connection_factory=factory)
     conn.autocommit = True
     if fetch_one(conn, "show max_prepared_transactions") == "0":
         pytest.skip("the server of GREENWAIT_TEST_DSN does not allow prepared transactions")

@@ -337,6 +337,7 @@ check=None, **kwargs)
         cdef int64_t pause_ns = SHORTEST_PAUSE_NS
         cdef int64_t now_ns
         cdef Member member
+        reason = None
         while True:
             while self.idle:
                 member = self.idle.pop()
@@ -350,11 +351,12 @@ check=None, **kwargs)
             if isinstance(failure, QueryTimeout):
                 if failure.timeout is not None or now_ns < deadline_ns:
                     raise failure
-                raise self.too_late(began_ns, failure.__cause__)
+                raise self.too_late(began_ns, failure.__cause__ or reason)
             if self.made == 0:
                 raise failure  # it never worked, and waiting won't help
             if now_ns >= deadline_ns:
                 raise self.too_late(began_ns, failure)
+            reason = failure
             pause_until(min(deadline_ns, now_ns + <int64_t>(pause_ns * random.uniform(0.5, 1.0))))
             pause_ns = min(2 * pause_ns, LONGEST_PAUSE_NS)
             self.check_open()
