@@ -63,6 +63,7 @@ class _Pipe:
     next_step: float = 0  # monotonic, of a trickle
     has_ended: bool = False  # the source has no more
     is_shut: bool = False  # and the target knows, or will never know
+    values: dict[Kind, float] | None = None  # of the faults that there are; None: to be looked up
 
     @property
     def is_over(self) -> bool:
@@ -121,6 +122,7 @@ class FaultProxy:
     def __init__(self, server: Server) -> None:
         self._server = server
         self._connections: list[Proxied] = []
+        self._open: list[Proxied] = []
         self._count = 0  # of those that there were
         self._faults: tuple[Fault, ...] = ()
         self._lock = threading.Lock()  # between the thread's rounds
@@ -165,6 +167,7 @@ class FaultProxy:
             while self._accept():  # these were there before
                 pass
             self._faults += faults
+            self._look_up_again()
             if any(fault.kind == "refuse" for fault in faults):
                 self._listening.shutdown(socket.SHUT_RDWR)  # at once; poll(2) keeps it open
                 self._listening.close()
@@ -186,6 +189,7 @@ class FaultProxy:
         """Behave from now on, and pass on what was held back."""
         with self._lock:
             self._faults = ()
+            self._look_up_again()
             if self._listening.fileno() < 0:
                 self._listening = socket.create_server(("127.0.0.1", self.port))
                 self._listening.setblocking(False)
@@ -234,12 +238,12 @@ class FaultProxy:
         return poller, max(0, int((min(due) - time.monotonic()) * 1000) + 1)
 
     def _pipes(self) -> list[tuple[Proxied, _Pipe]]:
-        return [
-            (connection, pipe)
-            for connection in self._connections
-            if connection.is_open
-            for pipe in connection.pipes
-        ]
+        self._open = [each for each in self._open if each.is_open]
+        return [(connection, pipe) for connection in self._open for pipe in connection.pipes]
+
+    def _look_up_again(self) -> None:
+        for _, pipe in self._pipes():
+            pipe.values = None
 
     def _faults_of(self, connection: Proxied, pipe: _Pipe | None = None) -> list[Fault]:
         return [
@@ -250,7 +254,10 @@ class FaultProxy:
         ]
 
     def _values(self, connection: Proxied, pipe: _Pipe) -> dict[Kind, float]:
-        return {fault.kind: fault.value for fault in self._faults_of(connection, pipe)}
+        if pipe.values is None:
+            faults = self._faults_of(connection, pipe)
+            pipe.values = {fault.kind: fault.value for fault in faults}
+        return pipe.values
 
     def _go_on(self, ready: dict[int, int]) -> None:
         for connection, pipe in self._pipes():
@@ -340,6 +347,7 @@ class FaultProxy:
                 return True
             connection = Proxied(connection.index, client, upstream)
         self._connections.append(connection)
+        self._open.append(connection)
         return True
 
 
