@@ -192,6 +192,16 @@ def test_commit_whose_connection_is_lost_is_in_doubt_without_a_callback_too(own_
         case.commit(stop)
 
 
+def test_commit_that_is_not_seen_to_be_one_is_cancelled_as_any_query(own_server, callback):
+    case = Case(own_server, "psycopg2 commit()", 20)
+    with contextlib.closing(case):
+        with pytest.raises(greenwait.QueryTimeout), greenwait.timeout(0.2):
+            for _ in iter(case.conn.commit, "called by the loop itself"):
+                break
+        assert not case.conn.closed
+        assert not case.is_committed()
+
+
 def test_second_interrupt_of_a_commit_is_raised_and_tells_of_the_doubt(case, on_signal):
     case = case(20)
     on_signal(signal.SIGALRM, raising(LIMIT))

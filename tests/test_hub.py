@@ -340,6 +340,24 @@ def test_gather_in_a_job_joins_in(conns):
         assert pair(0, 1) == [0, 1]
 
 
+def test_interrupt_of_a_map_that_has_failed(conns):
+    own = conns(2)
+
+    def work(number):
+        if number == 0:
+            one(own[0], "select pg_sleep(0.1)")
+            raise ValueError
+        with contextlib.suppress(greenlet.GreenletExit):
+            one(own[1], THREE_SECONDS)
+        own[1].rollback()
+        one(own[1], THREE_SECONDS)
+
+    interrupt_soon(0.3)
+    with takes(0.2, 2), pytest.raises(KeyboardInterrupt) as info:
+        list(greenwait.map(work, range(2)))
+    assert type(info.value.__cause__) is ValueError
+
+
 def test_job_that_catches_its_cancel_is_waited_for(conns):
     own = conns(2)
 
@@ -677,7 +695,7 @@ def test_mistakes_are_told(callback):
         greenwait.Job()
     with greenwait.Hub() as hub:
         with pytest.raises(TypeError, match="takes a function, not 'int'"):
-            hub.spawn(5)
+            hub.spawn(5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType,reportCallIssue]
         job = hub.spawn(hub.__exit__, None, None, None)
         with pytest.raises(RuntimeError, match="left by the greenlet that has entered it"):
             job.result()

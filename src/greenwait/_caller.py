@@ -42,7 +42,7 @@ def _ending_called_by(frame: FrameType) -> str | None:
             break
         if instruction.opname not in _BETWEEN:
             before.append(instruction)
-    else:
+    else:  # pragma: no cover: some instruction is being executed
         return None
     if instruction.opname == "WITH_EXCEPT_START":
         return "rollback"

@@ -23,7 +23,7 @@ def tell(is_raised: bool, only_in_debug_mode: bool) -> None:
     try:
         # Compiled modules have none: it is whose query it is.
         frame = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]
-    except ValueError:
+    except ValueError:  # pragma: no cover: not traced where no Python code called
         return
     place = (frame.f_code.co_filename, frame.f_lineno)
     if place not in _told:

@@ -36,7 +36,7 @@ class Lookup:
         # Not a threading.Thread: an interrupt while it starts would keep that for ever.
         start_new_thread(self._look_up, (writing,))
 
-    def _look_up(self, writing: Any) -> None:
+    def _look_up(self, writing: Any) -> None:  # pragma: no cover: not traced in such a thread
         with contextlib.closing(writing):
             try:
                 found = socket.getaddrinfo(self.host, None, type=socket.SOCK_STREAM)

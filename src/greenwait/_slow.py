@@ -18,7 +18,7 @@ def log_slow_wait(conn: Any, seconds: float) -> None:
     pid = getattr(getattr(conn, "info", None), "backend_pid", None)
     try:
         frame = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]
-    except ValueError:  # execute() is all that this thread was started for
+    except ValueError:  # pragma: no cover: execute() is all that this thread was started for
         where = "no Python code"
     else:
         where = f"{frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_name}()"

@@ -20,7 +20,7 @@ _Result = TypeVar("_Result")
 _adapter = TrioAdapter()
 
 
-async def run(
+async def run(  # pragma: no cover: coverage.py is late to see which greenlet runs
     function: Callable[_Parameters, _Result],
     /,
     *args: _Parameters.args,
