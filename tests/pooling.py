@@ -36,6 +36,7 @@ _TEMPORARY = "a temporary table is the server connection's, and so is what a ses
 #: What is skipped, by file and function, and why.
 _BY_SESSION = {
     "test_pool.py::test_terminated_ones_are_not_lent": _TERMINATES,
+    "test_pool.py::test_one_that_is_lost_in_a_transaction_is_not_kept": _TERMINATES,
     "test_pool.py::test_lost_connection_is_told_of_at_the_end_of_the_block": _TERMINATES,
     "test_pool.py::test_first_failure_is_raised_at_once": _MESSAGE,
     "test_pool.py::test_interrupted_query_leaves_it_fit": _PID,

