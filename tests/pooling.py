@@ -41,6 +41,7 @@ _BY_SESSION = {
     "test_pool.py::test_first_failure_is_raised_at_once": _MESSAGE,
     "test_pool.py::test_interrupted_query_leaves_it_fit": _PID,
     "test_pool.py::test_interrupts_at_random_moments_cost_no_place": _CANCELS,
+    "test_trio.py::test_cancellation_while_a_statement_is_sent": _PID,
     "test_cancel.py::test_query_is_cancelled_from_another_thread": _PID,
     "test_cancel.py::test_cancel_without_a_wait_callback_works_too": _PID,
     "test_cancel.py::test_cancel_inside_a_query_s_own_wait_from_a_signal_handler": _PID,
@@ -49,6 +50,7 @@ _BY_SESSION = {
 _BY_TRANSACTION = _BY_SESSION | {
     "test_workloads.py::test_listen_receives_notify": _LISTENS,
     "test_pool.py::test_messages_do_not_make_it_unfit": _LISTENS,
+    "test_trio.py::test_execute_values": _TEMPORARY,
     "test_copy.py::test_copy_in_execute_leaves_a_connection_that_can_be_rolled_back": _TEMPORARY,
 }
 _SKIPPED: dict[pgbouncer.PoolMode | None, dict[str, str]] = {
