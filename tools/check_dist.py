@@ -2,9 +2,9 @@
 
     python -m tools.check_dist [--version VERSION] FILE...
 
-Compares an sdist with the tracked files, and a wheel with the modules, stubs and extensions that
-they come to. A Linux wheel must run on every Linux since 2014 (manylinux_2_17; 2_28 at most), so
-its extensions may not call dl*(3), which lies elsewhere since glibc 2.34.
+Compares an sdist with the tracked files, byte for byte, and a wheel with the modules, stubs and
+extensions that they come to. A Linux wheel must run on every Linux since 2014 (manylinux_2_17;
+2_28 at most), so its extensions may not call dl*(3), which lies elsewhere since glibc 2.34.
 """
 
 import argparse
@@ -43,14 +43,18 @@ def _expect(what: str, found: set[str], wanted: set[str]) -> None:
 
 def check_sdist(sdist: Path) -> None:
     """Check that the tracked files are in it, and neither generated C nor binaries."""
+    files: dict[str, bytes] = {}
     with tarfile.open(sdist) as archive:
-        files = {
-            name.split("/", 1)[1] for name in archive.getnames() if archive.getmember(name).isfile()
-        }
-    made = {"PKG-INFO", "setup.cfg"}
-    egg_info = {name for name in files if ".egg-info/" in name}
+        for member in archive:
+            content = archive.extractfile(member)  # None: no file
+            if content is not None:
+                files[member.name.split("/", 1)[1]] = content.read()
+    made = {"PKG-INFO", "setup.cfg"} | {name for name in files if ".egg-info/" in name}
     published = {name for name in _tracked(ROOT) if not name.startswith(_NOT_PUBLISHED)}
-    _expect(sdist.name, files - egg_info - made, published)
+    _expect(sdist.name, files.keys() - made, published)
+    changed = sorted(name for name in published if (ROOT / name).read_bytes() != files[name])
+    if changed:
+        sys.exit(f"{sdist.name}: not as they are here: {', '.join(changed)}")
 
 
 def check_wheel(wheel: Path) -> None:
