@@ -58,6 +58,7 @@ exclude_also =
 _PACE = "a traced build does not keep that pace"
 LEFT_OUT = {
     "tests/test_cancel.py::test_next_query_is_safe_from_a_cancel_that_comes_late": _PACE,
+    "tests/test_signals.py::test_handler_runs_while_the_descriptor_is_always_ready": _PACE,
     "tests/test_processes.py::test_threads_that_come_and_go_leak_no_memory": "coverage.py keeps "
     "something of each thread",
     "tests/test_interrupt.py::test_traced_code_gets_it_too": "it sets a tracer of its own",
