@@ -6,7 +6,7 @@ VENV ?= .venv
 PSYCOPG2 ?= binary
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
-# Half of the tests' time is sleep; PARALLEL= runs them one after another, in one process.
+# More than the CPUs, since many a test sleeps; PARALLEL= runs them one after another, in one process.
 PARALLEL ?= --numprocesses=4 --dist=worksteal
 # There the ratios are stable; pinning is Linux's.
 SAME_CORE := $(if $(filter Linux,$(shell uname -s)),--same-core)

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from tools.coverage_gaps import gaps
-from tools.left_out import left_out
+from tools.selection import left_out, names_tests
 
 ROOT = Path(__file__).resolve().parent.parent
 COPY = ROOT / "build" / "coverage"
@@ -70,7 +70,10 @@ LEFT_OUT = {
 _OLDER = COPY / "older"
 _AGAIN = (
     ({"PYTHONPATH": f"{PACKAGE.parent}:{_OLDER}"}, ("test_cancel.py", "test_interrupt.py")),
-    ({"GREENWAIT_NO_LIBPQ": "1"}, ("test_connect.py", "test_timeout.py", "test_workloads.py")),
+    (
+        {"GREENWAIT_NO_LIBPQ": "1"},
+        ("test_cancel.py", "test_connect.py", "test_timeout.py", "test_workloads.py"),
+    ),
 )
 
 
@@ -128,7 +131,7 @@ def run_tests(arguments: Sequence[str]) -> int:
     options = [*left_out(LEFT_OUT), *arguments]
     command = ("run", f"--rcfile={_RCFILE}", "-m", "pytest", *options)
     failed = coverage(*command)
-    if not any((ROOT / each.split("::")[0]).exists() for each in arguments):
+    if not names_tests(arguments):
         install_older()
         for settings, files in _AGAIN:
             failed |= coverage(*command, *(f"tests/{name}" for name in files), settings=settings)

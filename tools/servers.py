@@ -17,6 +17,7 @@ from pathlib import Path
 
 from tools.pgbouncer import HOW_TO_INSTALL, POOL_MODES, find_program
 from tools.postgres import wheel_binaries
+from tools.selection import names_tests
 
 ROOT = Path(__file__).parent.parent
 WHEELS = ROOT / "build" / "servers"
@@ -78,7 +79,7 @@ def main(arguments: list[str]) -> int:
     for version, folder in servers.items():
         environment = {"GREENWAIT_TEST_POSTGRES": str(folder)}
         outcomes[version] = _run_tests(version, arguments, environment)
-    if not any((ROOT / each.split("::")[0]).exists() for each in arguments):
+    if not names_tests(arguments):
         arguments = [*arguments, *THROUGH_PGBOUNCER]
     newest = max(servers, key=lambda version: float(version.split()[2]))
     for mode in POOL_MODES:

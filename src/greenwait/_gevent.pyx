@@ -12,7 +12,7 @@ from cpython.pystate cimport PyThreadState_GetDict
 from libc.stdint cimport int64_t
 
 from greenwait._known cimport Known
-from greenwait._loop cimport Loop, Parked, Seat, a_parked
+from greenwait._loop cimport Loop, Parked, a_parked
 from greenwait._monotonic cimport NO_DEADLINE, monotonic_ns
 from greenwait._readiness cimport READINESS_READ, READINESS_WRITE
 from greenwait._readiness_set cimport readiness_set_fileno
@@ -74,9 +74,6 @@ cdef class GeventLoop(Loop):
             self.let_go()
         except ValueError:
             pass  # the hub was destroyed, and its loop
-
-    cdef Seat seat_of(self, object here):
-        return None  # gevent throws into its greenlets
 
     cdef int hold_on(self) except -1:
         """Have the hub's loop serve us."""

@@ -1,7 +1,7 @@
-"""Which tests does a tool leave out, and why?"""
+"""Which tests does a tool run? Those that are named, or its own choice, and what is left out."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -18,3 +18,8 @@ def left_out(reasons: Mapping[str, str]) -> list[str]:
             sys.exit(f"{test} is left out, and there is no such test")
         print(f"left out: {test}: {reason}")
     return [f"--deselect={test}" for test in reasons]
+
+
+def names_tests(arguments: Sequence[str]) -> bool:
+    """Is there a path of tests among pytest's arguments?"""
+    return any((ROOT / each.split("::")[0]).exists() for each in arguments)
