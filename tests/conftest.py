@@ -1,7 +1,6 @@
 """One server for the run, every callback, every transport, and bounds on all of it."""
 
 import contextlib
-import gc
 import signal
 import subprocess
 import sys
@@ -25,12 +24,6 @@ TRANSPORTS = pooling.running().transports  # not started yet
 ROOT = Path(__file__).parent.parent
 
 pytest_collection_modifyitems = pooling.skip_what_makes_no_sense
-
-
-def pytest_collection_finish() -> None:
-    """Spare the garbage collector, which tests have run often, thousands of tests to look at."""
-    gc.collect()
-    gc.freeze()
 
 
 @pytest.fixture(scope="session")
