@@ -7,7 +7,7 @@ PSYCOPG2 ?= binary
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # More than the CPUs, since many a test sleeps; PARALLEL= runs them one after another, in one process.
-PARALLEL ?= --numprocesses=4 --dist=worksteal
+PARALLEL ?= --numprocesses=6 --dist=worksteal
 # There the ratios are stable; pinning is Linux's.
 SAME_CORE := $(if $(filter Linux,$(shell uname -s)),--same-core)
 SOURCES := setup.py pyproject.toml $(wildcard src/greenwait/*.pyx src/greenwait/*.pxd src/greenwait/*.h)
