@@ -286,6 +286,33 @@ def test_cancellation_of_what_is_awaited_below_run(run):
     run(main())
 
 
+def test_cancelled_before_what_is_awaited_below_run_has_begun(run):
+    seen = []
+
+    async def think():
+        seen.append("begun")
+        await asyncio.sleep(20)
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        other = asyncio.create_task(aio.run(lambda: aio.await_(asyncio.sleep(20))))
+        await asyncio.sleep(0.05)
+        # Its end is delivered in the event loop's next round, before that has think() begin.
+        loop.call_soon(other.cancel)
+        task = asyncio.create_task(aio.run(lambda: aio.await_(think())))
+        loop.call_soon(task.cancel)
+        for cancelled in (other, task):
+            with pytest.raises(asyncio.CancelledError):
+                await cancelled
+        await asyncio.sleep(0)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # it was never awaited, of which nobody complains
+        run(main())
+        gc.collect()
+    assert seen == []
+
+
 def test_mistakes_are_told(run, dsn):
     async def nothing():
         pass
