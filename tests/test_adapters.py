@@ -538,6 +538,44 @@ def test_forked_child_does_not_share_what_its_parent_waits_with(run):
     """)
 
 
+def test_forked_child_that_waits_for_nothing_leaves_its_parents_waits_alone(run):
+    run("""
+        if NAME == "gevent":
+            import gevent.monkey
+            jobs = [spawn(one, connect(), "select %s from pg_sleep(0.3)", n) for n in range(3)]
+            sleep(0.1)
+            child = gevent.os.fork()
+            if child == 0:
+                cpu = time.process_time()
+                sleep(0.6)  # the answers come, and the parent lets them lie
+                spins = time.process_time() - cpu > 0.3
+                os._exit(1 if spins else 2 if any(job.dead for job in jobs) else 0)
+            gevent.monkey.get_original("time", "sleep")(0.9)
+            assert join(jobs) == [0, 1, 2]
+            with Timeout(10):
+                assert gevent.os.waitpid(child, 0) == (child, 0)
+    """)
+
+
+def test_exception_out_of_a_bare_greenlet_is_told_as_its_own(run):
+    run("""
+        if NAME == "gevent":
+            import greenlet, io
+            hub = gevent.get_hub()
+            hub.exception_stream = io.StringIO()
+            conn = connect()
+            def work():
+                one(conn, "select pg_sleep(0.1)")
+                raise LookupError("nobody asked for it")
+            bare = greenlet.greenlet(work, hub)
+            hub.loop.run_callback(bare.switch)
+            assert one(connect(), "select 7 from pg_sleep(0.3)") == 7
+            told = hub.exception_stream.getvalue()
+            assert bare.dead and "LookupError: nobody asked for it" in told, told
+            assert f"{bare} failed with LookupError" in told, told
+    """)
+
+
 def test_descriptor_that_is_closed_under_a_wait_is_an_error(run):
     run("""
         if NAME == "gevent":

@@ -334,6 +334,24 @@ def test_interrupt_that_is_swallowed_reaches_no_other_greenlet(connect, watcher,
     assert_usable(conn)
 
 
+def test_interrupt_of_a_greenlet_that_is_no_more_is_forgotten(connect, watcher, callback):
+    """Its query succeeds, and no Python code of its own comes after that, to raise it in."""
+    conn, other = connect(connection_factory=Switching), connect()
+    conn.set_client_encoding("LATIN1")  # Python's UTF-8 decoder is a function written in Python
+    one(conn, "select 1")
+    job = greenlet.greenlet(conn.cursor().execute)
+    conn.steps_aside = True
+    job.switch(DEAF)
+    conn.steps_aside = False
+    wait_until_asleep(watcher, conn.info.backend_pid)
+    job.throw(LIMIT)
+    assert job.dead
+    del job
+    assert errors.lookup("57014") is errors.QueryCanceled  # psycopg2's own again
+    assert one(other, "select 6 * 7") == 42
+    assert_usable(conn)
+
+
 def test_traced_code_gets_it_too(run_python):
     """That of a debugger, or of coverage.py."""
     script = """

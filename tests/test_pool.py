@@ -724,6 +724,26 @@ def test_forked_child_begins_anew(pool):
     assert pool.stats().idle == 1
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+def test_forked_child_leaves_its_parents_block_without_a_trace(pool):
+    with pool.connection() as conn:
+        one(conn, "select set_config('greenwait.block', 'open', true)")  # till its transaction ends
+        child = os.fork()
+        if child:
+            _, status = os.waitpid(child, 0)
+            assert status == 0
+            assert one(conn, "select current_setting('greenwait.block')") == "open"
+            pid = conn.info.backend_pid
+    if child == 0:
+        try:
+            with pool.connection() as own:  # not the one that came back to it
+                os._exit(own is conn or own.info.backend_pid == conn.info.backend_pid)
+        finally:
+            os._exit(2)
+    with pool.connection() as conn:
+        assert conn.info.backend_pid == pid
+
+
 # -- Arguments
 
 
