@@ -286,6 +286,17 @@ def test_cancellation_of_what_is_awaited_below_run(run):
     run(main())
 
 
+def test_callback_that_is_not_registered_is_told(run, dsn):
+    async def main():
+        with pytest.raises(RuntimeError, match=r"greenwait\.aio needs .* greenwait\.install\(\)"):
+            await aio.run(ask, dsn, "select 1")
+        with pytest.raises(RuntimeError, match="wait callback, and None is registered"):
+            await aio.connect(dsn)
+
+    psycopg2.extensions.set_wait_callback(None)
+    run(main())
+
+
 def test_cancelled_before_what_is_awaited_below_run_has_begun(run):
     seen = []
 

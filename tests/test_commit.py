@@ -13,6 +13,7 @@ import pytest
 from psycopg2.extensions import STATUS_READY
 
 import greenwait
+from greenwait import connection
 from greenwait.connection import Connection
 from tests.asleep import wait_until_asleep
 from tests.fault_lab import frozen, no_leaked_descriptors
@@ -227,6 +228,22 @@ def test_commit_that_the_server_refuses_is_no_doubt(case):
     assert not case.conn.closed
     assert not case.is_committed()
     case.conn.cursor().execute("select 1")
+
+
+def test_interrupt_before_a_commit_begins_is_forgotten_with_it(connect, callback, monkeypatch):
+    def begin(conn, kind):
+        begin_ending(conn, kind)
+        raise LIMIT
+
+    begin_ending = connection.begin_ending
+    conn = connect(connection_factory=Connection)
+    conn.autocommit = True
+    monkeypatch.setattr(connection, "begin_ending", begin)
+    with pytest.raises(Limit):
+        conn.commit()
+    monkeypatch.undo()
+    with pytest.raises(greenwait.QueryTimeout), greenwait.timeout(0.05):
+        conn.cursor().execute("select pg_sleep(20)")
 
 
 def test_interrupted_commit_that_the_server_refuses_swallows_nothing(case, on_signal, capfd):

@@ -984,6 +984,108 @@ with greenwait.Hub() as hub:
     assert run_python(script).split() == ["child", "[1,", "2]", "parent"]
 
 
+def test_child_that_is_forked_in_a_job_has_a_gather_of_its_own(run_python):
+    """As one of multiprocessing's is: its jobs are not those of the parent."""
+    script = """
+import os, signal, sys, psycopg2, greenwait
+greenwait.install()
+
+def ask(number):
+    conn = psycopg2.connect(sys.argv[1])
+    cur = conn.cursor()
+    cur.execute("select %s from pg_sleep(0.2)", (number,))
+    return cur.fetchone()[0]
+
+def fork():
+    pid = os.fork()
+    if pid == 0:
+        signal.alarm(20)  # the parent's watchdog is not here
+        try:
+            print(greenwait.gather(*[lambda n=n: ask(n) for n in range(3)]), flush=True)
+            print(list(greenwait.map(ask, [4, 5])), flush=True)
+        finally:
+            os._exit(0)
+    assert os.waitpid(pid, 0)[1] == 0
+
+print(greenwait.gather(lambda: ask(6), lambda: ask(7), fork))
+"""
+    assert run_python(script) == "[0, 1, 2]\n[4, 5]\n[6, 7, None]\n"
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        pytest.param("sys.exit(0)", id="exit"),
+        pytest.param("raise KeyError('child')", id="raise"),
+        pytest.param("return", id="return"),
+    ],
+)
+@pytest.mark.parametrize("where", ["job", "block", "gather", "map"])
+def test_forked_child_that_leaves_leaves_its_parents_jobs_alone(run_python, where, end):
+    script = f"""
+import os, signal, sys, psycopg2, greenwait
+greenwait.install()
+parent = os.getpid()
+
+def ask(seconds, number):
+    conn = psycopg2.connect(sys.argv[1])
+    cur = conn.cursor()
+    cur.execute("select %s from pg_sleep(%s)", (number, seconds))
+    return cur.fetchone()[0]
+
+def work():
+    if os.fork() == 0:
+        signal.alarm(20)  # the parent's watchdog is not here
+        {end}
+    os.wait()
+
+def fork(where):
+    if where == "job":
+        with greenwait.Hub() as hub:
+            jobs = [hub.spawn(ask, 0.3, 1), hub.spawn(ask, 0.3, 2), hub.spawn(work)]
+            hub.sleep(0.4)
+            return [job.result() for job in jobs[:2]]
+    if where == "block":
+        with greenwait.Hub() as hub:
+            jobs = [hub.spawn(ask, 0.3, 1), hub.spawn(ask, 0.3, 2)]
+            hub.sleep(0.1)
+            work()
+            if os.getpid() != parent:
+                return None
+            return [job.result() for job in jobs]
+    if where == "gather":
+        return greenwait.gather(lambda: ask(0.3, 1), lambda: ask(0.3, 2), work)[:2]
+    found = []
+    for number in greenwait.map(lambda n: ask(0.3 * n, n), [0, 1, 2]):
+        if number == 0:
+            work()
+            if os.getpid() != parent:
+                return None
+        else:
+            found.append(number)
+    return found
+
+try:
+    found = fork({where!r})
+except (SystemExit, KeyError, RuntimeError) as exc:
+    found = repr(exc)
+if os.getpid() == parent:
+    print(found)
+else:
+    print(found, greenwait.gather(lambda: ask(0.1, 3), lambda: ask(0.1, 4)), flush=True)
+    os._exit(0)  # at its exit faulthandler waits for a thread that is not here
+"""
+    child, last = run_python(script).splitlines()
+    assert last == "[1, 2]"
+    said, own = child.rsplit(" [", 1)
+    assert own == "3, 4]"
+    if end == "return" and where in ("block", "map"):
+        assert said == "None"
+    else:
+        expected = {"sys.exit(0)": "SystemExit(0)", "return": "RuntimeError('a job has returned in"}
+        assert said.startswith(expected.get(end, "KeyError('child')"))
+
+
 def test_interpreter_exit_with_a_hub_at_work(run_python):
     script = """
 import sys, psycopg2, greenwait
@@ -1024,6 +1126,23 @@ def test_nothing_is_left_behind(conns):
         del hub
     gc.collect()
     assert [reference() for reference in results] == [None] * 4
+
+
+def test_interrupts_at_random_moments_leave_no_hub_entered(on_signal, callback):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    on_signal(signal.SIGALRM, interrupt)
+    source = random.Random(4711)
+    interrupts = 0
+    while interrupts < 3000:
+        try:
+            signal.setitimer(signal.ITIMER_REAL, source.uniform(1e-6, 6e-5))
+            greenwait.gather(lambda: None)
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        except KeyboardInterrupt:
+            interrupts += 1
+        assert hub_here() is None
 
 
 def test_cancels_at_random_moments(conns, watcher):

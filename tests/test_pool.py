@@ -697,6 +697,76 @@ def test_exception_in_the_block_is_not_replaced(callback, dsn):
         raise ZeroDivisionError
 
 
+def test_block_alone_gives_its_connection_back(pool):
+    block = pool.connection()
+    with pytest.raises(RuntimeError, match="use connection\\(\\) in a with statement"):
+        block.__exit__(None, None, None)
+    with block as conn:
+        one(conn, "select 1")
+        with pytest.raises(ValueError, match="which gives it back"):
+            pool.putconn(conn)
+        with pytest.raises(RuntimeError, match="entered already"):
+            block.__enter__()
+    assert (pool.stats().in_use, pool.stats().idle) == (0, 1)
+    assert pool.getconn() is conn
+    pool.putconn(conn)
+    with block:
+        pass
+
+
+def test_connection_that_nobody_has_used_for_long_is_not_lent(callback, dsn):
+    with greenwait.Pool(dsn, max_idle=0.2) as pool:
+        with pool.connection() as first, pool.connection() as second:
+            pids = {first.info.backend_pid, second.info.backend_pid}
+        time.sleep(0.3)
+        with pool.connection() as conn:
+            assert conn.info.backend_pid not in pids
+        assert pool.stats().discarded == 2
+
+
+def test_place_that_comes_free_while_a_ticket_is_made_is_not_overlooked(run_python):
+    """eventfd(2), which a ticket may need, lets other threads have their turn."""
+    script = """
+import contextlib, os, sys
+import psycopg2, trio
+real, meanwhile = os.eventfd, []
+
+def eventfd(*args):
+    if meanwhile:
+        meanwhile.pop()()
+    return real(*args)
+
+os.eventfd = eventfd
+import greenwait, greenwait.trio
+greenwait.install()
+run = greenwait.trio.run
+
+def give_up(pool):
+    with contextlib.suppress(greenwait.PoolTimeout):
+        pool.close(timeout=0)
+
+async def main():
+    pool = greenwait.Pool(sys.argv[1], max_size=1)
+    conn = await run(pool.getconn)
+    meanwhile.append(lambda: pool.putconn(conn))
+    assert await run(pool.getconn, 5) is conn
+    meanwhile.append(lambda: pool.putconn(conn))
+    await run(pool.close, 5)
+    assert conn.closed
+    pool = greenwait.Pool(sys.argv[1], max_size=1)
+    conn = await run(pool.getconn)
+    meanwhile.append(lambda: give_up(pool))
+    try:
+        await run(pool.getconn, 5)
+    except psycopg2.InterfaceError as exc:
+        print(exc)
+    assert not meanwhile
+
+trio.run(main)
+"""
+    assert run_python(script) == "the pool is closed\n"
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
 def test_forked_child_begins_anew(pool):
     conn = pool.getconn()

@@ -1,5 +1,6 @@
 """psycopg2 in trio programs."""
 
+import os
 import random
 import time
 from collections.abc import Callable
@@ -327,3 +328,30 @@ def test_mistakes_are_told(dsn):
     coroutine = run(ask, dsn, "select 1")
     with pytest.raises(RuntimeError, match="must be called from async context"):
         coroutine.send(None)
+
+
+def test_descriptor_that_is_closed_under_a_wait_is_an_error(dsn):
+    conn = psycopg2.connect(dsn)
+
+    async def close():
+        await trio.sleep(0.1)
+        os.close(conn.fileno())
+
+    async def main():
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(close)
+            with pytest.raises((psycopg2.OperationalError, OSError), match="descriptor"):
+                await run(conn.cursor().execute, "select pg_sleep(30)")
+
+    began = time.monotonic()
+    trio.run(main)
+    assert time.monotonic() - began < 5
+
+
+def test_callback_that_is_not_registered_is_told(dsn):
+    async def main():
+        with pytest.raises(RuntimeError, match=r"greenwait\.trio needs .* greenwait\.install\(\)"):
+            await run(ask, dsn, "select 1")
+
+    psycopg2.extensions.set_wait_callback(None)
+    trio.run(main)

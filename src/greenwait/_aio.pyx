@@ -36,6 +36,8 @@ from warnings import warn
 
 from greenlet import getcurrent, greenlet
 
+from greenwait._callback import check_registered
+
 __all__ = ["Call", "await_", "awaited", "in_call"]
 
 cdef extern from *:
@@ -670,6 +672,7 @@ cdef EventLoop loop_of(object event_loop):
     """Return what greenwait keeps for an event loop that runs in this thread."""
     cdef EventLoop loop = getattr(event_loop, "_greenwait", None)
     if loop is None:
+        check_registered("greenwait.aio")
         check_no_other()
         loop = event_loop._greenwait = EventLoop()
         loop.event_loop_reference = weakref.ref(event_loop)

@@ -33,7 +33,7 @@ class AsyncPool:
         :param timeout: seconds to wait for one, instead of the pool's.
         :raises greenwait.PoolTimeout: there was none in that time.
         """
-        return await _lent(self._pool, self._pool.getconn, timeout)
+        return await _lent(self._pool.getconn, timeout, give_back=self._pool.putconn)
 
     async def putconn(self, conn: Any) -> None:
         """Give a connection back. What it has not committed is rolled back.
@@ -65,14 +65,14 @@ class AsyncPool:
         return repr(self._pool).replace("greenwait.Pool", "greenwait.aio.AsyncPool", 1)
 
 
-async def _lent(pool: Pool, lend: Callable[..., Any], *args: Any) -> Any:
-    """Return the connection that *lend* returns; give it back if nobody wants it any more."""
+async def _lent(lend: Callable[..., Any], *args: Any, give_back: Callable[[Any], None]) -> Any:
+    """Return the connection that *lend* returns; *give_back* gets it if nobody wants it any more."""
     lent: list[Any] = []
     try:
         await Call(lambda: lent.append(lend(*args)), (), {})
     except BaseException:
         for conn in lent:  # a cancellation came just then
-            await Call(pool.putconn, (conn,), {})
+            await Call(give_back, (conn,), {})
         raise
     return lent.pop()
 
@@ -81,11 +81,13 @@ class _Borrowed:
     """A block that has a connection of a pool's."""
 
     def __init__(self, pool: Pool, timeout: float | None) -> None:
-        self._pool = pool
         self._block = pool.connection(timeout)
 
     async def __aenter__(self) -> Any:
-        return await _lent(self._pool, self._block.__enter__)
+        return await _lent(self._block.__enter__, give_back=self._give_back)
+
+    def _give_back(self, conn: Any) -> None:
+        self._block.__exit__(None, None, None)
 
     async def __aexit__(self, *exc_info: Any) -> None:
         await Call(self._block.__exit__, exc_info, {})

@@ -1,6 +1,6 @@
 from typing import Literal, Protocol, TypedDict, final, type_check_only
 
-__all__ = ["EpollWaitCallback", "WaitCallback", "wait"]
+__all__ = ["EpollWaitCallback", "WaitCallback", "check_registered", "wait"]
 
 class _Pollable(Protocol):
     """What a wait needs of a connection: psycopg2's are the usual ones."""
@@ -48,3 +48,4 @@ class WaitCallback:
     def __call__(self, conn: _Pollable, /) -> None: ...
 
 EpollWaitCallback: WaitCallback
+def check_registered(what: str) -> None: ...

@@ -17,10 +17,11 @@ from greenwait._sleep cimport (
 )
 from greenwait._stats cimport counters
 
+from greenwait._psycopg2 import get_wait_callback
 from greenwait._sleep import POLLERS
 from greenwait._slow import log_slow_wait
 
-__all__ = ["EpollWaitCallback", "WaitCallback", "wait"]
+__all__ = ["EpollWaitCallback", "WaitCallback", "check_registered", "wait"]
 
 # It outlives the module's dict: a query from a __del__ at interpreter exit still finds it.
 cdef object log_slow = log_slow_wait
@@ -213,3 +214,13 @@ on_event_loop=None)
 
 #: ``WaitCallback(poller="epoll")``, ready made; on a system without epoll it polls.
 EpollWaitCallback = WaitCallback(poller=POLLERS[-1])
+
+
+def check_registered(what):
+    """Complain unless psycopg2 calls us where it waits: *what* needs that."""
+    registered = get_wait_callback()
+    if registered is not wait and not isinstance(registered, WaitCallback):
+        raise RuntimeError(
+            f"{what} needs greenwait's wait callback, and {registered!r} is registered: call "
+            "greenwait.install() first"
+        )

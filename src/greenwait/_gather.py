@@ -1,49 +1,17 @@
 """Many calls at once, and their results in order: ``gather()`` and ``map()``."""
 
-import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from greenlet import GreenletExit
 
-from greenwait._hub import Hub, Job, hub_here, join, raise_first
+from greenwait._hub import Job, SharedHub, hub_here, join, raise_first
 
 __all__ = ["gather", "map"]
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
-
-
-class _Shared(threading.local):
-    """The hub of a thread's gather() and map() calls, which may overlap in any order."""
-
-    hub: Hub | None = None
-    users = 0
-
-
-_shared = _Shared()
-
-
-@contextmanager
-def _hub() -> Generator[Hub, None, None]:
-    """Provide this thread's hub: the one at work, or a new one until its last user is through."""
-    if _shared.hub is None:
-        running = hub_here()
-        if running is not None:
-            yield running
-            return
-        _shared.hub = Hub().__enter__()
-    hub = _shared.hub
-    _shared.users += 1
-    try:
-        yield hub
-    finally:
-        _shared.users -= 1
-        if _shared.users == 0:
-            _shared.hub = None
-            hub.__exit__(None, None, None)
 
 
 def gather(*callables: Callable[[], _Result], limit: int | None = None) -> list[_Result]:
@@ -76,6 +44,8 @@ def gather(*callables: Callable[[], _Result], limit: int | None = None) -> list[
             except GreenletExit:
                 raise
             except BaseException as exc:
+                if hub_here() is not hub:  # it leaves a child that it has forked
+                    raise
                 failures.append(exc)
                 if len(failures) == 1:  # once: a second cancel would cost their connections
                     for job in jobs:
@@ -83,7 +53,7 @@ def gather(*callables: Callable[[], _Result], limit: int | None = None) -> list[
             if failures:
                 break
 
-    with _hub() as hub:
+    with SharedHub() as hub:
         jobs += [hub.spawn(work) for _ in range(workers)]
         failure = join(hub, jobs)
     if failure is not None:
@@ -115,7 +85,7 @@ def _map(
     fn: Callable[[_Item], _Result], items: Iterator[_Item], concurrency: int
 ) -> Generator[_Result, None, None]:
     jobs: deque[Job[_Result]] = deque()
-    with _hub() as hub:
+    with SharedHub() as hub:
         try:
             for item in items:
                 jobs.append(hub.spawn(fn, item))

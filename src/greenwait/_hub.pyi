@@ -2,7 +2,7 @@ from collections.abc import Callable, Iterable
 from types import GenericAlias, TracebackType
 from typing import Any, ClassVar, Generic, NoReturn, ParamSpec, TypeVar, final
 
-__all__ = ["Hub", "Job", "hub_here", "join", "raise_first"]
+__all__ = ["Hub", "Job", "SharedHub", "hub_here", "join", "raise_first"]
 
 _Parameters = ParamSpec("_Parameters")
 _Result = TypeVar("_Result")
@@ -33,6 +33,16 @@ class Hub:
         **kwargs: _Parameters.kwargs,
     ) -> Job[_Result]: ...
     def sleep(self, seconds: float, /) -> None: ...
+
+@final
+class SharedHub:
+    def __enter__(self) -> Hub: ...
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None: ...
 
 def join(
     hub: Hub, jobs: Iterable[Job[Any]], failure: BaseException | None = ...

@@ -25,13 +25,12 @@ from types import GenericAlias
 
 from greenlet import GreenletExit, getcurrent, greenlet
 
-from greenwait._callback import WaitCallback, wait
-from greenwait._psycopg2 import get_wait_callback
+from greenwait._callback import check_registered
 
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup
 
-__all__ = ["Hub", "Job", "hub_here", "join", "raise_first"]
+__all__ = ["Hub", "Job", "SharedHub", "hub_here", "join", "raise_first"]
 
 # Module-level C variables outlive the module's dict: a generator of map()'s that is closed
 # at interpreter exit still finds them.
@@ -177,6 +176,8 @@ def join(Hub hub, jobs, failure=None):
     """
     cdef Job job
     cdef Seat seat
+    if hub.is_of_parent:
+        return failure
     if failure is not None:
         nobody_will_ask(hub, jobs)
     if hub.seat.interruption is None and all_done(jobs):
@@ -261,6 +262,8 @@ cdef class Hub(Loop):
     cdef set jobs      # that are not done
     cdef dict failed   # jobs whose failure nobody has heard of yet, in that order
     cdef list idle     # workers
+    cdef bint is_shared
+    cdef Py_ssize_t users  # of one that is shared
 
     def __cinit__(self):
         self.jobs = set()
@@ -276,6 +279,8 @@ cdef class Hub(Loop):
         return self
 
     def __exit__(self, kind, exc, traceback):
+        if self.is_of_parent:
+            return
         self.check_thread("leaving the block")
         if current_greenlet() is not self.entered_by:
             raise RuntimeError("the block is to be left by the greenlet that has entered it")
@@ -361,6 +366,37 @@ cdef class Hub(Loop):
         return 0
 
 
+@cython.auto_pickle(False)
+@cython.final
+cdef class SharedHub:
+    """The hub at work in this thread, or a new one until its last user is through.
+
+    gather() and map() have it in their ``with`` blocks, which may overlap in any order.
+    Compiled, lest an interrupt between two lines leave it entered.
+    """
+
+    cdef Hub hub
+
+    def __enter__(self):
+        cdef Hub hub = hub_here()
+        if hub is None:
+            hub = Hub()
+            hub.__enter__()
+            hub.is_shared = True
+        if hub.is_shared:
+            hub.users += 1
+        self.hub = hub
+        return hub
+
+    def __exit__(self, kind, exc, traceback):
+        cdef Hub hub = self.hub
+        if hub.is_of_parent or not hub.is_shared:
+            return
+        hub.users -= 1
+        if hub.users == 0:
+            hub.__exit__(None, None, None)
+
+
 def _work(Job job):
     """The life of a worker: a job, and the next one."""
     cdef Hub hub = job.hub
@@ -369,6 +405,8 @@ def _work(Job job):
         here.seat = job.seat
         job.run()
         here.seat = None
+        if hub.is_of_parent:
+            raise_in_child(job)
         due = hub.next_due(None)
         if isinstance(due, Job):
             job = due
@@ -377,6 +415,16 @@ def _work(Job job):
             hub.idle.append(here)
             (<Parked>due).is_due = True
             job = switch_to((<Parked>due).greenlet)  # until somebody hands over a job, or None
+
+
+cdef int raise_in_child(Job job) except -1:
+    """Leave the block in a child that *job* has forked: raised where the hub was entered."""
+    if job.exception_raised is None or isinstance(job.exception_raised, greenlet_exit):
+        raise RuntimeError(
+            "a job has returned in a child that it has forked, in which the others do not go on: "
+            "have it end in os._exit()"
+        )
+    raise job.exception_raised
 
 
 cdef int check_can_enter() except -1:
@@ -388,12 +436,7 @@ cdef int check_can_enter() except -1:
         )
     if waiter is not None:
         raise RuntimeError(f"a hub would stop the others of this thread: {waiter.instead}")
-    registered = get_wait_callback()
-    if registered is not wait and not isinstance(registered, WaitCallback):
-        raise RuntimeError(
-            f"a hub needs greenwait's wait callback, and {registered!r} is registered: call "
-            "greenwait.install() first"
-        )
+    check_registered("a hub")
     return 0
 
 

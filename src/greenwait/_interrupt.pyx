@@ -373,8 +373,11 @@ def cancel(conn, /, timeout=1.0):
         ``greenwait.timeout()`` may be nearer.
     :raises psycopg2.OperationalError: the server refused the request, or did not take it
         in time. Then it may still do so, and stop whatever the connection is doing by then.
+        Or the connection is still being made, and there is nothing to cancel.
+    :raises QueryTimeout: an outer ``greenwait.timeout()`` has expired; so it may be then too.
     :raises psycopg2.InterfaceError: the connection is closed.
     :raises TypeError: *conn* is no psycopg2 connection, or *timeout* no number.
+    :raises ValueError: *timeout* is negative or not finite.
 
     Unlike ``conn.cancel()`` it does not block other threads, and is encrypted as the
     connection is (libpq 17 and later; ``python -m greenwait`` says what this one can do).
@@ -406,9 +409,12 @@ def cancel(conn, /, timeout=1.0):
     try:
         wait_until_ok(request, None, &wait)
     except deadline_passed:
-        raise OperationalError(
+        failure = OperationalError(
             f"the server has not taken the cancel request within {seconds:g} s. It may yet, and "
             "stop whatever the connection does then: wait for its query before you use it again"
-        ) from None
+        )
+        if block is not None and wait.deadline_ns == block.deadline_ns:
+            raise block_has_expired(block) from None
+        raise failure from None
     except handler_raised as exc:
         raise exc.exception from None

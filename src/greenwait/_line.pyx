@@ -3,7 +3,8 @@
 Greenlets of a hub's or of a framework's, and threads, stand in one and the same line, and
 who comes first is served first. A greenlet lets others of its thread go on meanwhile.
 
-The GIL makes these methods atomic: compiled code is not interrupted between two lines.
+The GIL makes these methods atomic, since compiled code is not interrupted between two lines. Only
+where a ticket is made other code may run: that of an adapter, or of a finalizer.
 """
 
 cimport cython
@@ -130,10 +131,11 @@ cdef class Line:
         A signal handler's exception, or an outer timeout(), ends the wait.
         """
         cdef Ticket ticket
-        if self.free > 0:
-            self.free -= 1
+        if self.has_room():
             return True
         ticket = Ticket()
+        if self.has_room():  # somebody has left meanwhile
+            return True
         self.waiting.append(ticket)
         try:
             ticket.wait(deadline_ns)
@@ -155,8 +157,18 @@ cdef class Line:
             self.free += 1
         return 0
 
-    cdef int call_all(self) except -1:
-        """Let in everybody who waits, room or not."""
+    cdef bint has_room(self) noexcept:
+        """Whether the caller may enter; then it has."""
+        if self.is_open:
+            return True
+        if self.free > 0:
+            self.free -= 1
+            return True
+        return False
+
+    cdef int open(self) except -1:
+        """Let in everybody who waits, and everybody who comes, room or not."""
+        self.is_open = True
         while self.waiting:
             (<Ticket>self.waiting.popleft()).call()
         return 0

@@ -30,7 +30,7 @@ from greenwait._readiness_set cimport (
 )
 from greenwait._sleep cimport is_main_thread
 from greenwait._stats cimport counters
-from greenwait._waiter cimport Bell, Waiter
+from greenwait._waiter cimport LOOK_NS, Bell, Waiter, complaint_about
 
 import heapq
 import os
@@ -49,10 +49,8 @@ cdef object heapify = heapq.heapify
 cdef enum:
     BATCH = 128
 
-# Signals that come just before the sleep, and descriptors that were closed under a wait,
-# are noticed this late.
+# Signals that come just before the sleep are noticed this late.
 cdef int64_t LOOK_UP_NS = 50_000_000
-cdef int64_t LOOK_FOR_CLOSED_NS = 1_000_000_000
 
 
 @cython.auto_pickle(False)
@@ -111,6 +109,8 @@ cdef class Loop(Waiter):
             raise RuntimeError(f"{what}: the hub's with block is over, or has not begun")
         if PyThread_get_thread_ident() != self.thread:
             raise RuntimeError(f"{what}: a hub is its thread's alone; this is another one")
+        if self.is_of_parent:
+            raise RuntimeError(f"{what}: the hub's jobs are the parent process's; make another hub")
         return 0
 
     # What is below is called in the loop's thread only.
@@ -355,7 +355,7 @@ cdef class Loop(Waiter):
             parked = self.pop_timer()
             if not parked.is_due:
                 self.due.append(parked)
-        if now_ns - self.last_look_ns >= LOOK_FOR_CLOSED_NS:
+        if now_ns - self.last_look_ns >= LOOK_NS:
             self.last_look_ns = now_ns
             self.look_for_closed()
         if count < 0 and count != -EINTR:
@@ -368,7 +368,7 @@ cdef class Loop(Waiter):
         return 0
 
     cdef int timeout_ms(self, int64_t now_ns) except -1:
-        cdef int64_t until_ns = now_ns + (LOOK_UP_NS if self.is_main_thread else LOOK_FOR_CLOSED_NS)
+        cdef int64_t until_ns = now_ns + (LOOK_UP_NS if self.is_main_thread else LOOK_NS)
         if self.timers:
             until_ns = min(until_ns, <int64_t>self.timers[0][0])
         return <int>max(0, (until_ns - now_ns + 999_999) // 1_000_000)
@@ -376,12 +376,12 @@ cdef class Loop(Waiter):
     cdef int look_for_closed(self) except -1:
         """Somebody may have closed a descriptor under a wait, which epoll keeps to itself."""
         cdef Watched watched
+        cdef int complaint
         for fd, watched in enumerate(self.watched):
             if watched.parked is None or watched.parked.is_due:
                 continue
-            try:
-                os.fstat(fd)
-            except OSError as exc:
-                watched.parked.revents = -exc.errno
+            complaint = complaint_about(fd)
+            if complaint != 0:
+                watched.parked.revents = complaint
                 self.due.append(watched.parked)
         return 0

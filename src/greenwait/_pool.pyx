@@ -89,6 +89,7 @@ cdef class Member:
     cdef object conn
     cdef Line line             # the pool's when it was lent: a forked child has another one
     cdef bint is_lent
+    cdef bint is_in_block      # a Borrowed's, which gives it back
     cdef int64_t expires_ns
     cdef int64_t idle_since_ns
     cdef tuple settings
@@ -102,16 +103,25 @@ cdef class Borrowed:
 
     cdef Pool pool
     cdef object timeout
+    cdef bint is_entered
     cdef Member member
 
     def __enter__(self):
-        if self.member is not None:
+        if self.is_entered:
             raise RuntimeError("this block is entered already: call connection() for each")
-        self.member = self.pool.lend(self.timeout)
+        self.is_entered = True
+        try:
+            self.member = self.pool.lend(self.timeout)
+        except BaseException:
+            self.is_entered = False
+            raise
+        self.member.is_in_block = True
         return self.member.conn
 
     def __exit__(self, kind, exc, traceback):
         cdef Member member = self.member
+        if member is None:
+            raise RuntimeError("this block is not entered: use connection() in a with statement")
         self.member = None
         try:
             # One that the block has closed itself has rolled back. If the server did, and the
@@ -119,6 +129,7 @@ cdef class Borrowed:
             if exc is None and member.conn.closed != 1 and member.line is self.pool.line:
                 member.conn.commit()
         finally:
+            self.is_entered = member.is_in_block = False
             self.pool.take_back(member)
 
 
@@ -243,11 +254,14 @@ check=None, **kwargs)
         """Give a connection back. What it has not committed is rolled back.
 
         :param conn: one that ``getconn()`` has returned.
-        :raises ValueError: it is none of this pool's, or was given back already.
+        :raises ValueError: it is none of this pool's, was given back already, or will be by the
+            ``with`` block of ``connection()``.
         """
         cdef Member member = self.members.get(id(conn))
         if member is None or not member.is_lent:
             raise ValueError("putconn() of a connection that this pool has not lent")
+        if member.is_in_block:
+            raise ValueError("putconn() within connection()'s with block, which gives it back")
         self.take_back(member)
 
     def stats(self):
@@ -276,7 +290,7 @@ check=None, **kwargs)
         """
         cdef int64_t deadline_ns = after(to_ns(checked_seconds("timeout", timeout, "")))
         self.is_closed = True
-        self.line.call_all()
+        self.line.open()
         while self.idle:
             self.discard(self.idle.pop())
         if self.taken > 0 and not self.empty.enter(deadline_ns):
@@ -338,6 +352,7 @@ check=None, **kwargs)
         cdef int64_t now_ns
         cdef Member member
         reason = None
+        self.discard_idle(began_ns)
         while True:
             while self.idle:
                 member = self.idle.pop()
@@ -437,7 +452,7 @@ check=None, **kwargs)
             self.taken -= 1
             line.leave()
             if self.is_closed and self.taken == 0:
-                self.empty.call_all()
+                self.empty.open()
         return 0
 
     cdef bint is_clean(self, Member member) except -1:
@@ -463,11 +478,15 @@ check=None, **kwargs)
 
     cdef int put_aside(self, Member member) except -1:
         cdef int64_t now_ns = monotonic_ns()
-        cdef Member oldest
         member.idle_since_ns = now_ns
         if member.expires_ns <= now_ns:
             return self.discard(member)
         self.idle.append(member)
+        return self.discard_idle(now_ns)
+
+    cdef int discard_idle(self, int64_t now_ns) except -1:
+        """Close those that nobody has used for long."""
+        cdef Member oldest
         while self.max_idle_ns != NO_DEADLINE and len(self.members) > self.min_size and self.idle:
             oldest = self.idle[0]
             if now_ns - oldest.idle_since_ns < self.max_idle_ns:

@@ -8,11 +8,11 @@ cimport cython
 from cpython.contextvars cimport PyContext_CopyCurrent
 from libc.stdint cimport int64_t
 
+from greenwait._deadline cimport after
 from greenwait._delivery cimport take_undelivered
 from greenwait._known cimport Known
-from greenwait._monotonic cimport NO_DEADLINE, monotonic_ns
 from greenwait._readiness cimport READINESS_READ
-from greenwait._waiter cimport Adapter
+from greenwait._waiter cimport LOOK_NS, Adapter, complaint_about, seconds_until
 
 from typing import NamedTuple
 
@@ -71,10 +71,9 @@ cdef class TrioAdapter(Adapter):
     cdef int wait_for(
         self, int fd, int events, int64_t deadline_ns, bint is_stopping, Known connection
     ) except -1:
-        seconds = None
-        if deadline_ns != NO_DEADLINE:
-            seconds = max(0, deadline_ns - monotonic_ns()) / 1e9
-        return current_greenlet().parent.switch(Request(fd, events, seconds, is_stopping))
+        seconds = seconds_until(min(deadline_ns, after(LOOK_NS)))
+        cdef int come = current_greenlet().parent.switch(Request(fd, events, seconds, is_stopping))
+        return come if come != 0 else complaint_about(fd)
 
     cdef int wait_for_call(self, object place, int64_t deadline_ns) except -1:
         self.wait_for(place.fileno(), READINESS_READ, deadline_ns, False, None)

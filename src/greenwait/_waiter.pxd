@@ -5,6 +5,7 @@ from libc.stdint cimport int64_t
 from greenwait._known cimport Known
 
 cdef class Waiter:
+    cdef bint is_of_parent  # this is a forked child, which does not go on with its greenlets
     cdef int wait_for(
         self, int fd, int events, int64_t deadline_ns, bint is_stopping, Known connection
     ) except -1
@@ -27,6 +28,13 @@ cdef class Bell:
 cdef int waiters_entered
 # ... of them, those that are entered, which a thread has to itself: hubs.
 cdef int hubs_entered
+
+# How often it is looked whether a descriptor is still open that is waited for.
+cdef enum:
+    LOOK_NS = 1_000_000_000
+
+cdef int complaint_about(int fd) except? 1
+cdef object seconds_until(int64_t deadline_ns)
 
 cdef Waiter waiter_here()
 cdef int adopt_first(Adapter adapter) except -1

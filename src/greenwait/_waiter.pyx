@@ -11,6 +11,7 @@ from cpython.object cimport PyObject
 from cpython.pystate cimport PyThreadState_GetDict
 from libc.stdint cimport int64_t
 
+from greenwait._deadline cimport after
 from greenwait._known cimport Known
 from greenwait._monotonic cimport NO_DEADLINE, monotonic_ns
 from greenwait._readiness cimport READINESS_READ, READINESS_WRITE
@@ -105,7 +106,9 @@ cdef class Adapter(Waiter):
     cdef int wait_for(
         self, int fd, int events, int64_t deadline_ns, bint is_stopping, Known connection
     ) except -1:
-        return self.wait(fd, events, seconds_until(deadline_ns))
+        # Nobody tells a framework of a descriptor that is closed meanwhile.
+        cdef int come = self.wait(fd, events, seconds_until(min(deadline_ns, after(LOOK_NS))))
+        return come if come != 0 else complaint_about(fd)
 
     cdef object a_place(self):
         return self.make_place()
@@ -117,6 +120,15 @@ cdef class Adapter(Waiter):
     cdef int call(self, object place) except -1:
         self.ring(place)
         return 0
+
+
+cdef int complaint_about(int fd) except? 1:
+    """Return 0, or if that is not open, -errno."""
+    try:
+        os.fstat(fd)
+    except OSError as exc:
+        return -exc.errno
+    return 0
 
 
 cdef object seconds_until(int64_t deadline_ns):
@@ -227,7 +239,9 @@ def _after_fork_in_child():
     cdef dict state = <dict><PyObject*>PyThreadState_GetDict()
     waiters_entered = len(adapters)
     hubs_entered = 0
-    state.pop(waiter_key, None)
+    waiter = state.pop(waiter_key, None)
+    if waiter is not None:
+        (<Waiter>waiter).is_of_parent = True
 
 
 if hasattr(os, "register_at_fork"):

@@ -158,8 +158,8 @@ def _end(
 ) -> None:
     """End a transaction by *method*."""
     has_transaction = conn.status != STATUS_READY
-    begin_ending(conn, kind)
     try:
+        begin_ending(conn, kind)  # an interrupt may come as soon as it has returned
         method(*xid)
     except OperationalError as exc:
         if (

@@ -6,6 +6,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import trio
 
+from greenwait._callback import check_registered
 from greenwait._trio import Request, TrioAdapter, Worker
 from greenwait._waiter import READ, WRITE, adopt
 
@@ -34,13 +35,15 @@ async def run(  # pragma: no cover: coverage.py is late to see which greenlet ru
     :param kwargs: passed on to it.
     :returns: what it returns.
     :raises BaseException: what it raises.
-    :raises RuntimeError: trio does not run in this thread, or it is called below ``run()``.
+    :raises RuntimeError: trio does not run in this thread, it is called below ``run()``, or
+        greenwait's callback is not registered.
 
     When a cancel scope around it is cancelled, the query under way is cancelled on the
     server, its end is waited for within the callback's ``cancel_grace``, and trio.Cancelled
     is raised where the code waits: the connection stays usable. A commit is not cancelled.
     """
     trio.lowlevel.current_task()  # it complains where there is none
+    check_registered("greenwait.trio")
     adopt(_adapter)
     await trio.lowlevel.checkpoint()
     worker = Worker(function, args, kwargs)
