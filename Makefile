@@ -1,5 +1,5 @@
-# Every target does its own set-up, in .venv and nowhere else. PYTHON=python3.12 chooses another
-# interpreter, VENV=.venv312 another place.
+# Every target does its own set-up, in .venv and its likes (.venv-source). PYTHON=python3.12 chooses
+# another interpreter, VENV=.venv312 another place.
 PYTHON ?= python3
 VENV ?= .venv
 # binary: psycopg2-binary, with a libpq of its own; psycopg2: built here, on the system's libpq.
@@ -93,7 +93,7 @@ coverage: $(VENV)/.dev ## which of our lines the tests run, Cython's too
 	$(BIN)/python -m tools.line_coverage $(PARALLEL) $(PYTEST_ARGS)
 
 SOURCE := VENV=$(VENV)-source PSYCOPG2=psycopg2
-source: ## both of that on a psycopg2 built from source; needs libpq's headers (Debian: libpq-dev)
+source: ## test, conformance and plain, on a psycopg2 built from source; needs libpq's headers (Debian: libpq-dev)
 	@command -v pg_config > /dev/null || { echo "needs pg_config: apt-get install libpq-dev" >&2; exit 1; }
 	$(MAKE) $(SOURCE) PYTEST_ARGS='$(BUT_DOCS) $(PYTEST_ARGS)' test conformance plain
 
@@ -115,7 +115,7 @@ types: $(VENV)/.dev $(VENV)/.bench ## mypy, pyright, and the stubs against the e
 	$(BIN)/stubtest --mypy-config-file pyproject.toml --allowlist tools/stubtest_allowlist.txt greenwait
 	$(BIN)/python -m tools.check_stubs
 
-lint: types ## that; style, spelling
+lint: types ## types; style, spelling
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	PATH="$(BIN):$$PATH" $(BIN)/cython-lint src/greenwait
@@ -126,18 +126,19 @@ test-servers: $(VENV)/.dev ## tests on every PostgreSQL at hand, and through PgB
 
 FIGURES = $(BIN)/python -m tools.picture $(1)/modules.svg && $(BIN)/python -m benchmarks.published draw $(1)
 COG := $(BIN)/cog -I . --verbosity 1
+WITH_TABLES := README.md docs/performance.md
 
 docs: $(VENV)/.docs ## the pages as a site, in build/docs; warnings are errors
 	mkdir -p build/figures
 	$(call FIGURES,build/figures)
 	diff -r docs/figures build/figures > /dev/null || { echo "make figures: they are out of date" >&2; exit 1; }
-	$(COG) --check docs/performance.md
+	$(COG) --check $(WITH_TABLES)
 	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --fresh-env -b html docs build/docs
 
 figures: $(VENV)/.docs ## the picture, the plots and the tables of the docs, from benchmarks/results
 	mkdir -p docs/figures
 	$(call FIGURES,docs/figures)
-	$(COG) -r docs/performance.md
+	$(COG) -r $(WITH_TABLES)
 
 KEEP := $(BIN)/python -m benchmarks.published keep
 results: $(VENV)/.docs ## measure for the docs anew, on a quiet machine, and draw that
@@ -171,8 +172,8 @@ $(RELEASE)/.built: pyproject.toml
 	$(RELEASE_BIN)/python -m pip --disable-pip-version-check --quiet install --group workflows
 	touch $@
 
-check-dist: $(RELEASE)/.built ## check what lies in dist/; TAG=v1.2.3 must be the version
-	$(RELEASE_BIN)/python -m tools.check_dist $(if $(TAG),--version $(TAG:v%=%)) dist/*
+check-dist: $(RELEASE)/.built ## is a whole release in dist/, of all systems? TAG=v1.2.3 must be the version
+	$(RELEASE_BIN)/python -m tools.check_dist --release $(if $(TAG),--version $(TAG:v%=%)) dist/*
 
 release-wheels: $(RELEASE)/.built ## the wheels of a release for this system, from the sdist in dist/; needs docker on Linux
 	$(RELEASE_BIN)/python -m cibuildwheel --output-dir dist dist/greenwait-*.tar.gz

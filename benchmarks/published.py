@@ -3,7 +3,7 @@
     python -m benchmarks.published keep one-core report.json   # into benchmarks/results/
     python -m benchmarks.published draw docs/figures           # from there, the plots
 
-``docs/performance.md`` calls the functions below by cog, which puts the tables into it.
+``docs/performance.md`` and the README call the functions below by cog, which puts the tables there.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from benchmarks.figures import digits
 from benchmarks.measure import Spread
 from benchmarks.plots import client_bars, panels, ratio_text, write_svg
 
-__all__ = ["NAMES", "facts", "many_at_once", "many_at_once_ratios", "ratios"]
+__all__ = ["NAMES", "facts", "in_short", "many_at_once", "many_at_once_ratios", "ratios"]
 
 _RESULTS = Path(__file__).parent / "results"
 
@@ -133,6 +133,21 @@ def ratios(name: str) -> str:
         ]
         for each in workloads
     ]
+    return _table(["", *headings], rows)
+
+
+def in_short() -> str:
+    """Return the README's table: what decides, of those callbacks that most programs have."""
+    names = ("wait_select", "psycogreen", "greenwait-poll")
+    headings: list[str] = []
+    rows = []
+    for result, cores in (("one-core", "one core for both"), ("two-cores", "two cores")):
+        for each in _load(result)["workloads"]:
+            if each["name"] in ("select-1-unix", "rows-200k-busy"):
+                entries = [each["contestants"][name] for name in names]
+                headings = [_bold(one["title"], one["kind"] == "greenwait") for one in entries]
+                cells = [ratio_text(one["ratio_to_blocking"]["median"]) for one in entries]
+                rows.append([f"{each['title']}; {cores}", *cells])
     return _table(["", *headings], rows)
 
 

@@ -164,8 +164,9 @@ def test_deadline_around_it_and_a_signal_handler_end_it(callback, own_server):
                 greenwait.timeout(0.1) as block,
             ):
                 greenwait.cancel(conn, timeout=20)
-            assert block.expired and expired.value.timeout is block
-            with pytest.raises(psycopg2.OperationalError, match="has not taken .* within 0.1 s"):
+            assert expired.value.timeout is block
+            assert block.expired
+            with pytest.raises(psycopg2.OperationalError, match=r"has not taken .* within 0\.1 s"):
                 greenwait.cancel(conn, timeout=0.1)
             signal.setitimer(signal.ITIMER_REAL, 0.1)
             with pytest.raises(psycopg2.OperationalError) as info:

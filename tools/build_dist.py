@@ -4,7 +4,8 @@
 
 The sdist is unpacked once, so that Cython runs once; the wheels are built there. A Linux release
 is compiled in manylinux's containers. Here zig stands in for their old glibc: its linker takes
-the versions of symbols that glibc 2.17 has, and ``auditwheel repair`` must agree.
+the versions of symbols that glibc 2.17 has, and ``auditwheel repair`` must agree. Builds of
+greenwait that lie in FOLDER are removed first.
 """
 
 import argparse
@@ -22,7 +23,9 @@ ROOT = Path(__file__).resolve().parent.parent
 _ZIG_CACHE = ROOT / "build" / "zig"
 _TIMEOUT = 1200.0
 _OLDEST = (3, 10)
-_FLAGS = {"CFLAGS": "-O2 -g0", "LDFLAGS": "-s"}  # as [tool.cibuildwheel.linux] has them
+# As [tool.cibuildwheel.linux] has them. A distribution's pyconfig.h includes another one, by its
+# path below /usr/include, where zig does not look by itself.
+_FLAGS = {"CFLAGS": "-O2 -g0 -idirafter /usr/include", "LDFLAGS": "-s"}
 
 
 def run(*command: str | Path, cwd: Path, **environment: str) -> str:
@@ -115,14 +118,16 @@ def _repair(wheel: Path, folder: Path) -> None:
 
 
 def main() -> None:
-    """Build into an empty folder."""
+    """Build."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--sdist-only", action="store_true")
     arguments = parser.parse_args()
     folder = arguments.folder.resolve()
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    for pattern in ("greenwait-*.tar.gz", "greenwait-*.whl"):
+        for path in folder.glob(pattern):
+            path.unlink()
     sdist = build_sdist(folder)
     if not arguments.sdist_only:
         build_wheels(sdist, folder)

@@ -1,10 +1,11 @@
 """Is what would be published complete, and nothing else in it?
 
-    python -m tools.check_dist [--version VERSION] FILE...
+    python -m tools.check_dist [--version VERSION] [--release] FILE...
 
 Compares an sdist with the tracked files, byte for byte, and a wheel with the modules, stubs and
-extensions that they come to. A Linux wheel must run on every Linux since 2014 (manylinux_2_17;
-2_28 at most), so its extensions may not call dl*(3), which lies elsewhere since glibc 2.34.
+extensions that they come to; with --release, all of them with what a release has. A Linux wheel
+must run on every Linux since 2014 (manylinux_2_17; 2_28 at most), so its extensions may not call
+dl*(3), which lies elsewhere since glibc 2.34.
 """
 
 import argparse
@@ -14,6 +15,7 @@ import subprocess
 import sys
 import tarfile
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from elftools.elf.elffile import ELFFile
@@ -21,11 +23,15 @@ from elftools.elf.sections import SymbolTableSection
 from packaging.utils import parse_wheel_filename
 
 ROOT = Path(__file__).resolve().parent.parent
+IDENTIFIERS = Path(__file__).with_name("wheel_identifiers.txt")
 _MAX_BYTES = 1_500_000
 _MAX_GLIBC = (2, 28)
 _EXTENSION = re.compile(r"\.(cpython-|abi3|cp3).*\.(so|pyd)$")
 _DIST_INFO = {"METADATA", "RECORD", "WHEEL", "licenses/LICENSE", "top_level.txt"}
 _NOT_PUBLISHED = ".git"  # .gitignore, .github/
+_PLATFORM = re.compile(
+    r"(manylinux|musllinux|macosx|win)(?=[0-9_]).*?_(x86_64|aarch64|arm64|amd64)"
+)
 _LOADER = re.compile(r"dl(m?open|v?sym|close|error|addr1?|info|_iterate_phdr)$")
 
 
@@ -99,12 +105,37 @@ def _check_symbols(name: str, content: bytes) -> None:
         sys.exit(f"{name} calls {', '.join(called)}")
 
 
+def identifier(wheel: Path) -> str:
+    """Return cibuildwheel's name of it, as ``cp310-manylinux_x86_64``."""
+    tag = next(iter(parse_wheel_filename(wheel.name)[3]))
+    found = _PLATFORM.fullmatch(tag.platform)
+    if found is None:
+        sys.exit(f"{wheel.name}: its platform is none that a release is for")
+    return f"{tag.interpreter}-{found[1]}_{found[2]}"
+
+
+def check_release(paths: Sequence[Path]) -> None:
+    """Check that nothing is missing, and nothing there twice."""
+    found = sorted(identifier(path) if path.suffix == ".whl" else "sdist" for path in paths)
+    wanted = sorted(["sdist", *IDENTIFIERS.read_text().split()])
+    if found != wanted:
+        missing = sorted(set(wanted) - set(found))
+        more = sorted(each for each in set(found) if found.count(each) > wanted.count(each))
+        sys.exit(f"that is no whole release: missing {missing}, too many {more}")
+
+
 def main() -> None:
     """Check each file that is named."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("files", nargs="+", type=Path, metavar="FILE")
     parser.add_argument("--version", help="what they must be the release of")
+    parser.add_argument("--release", action="store_true", help="it must be a whole one")
     arguments = parser.parse_args()
+    for path in arguments.files:
+        if not path.is_file() or not path.name.endswith((".whl", ".tar.gz")):
+            sys.exit(f"{path} is no sdist and no wheel: `make wheel` builds both into dist/")
+    if arguments.release:
+        check_release(arguments.files)
     for path in arguments.files:
         version = path.name.removesuffix(".tar.gz").split("-")[1]
         if arguments.version not in (None, version):

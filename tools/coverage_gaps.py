@@ -23,13 +23,26 @@ def function_at(source: Sequence[str], line: int) -> str:
     return ".".join(names)
 
 
-def gaps(file: Path, missing: Iterable[int]) -> Iterator[str]:
-    """Yield a line of text for each function that has gaps."""
-    reasons = dict(
+def unknown(sources: Iterable[Path]) -> list[str]:
+    """Return the names of the list that are no function's any more."""
+    names: set[str] = set()
+    for source in sources:
+        lines = source.read_text().splitlines()
+        names |= {f"{source.name} {function_at(lines, line + 1)}" for line in range(len(lines))}
+    return sorted(_reasons().keys() - names)
+
+
+def _reasons() -> dict[str, str]:
+    return dict(
         line.split(": ", 1)
         for line in REASONS.read_text().splitlines()
         if line and not line.startswith("#")
     )
+
+
+def gaps(file: Path, missing: Iterable[int]) -> Iterator[str]:
+    """Yield a line of text for each function that has gaps."""
+    reasons = _reasons()
     source = file.read_text().splitlines()
     lines: dict[str, list[int]] = defaultdict(list)
     for line in missing:

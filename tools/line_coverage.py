@@ -21,7 +21,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tools.coverage_gaps import gaps
+from tools.coverage_gaps import REASONS, gaps, unknown
 from tools.selection import left_out, names_tests
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -150,6 +150,9 @@ def main(arguments: Sequence[str]) -> int:
     """Build, run the tests, print the table, and compare with what is asked for."""
     if sys.version_info >= (3, 13):
         sys.exit("Python up to 3.12 is needed: make coverage PYTHON=python3.12 VENV=.venv312")
+    nothing = unknown((ROOT / "src" / "greenwait").glob("*.p[yx]?"))
+    if nothing:
+        sys.exit(f"{REASONS.name} has reasons for what is not there: {', '.join(nothing)}")
     build()
     failed = run_tests(arguments)
     configuration = f"--rcfile={_RCFILE}"

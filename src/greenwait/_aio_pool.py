@@ -66,7 +66,7 @@ class AsyncPool:
 
 
 async def _lent(lend: Callable[..., Any], *args: Any, give_back: Callable[[Any], None]) -> Any:
-    """Return the connection that *lend* returns; *give_back* gets it if nobody wants it any more."""
+    """Return the connection that *lend* returns; if nobody wants it any more, *give_back* it."""
     lent: list[Any] = []
     try:
         await Call(lambda: lent.append(lend(*args)), (), {})

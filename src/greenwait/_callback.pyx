@@ -71,7 +71,7 @@ def wait(conn, /):
         (chained from the OSError), ``poll()`` returned an unknown state, a host has not
         answered within ``connect_timeout``, or the server did not end an interrupted
         query within ``cancel_grace``, 1 second.
-    :raises greenwait.CommitInDoubt: so it was with a commit.
+    :raises greenwait.CommitInDoubt: the server did not end an interrupted commit in that time.
 
     The thread sleeps in poll(2) with the GIL released. A signal's Python handler
     runs at once (within 50 ms where the signal arrives just before the sleep, or
@@ -123,8 +123,8 @@ on_event_loop=None)
     :param on_event_loop: what if the thread that is to sleep runs an event loop of asyncio's,
         which stops with it? ``"warn"`` warns once for each line, ``"raise"`` cancels the
         query and raises RuntimeError. None warns in asyncio's debug mode.
-    :raises ValueError: this system has no such poller, or a time is negative or
-        not finite.
+    :raises ValueError: this system has no such poller, a time is negative or not finite, or
+        *on_event_loop* is something else.
     :raises TypeError: an option is unknown or has the wrong type.
     """
 

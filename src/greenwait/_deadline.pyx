@@ -31,6 +31,7 @@ cdef class timeout:
     :param seconds: how long after entering the block that is; None sets no limit.
     :raises ValueError: it is negative or not finite.
     :raises TypeError: it is not a number.
+    :raises RuntimeError: on entering the block, it was entered before.
 
     When it has passed, the query under way is cancelled on the server, and the call
     that waited for it raises ``greenwait.QueryTimeout``; the connection stays open, and

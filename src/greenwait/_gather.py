@@ -24,6 +24,8 @@ def gather(*callables: Callable[[], _Result], limit: int | None = None) -> list[
         cancelled then: their queries stop on the server, their connections stay usable.
         What else failed by itself is its ``__cause__``, an ExceptionGroup where that
         is several.
+    :raises TypeError: one of *callables* is not callable, or *limit* no number.
+    :raises ValueError: *limit* is less than 1.
     :raises RuntimeError: greenwait's callback is not registered.
 
     An interrupt, as Ctrl-C, cancels all of them, and is raised when they have ended. A
@@ -72,6 +74,8 @@ def map(  # noqa: A001, the fixed name
     :param iterable: its items are asked for as the results are.
     :param concurrency: how many calls are under way, or done and not yielded yet.
     :raises BaseException: what a call has raised, in its place. What was under way is cancelled.
+    :raises TypeError: *fn* is not callable, or *concurrency* no number.
+    :raises ValueError: *concurrency* is less than 1.
     :raises RuntimeError: greenwait's callback is not registered.
 
     It begins with the first result that is asked for. Closing the iterator cancels what is

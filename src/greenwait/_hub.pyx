@@ -254,7 +254,12 @@ cdef class Hub(Loop):
 
     Ctrl-C is raised where the block waits, as is any other exception of a signal handler.
 
-    :raises RuntimeError: entered where a hub is at work already, or again.
+    :raises RuntimeError: on entering, a hub is at work already in this thread, or an event loop
+        of another framework's; it was entered before; or greenwait's callback is not registered.
+    :raises OSError: on entering, no descriptor is left.
+
+    A child that a job has forked is to end in ``os._exit()``, as multiprocessing's do: the others
+    go on in the parent.
     """
 
     instead = "leave the hub's with block first"
@@ -304,6 +309,7 @@ cdef class Hub(Loop):
         :param args: passed on to it.
         :param kwargs: passed on to it.
         :returns: the job, whose ``result()`` is what the function returns or raises.
+        :raises TypeError: *function* is none.
         :raises RuntimeError: called in another thread, or outside of the block.
         """
         self.check_thread("spawn()")

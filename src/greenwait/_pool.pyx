@@ -143,7 +143,7 @@ check=None, **kwargs)
     Connections that threads, greenlets and jobs borrow one after the other.
 
     :param dsn: the connection string, as for ``greenwait.connect()``, which makes them.
-    :param min_size: how many are made at once, and stay however idle they are.
+    :param min_size: how many are made now, and stay however idle they are.
     :param max_size: how many there may be.
     :param timeout: seconds to wait for one.
     :param max_idle: seconds after which one that nobody uses is closed; None: never.
@@ -228,8 +228,10 @@ check=None, **kwargs)
 
         :param timeout: seconds to wait for one, instead of the pool's.
         :raises PoolTimeout: on entering, there was none in that time; it says how it stands.
+        :raises psycopg2.OperationalError: on entering, the pool could not make its first connection.
+        :raises QueryTimeout: on entering, an outer ``greenwait.timeout()`` has expired.
         :raises psycopg2.InterfaceError: the pool is closed.
-        :raises CommitInDoubt: on leaving, see there.
+        :raises CommitInDoubt: on leaving, it is not known what has become of the commit.
 
         A signal handler's exception, an outer ``greenwait.timeout()`` or a cancellation ends
         the wait, and whoever is next moves up. A lost connection is not lent again.
@@ -244,6 +246,8 @@ check=None, **kwargs)
 
         :param timeout: seconds to wait for one, instead of the pool's.
         :raises PoolTimeout: there was none in that time; it says how it stands.
+        :raises psycopg2.OperationalError: the pool could not make its first connection.
+        :raises QueryTimeout: an outer ``greenwait.timeout()`` has expired.
         :raises psycopg2.InterfaceError: the pool is closed.
 
         What ends the wait is the same as in ``connection()``.
@@ -286,7 +290,7 @@ check=None, **kwargs)
         :param timeout: seconds to wait for that.
         :raises PoolTimeout: there are still some in use; each is closed when it comes back.
 
-        Who waits for a connection gets psycopg2.InterfaceError. Again does no harm.
+        Who waits for a connection gets psycopg2.InterfaceError. It may be called again.
         """
         cdef int64_t deadline_ns = after(to_ns(checked_seconds("timeout", timeout, "")))
         self.is_closed = True

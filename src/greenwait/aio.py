@@ -80,7 +80,8 @@ async def run(
     :param kwargs: passed on to it.
     :returns: what it returns.
     :raises BaseException: what it raises.
-    :raises RuntimeError: no event loop runs in this thread, or it is one below ``run()``.
+    :raises RuntimeError: no event loop runs in this thread, it is called below ``run()``, or
+        greenwait's callback is not registered.
 
     When the task is cancelled the query under way is cancelled on the server, its end is
     waited for within the callback's ``cancel_grace``, and CancelledError is raised where the
@@ -434,6 +435,7 @@ async def connect(
     :param kwargs: further options of libpq's.
     :returns: the connection, an ``AsyncConnection`` by default.
     :raises psycopg2.OperationalError: no host has let us in.
+    :raises RuntimeError: greenwait's callback is not registered.
     :raises asyncio.CancelledError: the task was cancelled; nothing is left of the connection.
 
     Names are looked up by threads, so that a slow name server holds up nobody else.

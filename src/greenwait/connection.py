@@ -116,7 +116,8 @@ class Connection(connection):
 
         A deadline or an interrupt does not cancel it: the outcome is waited for.
 
-        :raises CommitInDoubt: there was none, within the callback's ``cancel_grace``.
+        :raises CommitInDoubt: there was none, within the callback's ``cancel_grace``, or the
+            connection was lost.
         """
         self._turn.run(self, "commit()", _end, self, "commit", super().commit)
 

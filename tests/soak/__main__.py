@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import json
+import math
 import os
 import random
 import signal
@@ -140,10 +141,17 @@ def soak(seed, minutes, kinds):
     return counts, found
 
 
+def _minutes(text):
+    minutes = float(text)
+    if not 0 < minutes < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} minutes: it must be more than 0, and finite")
+    return minutes
+
+
 def main():
     """Soak."""
     parser = argparse.ArgumentParser(prog="python -m tests.soak")
-    parser.add_argument("--minutes", type=float, default=3.0, help="default: %(default)g")
+    parser.add_argument("--minutes", type=_minutes, default=3.0, help="default: %(default)g")
     parser.add_argument("--seed", default="", help="that of a run before")
     parser.add_argument("--only", choices=CONTEXTS, help="one context")
     options = parser.parse_args()

@@ -18,7 +18,7 @@ from greenlet import GreenletExit
 import greenwait
 from tests.random_moments import Interrupted
 
-LONGEST = 100  # seconds that a round may take
+LONGEST = 50  # seconds that a round may take; the watchdog waits longer
 
 
 class Context:
