@@ -1128,21 +1128,30 @@ def test_nothing_is_left_behind(conns):
     assert [reference() for reference in results] == [None] * 4
 
 
-def test_interrupts_at_random_moments_leave_no_hub_entered(on_signal, callback):
-    def interrupt(*_):
-        raise KeyboardInterrupt
+def test_interrupts_at_random_moments_leave_no_hub_entered(run_python):
+    script = """
+import random, signal
+import greenwait
+from greenwait._hub import hub_here
 
-    on_signal(signal.SIGALRM, interrupt)
-    source = random.Random(4711)
-    interrupts = 0
-    while interrupts < 3000:
-        try:
-            signal.setitimer(signal.ITIMER_REAL, source.uniform(1e-6, 6e-5))
-            greenwait.gather(lambda: None)
-            signal.setitimer(signal.ITIMER_REAL, 0)
-        except KeyboardInterrupt:
-            interrupts += 1
-        assert hub_here() is None
+def interrupt(*_):
+    raise KeyboardInterrupt
+
+greenwait.install()
+signal.signal(signal.SIGALRM, interrupt)
+source = random.Random(4711)
+interrupts = 0
+while interrupts < 5000:
+    try:
+        signal.setitimer(signal.ITIMER_REAL, source.uniform(1e-6, 6e-5))
+        greenwait.gather(lambda: None)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    except KeyboardInterrupt:
+        interrupts += 1
+    assert hub_here() is None, interrupts
+print(interrupts)
+"""
+    assert run_python(script) == "5000\n"
 
 
 def test_cancels_at_random_moments(conns, watcher):

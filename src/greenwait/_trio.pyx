@@ -8,11 +8,10 @@ cimport cython
 from cpython.contextvars cimport PyContext_CopyCurrent
 from libc.stdint cimport int64_t
 
-from greenwait._deadline cimport after
 from greenwait._delivery cimport take_undelivered
 from greenwait._known cimport Known
 from greenwait._readiness cimport READINESS_READ
-from greenwait._waiter cimport LOOK_NS, Adapter, complaint_about, seconds_until
+from greenwait._waiter cimport Adapter, complaint_about, seconds_until_look
 
 from typing import NamedTuple
 
@@ -71,7 +70,7 @@ cdef class TrioAdapter(Adapter):
     cdef int wait_for(
         self, int fd, int events, int64_t deadline_ns, bint is_stopping, Known connection
     ) except -1:
-        seconds = seconds_until(min(deadline_ns, after(LOOK_NS)))
+        seconds = seconds_until_look(deadline_ns)
         cdef int come = current_greenlet().parent.switch(Request(fd, events, seconds, is_stopping))
         return come if come != 0 else complaint_about(fd)
 

@@ -34,7 +34,7 @@ cdef enum:
     LOOK_NS = 1_000_000_000
 
 cdef int complaint_about(int fd) except? 1
-cdef object seconds_until(int64_t deadline_ns)
+cdef object seconds_until_look(int64_t deadline_ns)
 
 cdef Waiter waiter_here()
 cdef int adopt_first(Adapter adapter) except -1

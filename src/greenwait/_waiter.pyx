@@ -11,7 +11,6 @@ from cpython.object cimport PyObject
 from cpython.pystate cimport PyThreadState_GetDict
 from libc.stdint cimport int64_t
 
-from greenwait._deadline cimport after
 from greenwait._known cimport Known
 from greenwait._monotonic cimport NO_DEADLINE, monotonic_ns
 from greenwait._readiness cimport READINESS_READ, READINESS_WRITE
@@ -107,7 +106,7 @@ cdef class Adapter(Waiter):
         self, int fd, int events, int64_t deadline_ns, bint is_stopping, Known connection
     ) except -1:
         # Nobody tells a framework of a descriptor that is closed meanwhile.
-        cdef int come = self.wait(fd, events, seconds_until(min(deadline_ns, after(LOOK_NS))))
+        cdef int come = self.wait(fd, events, seconds_until_look(deadline_ns))
         return come if come != 0 else complaint_about(fd)
 
     cdef object a_place(self):
@@ -129,6 +128,11 @@ cdef int complaint_about(int fd) except? 1:
     except OSError as exc:
         return -exc.errno
     return 0
+
+
+cdef object seconds_until_look(int64_t deadline_ns):
+    """Return how long that is, or how long to the next look for a closed descriptor."""
+    return seconds_until(min(deadline_ns, monotonic_ns() + LOOK_NS))
 
 
 cdef object seconds_until(int64_t deadline_ns):
