@@ -14,6 +14,7 @@ from psycopg2.extensions import STATUS_READY
 
 import greenwait
 from greenwait import connection
+from greenwait._known import begin_ending
 from greenwait.connection import Connection
 from tests.asleep import wait_until_asleep
 from tests.fault_lab import frozen, no_leaked_descriptors
@@ -235,7 +236,6 @@ def test_interrupt_before_a_commit_begins_is_forgotten_with_it(connect, callback
         begin_ending(conn, kind)
         raise LIMIT
 
-    begin_ending = connection.begin_ending
     conn = connect(connection_factory=Connection)
     conn.autocommit = True
     monkeypatch.setattr(connection, "begin_ending", begin)

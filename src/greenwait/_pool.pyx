@@ -228,7 +228,7 @@ check=None, **kwargs)
 
         :param timeout: seconds to wait for one, instead of the pool's.
         :raises PoolTimeout: on entering, there was none in that time; it says how it stands.
-        :raises psycopg2.OperationalError: on entering, the pool could not make its first connection.
+        :raises psycopg2.OperationalError: on entering, the pool could not make a first connection.
         :raises QueryTimeout: on entering, an outer ``greenwait.timeout()`` has expired.
         :raises psycopg2.InterfaceError: the pool is closed.
         :raises CommitInDoubt: on leaving, it is not known what has become of the commit.
