@@ -1098,7 +1098,11 @@ def test_pool_serves_in_order_and_passes_over_who_is_cancelled(run, dsn):
 def test_connection_that_was_just_lent_to_a_cancelled_task_goes_back(run, dsn):
     """Both tasks have theirs in the same turn of the loop; the first cancels the second."""
 
-    async def once(first_pool, second_pool):
+    async def enter(pool):
+        async with pool.connection():
+            pass
+
+    async def once(first_pool, second_pool, borrow):
         conns = [await first_pool.getconn(), await second_pool.getconn()]
 
         async def first():
@@ -1110,7 +1114,7 @@ def test_connection_that_was_just_lent_to_a_cancelled_task_goes_back(run, dsn):
             second_pool._pool.putconn(conns[1])
 
         first_task = asyncio.create_task(first())
-        second_task = asyncio.create_task(second_pool.getconn())
+        second_task = asyncio.create_task(borrow(second_pool))
         await asyncio.sleep(0)
         await aio.run(give_back)
         await first_task
@@ -1124,7 +1128,8 @@ def test_connection_that_was_just_lent_to_a_cancelled_task_goes_back(run, dsn):
             await aio.create_pool(dsn, max_size=1) as second_pool,
         ):
             for _ in range(20):
-                await once(first_pool, second_pool)
+                await once(first_pool, second_pool, enter)
+                await once(first_pool, second_pool, aio.AsyncPool.getconn)
 
     run(main())
 
