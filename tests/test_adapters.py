@@ -557,6 +557,29 @@ def test_forked_child_that_waits_for_nothing_leaves_its_parents_waits_alone(run)
     """)
 
 
+def test_query_beside_notifications_of_the_same_connection(run):
+    run("""
+        import greenwait
+        conn, other = connect(), connect()
+        conn.autocommit = other.autocommit = True
+        conn.cursor().execute("listen beside")
+        found = []
+        def listen():
+            for notify in greenwait.notifies(conn, timeout=20):
+                found.append(notify.payload)
+                if notify.payload == "last":
+                    break
+        job = spawn(listen)
+        sleep(0.05)
+        for number in range(3):
+            assert one(conn, "select %s from pg_sleep(0.1)", number) == number
+            other.cursor().execute("notify beside, %s", (str(number),))
+        other.cursor().execute("notify beside, 'last'")
+        join([job])
+        assert found == ["0", "1", "2", "last"], found
+    """)
+
+
 def test_exception_out_of_a_bare_greenlet_is_told_as_its_own(run):
     run("""
         if NAME == "gevent":

@@ -11,6 +11,7 @@ import re
 import statistics
 import subprocess
 import sys
+import threading
 import time
 import warnings
 from pathlib import Path
@@ -990,6 +991,137 @@ def test_close_and_attributes_while_a_task_is_at_work(run, dsn):
             assert time.monotonic() < give_up
 
     run(main())
+
+
+def test_turn_that_is_handed_over_is_taken(run, dsn):
+    """A task goes on before the one whose turn it is now."""
+
+    async def main():
+        conn = await aio.connect(dsn)
+
+        async def first():
+            assert await one(conn, "select 1 from pg_sleep(0.1)") == 1
+            with pytest.raises(psycopg2.ProgrammingError, match="a task is at work"):
+                conn.autocommit = True
+            conn.close()
+            assert not conn.closed
+
+        second = one(conn, "select 2 from pg_sleep(0.1)")
+        assert (await asyncio.gather(first(), second))[1] == 2
+        give_up = time.monotonic() + 5
+        while not conn.closed:
+            await asyncio.sleep(0.01)
+            assert time.monotonic() < give_up
+
+    run(main())
+
+
+def test_cancellation_and_result_of_what_is_awaited_at_once(run):
+    async def main():
+        loop = asyncio.get_running_loop()
+        for _ in range(3):
+            future = loop.create_future()
+            task = asyncio.create_task(aio.run(aio.await_, future))
+            await asyncio.sleep(0.02)
+            task.cancel()
+            future.set_result(1)
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        await asyncio.sleep(0.01)
+        assert await aio.run(aio.await_, asyncio.sleep(0.01, 7)) == 7
+
+    run(main())
+
+
+def test_await_of_what_is_not_awaitable(run):
+    async def main():
+        mistakes: list[Any] = [None, main]
+        for mistake in mistakes:
+            with pytest.raises(TypeError):
+                await aio.run(aio.await_, mistake)
+
+    run(main())
+
+
+def test_event_loop_that_goes_on_in_another_thread(dsn, callback):
+    loop = asyncio.new_event_loop()
+    answers = []
+
+    def ask_there():
+        for number in range(3):
+            answers.append(loop.run_until_complete(aio.run(ask, dsn, f"select {number}")))
+
+    ask_there()
+    thread = threading.Thread(target=ask_there)
+    thread.start()
+    thread.join(20)
+    loop.close()
+    assert answers == [0, 1, 2, 0, 1, 2]
+
+
+@pytest.mark.parametrize("in_thread", [False, True])
+def test_place_is_not_given_to_who_waited_in_a_closed_event_loop(dsn, callback, in_thread):
+    pool = greenwait.Pool(dsn, max_size=1)
+    conn = pool.getconn()
+    loop = asyncio.new_event_loop()
+    loop.set_exception_handler(lambda *_: None)  # the task is pending, as it is to be
+
+    async def main():
+        task = loop.create_task(aio.run(pool.getconn))
+        await asyncio.sleep(0.05)
+        return task
+
+    task = loop.run_until_complete(main())
+    loop.close()
+
+    def give_back():
+        pool.putconn(conn)
+        given.append(pool.getconn(timeout=2))
+
+    given: list[Any] = []
+    if in_thread:
+        thread = threading.Thread(target=give_back)
+        thread.start()
+        thread.join(20)
+    else:
+        give_back()
+    assert given == [conn]
+    pool.putconn(conn)
+    pool.close(timeout=2)
+    assert not task.done()
+
+
+def test_forked_child_has_waits_and_event_loops_of_its_own(run_python):
+    script = """
+import asyncio, os, signal, sys, psycopg2, greenwait
+from greenwait import aio
+greenwait.install()
+
+def ask(number):
+    conn = psycopg2.connect(sys.argv[1])
+    cur = conn.cursor()
+    cur.execute("select %s from pg_sleep(0.1)", (number,))
+    return cur.fetchone()[0]
+
+async def both(first, second):
+    return await asyncio.gather(aio.run(ask, first), aio.run(ask, second))
+
+def fork():
+    pid = os.fork()
+    if pid == 0:
+        signal.alarm(20)  # the parent's watchdog is not here
+        try:
+            print(ask(1), asyncio.run(both(2, 3)), greenwait.gather(lambda: ask(4)), flush=True)
+        finally:
+            os._exit(0)
+    return os.waitpid(pid, 0)[1]
+
+async def main():
+    return await asyncio.gather(aio.run(fork), both(5, 6))
+
+print(asyncio.run(main()))
+"""
+    assert run_python(script) == "1 [2, 3] [4]\n[0, [5, 6]]\n"
 
 
 def test_forgotten_await_is_named(run, dsn):

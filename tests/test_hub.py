@@ -20,6 +20,7 @@ import pytest
 from psycopg2.extensions import set_wait_callback
 
 import greenwait
+from greenwait import _gather
 from greenwait._hub import hub_here
 from tests.fault_lab import frozen, no_leaked_descriptors, silent_listener
 from tools.postgres import Server
@@ -1126,6 +1127,33 @@ def test_nothing_is_left_behind(conns):
         del hub
     gc.collect()
     assert [reference() for reference in results] == [None] * 4
+
+
+def test_sleep_that_is_interrupted_before_it_begins(conns):
+    (conn,) = conns(1)
+    with greenwait.Hub() as hub:
+
+        def work():
+            job.cancel()
+            hub.sleep(0)
+
+        job = hub.spawn(work)
+        assert sleep_and_say(conn, 0.05, 1) == 1
+        for number in range(5):
+            assert hub.spawn(sleep_and_say, conn, 0.01, number).result() == number
+    assert hub_here() is None
+
+
+def test_interrupt_between_jobs_and_their_join_cancels_them(callback, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    begun: list[int] = []
+    monkeypatch.setattr(_gather, "join", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        greenwait.gather(*[lambda number=number: begun.append(number) for number in range(3)])
+    assert begun == []
+    assert hub_here() is None
 
 
 def test_interrupts_at_random_moments_leave_no_hub_entered(run_python):

@@ -161,3 +161,25 @@ def test_block_with_a_foreign_callback_is_left_for_good():
     assert get_wait_callback() is wait_select
     with pytest.raises(RuntimeError, match="nothing to uninstall"):
         greenwait.uninstall()
+
+
+def test_interrupt_in_the_middle_leaves_no_entry(monkeypatch):
+    def interrupted(callback):
+        set_wait_callback(callback)
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(_install, "set_wait_callback", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        greenwait.install()
+    assert get_wait_callback() is None
+    assert _install._entries == []
+    callback = greenwait.install()
+    monkeypatch.setattr(_install, "set_wait_callback", interrupted)
+    with pytest.raises(KeyboardInterrupt), greenwait.installed():
+        pass
+    with pytest.raises(KeyboardInterrupt), greenwait.installed():
+        monkeypatch.setattr(_install, "set_wait_callback", interrupted)
+    assert get_wait_callback() is callback
+    greenwait.uninstall()
+    assert get_wait_callback() is None

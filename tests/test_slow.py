@@ -1,8 +1,11 @@
 """``WaitCallback(slow=...)``: a warning for each wait that took longer, and where it was."""
 
+import concurrent.futures
+import contextlib
 import inspect
 import logging
 import textwrap
+import threading
 
 import psycopg2
 import pytest
@@ -145,3 +148,100 @@ def test_handler_may_query_another_connection(log_slow, connect):
         logger.removeHandler(handler)
     assert cur.fetchone() == (6,)
     assert logged
+
+
+@contextlib.contextmanager
+def handled_by(emit):
+    """Have *emit* called with each record of greenwait's."""
+
+    class Handler(logging.Handler):
+        def emit(self, record):
+            emit(record)
+
+    handler = Handler()
+    logging.getLogger("greenwait").addHandler(handler)
+    try:
+        yield
+    finally:
+        logging.getLogger("greenwait").removeHandler(handler)
+
+
+@pytest.mark.parametrize("in_thread", [False, True])
+def test_cancelled_job_keeps_its_connection(log_slow, connect, in_thread):
+    """What writes the record is the first Python code to run after the wait."""
+    conn = connect()
+    conn.autocommit = True
+    log = log_slow(0.05)
+    jobs = []
+
+    def work():
+        with greenwait.Hub() as hub:
+            jobs.append(hub.spawn(conn.cursor().execute, "select pg_sleep(20)"))
+            hub.sleep(0.2)
+            jobs[0].cancel()
+            with pytest.raises(concurrent.futures.CancelledError):
+                jobs[0].result()
+
+    if in_thread:
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
+    else:
+        work()
+    assert jobs[0].done()
+    assert len(log.records) == 1
+    assert conn.closed == 0
+    conn.cursor().execute("select 1")
+
+
+def test_handler_may_query_when_a_deadline_has_passed(log_slow, connect):
+    conn, other = connect(), connect()
+    answers = []
+
+    def emit(record):
+        log_slow(10)
+        cur = other.cursor()
+        cur.execute("select 6 * 7")
+        answers.append(cur.fetchone()[0])
+
+    conn.cursor().execute("select 1")
+    log_slow(0.05)
+    with (
+        handled_by(emit),
+        pytest.raises(greenwait.QueryTimeout),
+        greenwait.timeout(0.2),
+    ):
+        conn.cursor().execute("select pg_sleep(20)")
+    assert answers == [42]
+
+
+@pytest.mark.parametrize("query", ["select 1", "select pg_sleep(20)"])
+def test_interrupt_while_the_record_is_written_costs_no_connection(log_slow, connect, query):
+    conn = connect()
+    conn.autocommit = True
+
+    def emit(record):
+        raise KeyboardInterrupt
+
+    log_slow(0)
+    with handled_by(emit), pytest.raises(KeyboardInterrupt), greenwait.timeout(0.2):
+        conn.cursor().execute(query)
+        sum(range(100))  # the interpreter looks here at the latest
+    log_slow(10)
+    conn.cursor().execute("select 1")
+
+
+def test_signal_handler_that_uses_the_connection_while_the_record_is_written(log_slow, connect):
+    conn = connect(connection_factory=greenwait.Connection)
+    told = []
+
+    def emit(record):
+        try:
+            conn.rollback()
+        except psycopg2.ProgrammingError as exc:
+            told.append(str(exc))
+
+    log_slow(0)
+    with handled_by(emit):
+        conn.cursor().execute("select 1")
+    assert "at work for the very greenlet or thread" in told[0]

@@ -62,9 +62,9 @@ BOXES = (
         6.5,
         6.2,
     ),
-    Box("What psycopg2 calls", ("_callback", "_slow"), _REST, 2.9, 5.2, 3.6),
+    Box("What psycopg2 calls", ("_callback",), _REST, 2.9, 5.2, 3.6),
     Box("Whose turn on a connection?", ("_turn", "_line"), _REST, 6.8, 5.2, 3.0),
-    Box("What if it is interrupted?", ("_interrupt", "_cancel", "_caller"), _STOP, 3.3, 3.9, 4.6),
+    Box("What if it is interrupted?", ("_interrupt", "_cancel", "_caller", "_slow"), _STOP, 3.3, 3.9, 4.6),
     Box(
         "What does the connection need?",
         ("_poll", "_connecting", "_copy"),

@@ -11,6 +11,7 @@ When a call is over its task goes on from there, without another turn of the loo
 
 cimport cython
 from cpython.contextvars cimport PyContext_CopyCurrent, PyContext_Enter, PyContext_Exit
+from cpython.pythread cimport PyThread_get_thread_ident
 from libc.stdint cimport int64_t
 
 from greenwait._delivery cimport take_undelivered
@@ -23,6 +24,7 @@ from greenwait._waiter cimport (
     Adapter,
     Waiter,
     adopt_first,
+    forks,
     hubs_entered,
     waiter_here,
     waiters_entered,
@@ -93,6 +95,7 @@ cdef class EventLoop(Loop):
     cdef object event_loop
     cdef object event_loop_reference  # weak
     cdef Py_ssize_t calls       # under way
+    cdef int forks              # how many there had been when it was made
     cdef list idle              # workers
     cdef object over            # calls that are, and whose tasks do not know
     cdef bint is_serving        # the greenlets that are due have their turn
@@ -108,6 +111,7 @@ cdef class EventLoop(Loop):
     def __cinit__(self):
         self.idle = []
         self.over = deque()
+        self.forks = forks
         self.open()
         self.is_main_thread = False  # signals are asyncio's
 
@@ -116,6 +120,8 @@ cdef class EventLoop(Loop):
 
     cdef int begin_call(self, Call call, object event_loop) except -1:
         """Call its function, in a greenlet, until it waits or returns."""
+        if PyThread_get_thread_ident() != self.thread:
+            self.move_here()
         self.entered_by = current_greenlet()
         self.event_loop = event_loop
         self.calls += 1
@@ -129,6 +135,17 @@ cdef class EventLoop(Loop):
             self.over.pop()  # its task need not be told
         if not self.is_resuming:  # or it will be seen to then
             self.see_to_the_rest()
+        return 0
+
+    cdef int move_here(self) except -1:
+        """The event loop runs in another thread than before."""
+        if self.calls > 0:
+            raise RuntimeError(
+                "this event loop has run in another thread, and calls of greenwait.aio's that were "
+                "begun there are not through"
+            )
+        self.idle = []  # a greenlet is its thread's
+        self.thread = PyThread_get_thread_ident()
         return 0
 
     cdef int end_call(self, Call call) except -1:
@@ -150,6 +167,11 @@ cdef class EventLoop(Loop):
                 )
         conn._event_loop = weakref.ref(self)
         return 0
+
+    cdef int call(self, object place) except -1:
+        if self.is_closed():
+            raise RuntimeError("who waits there waits in an event loop that is closed")
+        return Loop.call(self, place)
 
     cdef bint is_closed(self) except -1:
         event_loop = self.event_loop_reference()
@@ -253,8 +275,8 @@ cdef class EventLoop(Loop):
 
     cdef int schedule(self) except -1:
         if not self.is_scheduled:
-            self.is_scheduled = True
             self.event_loop.call_soon(self.serve)
+            self.is_scheduled = True
         return 0
 
     def serve(self):
@@ -424,7 +446,7 @@ cdef class Call:
 
     cdef int start(self) except -1:
         event_loop = running_loop()
-        if type(current_greenlet()) is Worker:
+        if is_below_call(current_greenlet()):
             raise RuntimeError(
                 "awaited below greenwait.aio.run(), where code is synchronous: call the function, "
                 "or use greenwait.aio.await_()"
@@ -586,7 +608,7 @@ def awaited(own, str name, *, bint of_cursor=False, bint only_named=False):
     """
 
     def method(self, /, *args, **kwargs):
-        if type(current_greenlet()) is Worker:
+        if is_below_call(current_greenlet()):
             return own(self, *args, **kwargs)
         cdef Call call = Call.__new__(Call, own, (self, *args), kwargs)
         call.name = name
@@ -603,7 +625,12 @@ def awaited(own, str name, *, bint of_cursor=False, bint only_named=False):
 
 def in_call():
     """Return whether this is below a call, where code is synchronous and may wait."""
-    return type(current_greenlet()) is Worker
+    return is_below_call(current_greenlet())
+
+
+cdef bint is_below_call(object here) except -1:
+    """Is it the greenlet of a call? In a child that was forked there, it is so no more."""
+    return type(here) is Worker and (<Call>here.call).loop.forks == forks
 
 
 @cython.auto_pickle(False)
@@ -621,12 +648,17 @@ cdef class Awaited:
         """Have it run as a task; the event loop calls this."""
         if self.parked.is_due:  # it was cancelled before
             return
-        self.future = asyncio.ensure_future(self.awaitable)
+        try:
+            self.future = asyncio.ensure_future(self.awaitable)
+        except Exception as exc:  # it is none
+            self.future = running_loop().create_future()
+            self.future.set_exception(exc)
         self.future.add_done_callback(self.end)
 
     def end(self, future):
         """Have the call go on; the event loop calls this."""
-        self.loop.make_due(self.parked)
+        if not self.parked.is_due:
+            self.loop.make_due(self.parked)
 
 
 def await_(awaitable):
@@ -635,13 +667,14 @@ def await_(awaitable):
     :param awaitable: a coroutine, for instance; it runs in a task of its own.
     :returns: what it returns.
     :raises BaseException: what it raises.
+    :raises TypeError: it can't be awaited.
     :raises RuntimeError: called elsewhere.
 
     A cancellation of the call cancels the awaitable, and what that makes of it is raised
     or returned.
     """
     here = current_greenlet()
-    if type(here) is not Worker:
+    if not is_below_call(here):
         if hasattr(awaitable, "close"):
             awaitable.close()  # or it would complain that it was never awaited
         raise RuntimeError(
@@ -653,16 +686,20 @@ def await_(awaitable):
     awaited.parked = a_parked(-1, NO_DEADLINE)
     # Not here: the first steps of an eager task would run in this greenlet.
     call.loop.event_loop.call_soon(awaited.begin, context=PyContext_CopyCurrent())
-    while awaited.future is None or not awaited.future.done():
-        try:
-            call.loop.park(awaited.parked)
-        except BaseException:
-            if awaited.future is None:
-                if hasattr(awaitable, "close"):
-                    awaitable.close()
-                raise
-            awaited.future.cancel()
-            awaited.parked = a_parked(-1, NO_DEADLINE)
+    try:
+        while awaited.future is None or not awaited.future.done():
+            try:
+                call.loop.park(awaited.parked)
+            except BaseException:
+                if awaited.future is None:
+                    if hasattr(awaitable, "close"):
+                        awaitable.close()
+                    raise
+                if not awaited.future.cancel():
+                    raise  # it is done, at the same time
+                awaited.parked = a_parked(-1, NO_DEADLINE)
+    finally:
+        awaited.parked.is_due = True  # end() may still be called
     return awaited.future.result()
 
 
@@ -699,7 +736,7 @@ cdef class AioAdapter(Adapter):
 
     cdef Waiter find_waiter(self):
         here = current_greenlet()
-        return (<Call>here.call).loop if type(here) is Worker else None
+        return (<Call>here.call).loop if is_below_call(here) else None
 
 
 cdef AioAdapter adapter = AioAdapter()

@@ -1,12 +1,8 @@
 """What does psycopg2 call? ``wait``, and ``WaitCallback`` with its options."""
 
 cimport cython
-from cpython.exc cimport PyErr_SetObject, PyErr_WriteUnraisable
-from libc.stdint cimport int64_t
-
 from greenwait._deadline cimport checked_seconds, to_ns
 from greenwait._interrupt cimport default_options, wait_or_stop
-from greenwait._monotonic cimport monotonic_ns
 from greenwait._poll cimport Options
 from greenwait._sleep cimport (
     POLLER_EPOLL,
@@ -19,40 +15,17 @@ from greenwait._stats cimport counters
 
 from greenwait._psycopg2 import get_wait_callback
 from greenwait._sleep import POLLERS
-from greenwait._slow import log_slow_wait
 
 __all__ = ["EpollWaitCallback", "WaitCallback", "check_registered", "wait"]
-
-# It outlives the module's dict: a query from a __del__ at interpreter exit still finds it.
-cdef object log_slow = log_slow_wait
-
 
 cdef dict ON_EVENT_LOOP = {None: WARN_IN_DEBUG_MODE, "warn": WARN_ALWAYS, "raise": RAISE_ERROR}
 
 
 cdef inline object drive(object conn, const Options* options):
-    """Wait until the server has answered, and say so if that took long."""
+    """Wait until the server has answered."""
     counters.waits += 1
-    if options.slow_ns < 0:
-        wait_or_stop(conn, options)
-    else:
-        wait_and_tell(conn, options)
+    wait_or_stop(conn, options)
     return None
-
-
-cdef int wait_and_tell(object conn, const Options* options) except -1:
-    cdef int64_t waited_ns, began_ns = monotonic_ns()
-    try:
-        wait_or_stop(conn, options)
-    finally:
-        waited_ns = monotonic_ns() - began_ns
-        if waited_ns > options.slow_ns:
-            try:
-                log_slow(conn, waited_ns / 1e9)
-            except Exception as exc:
-                PyErr_SetObject(type(exc), exc)
-                PyErr_WriteUnraisable(log_slow)  # raised, it would cost the connection
-    return 0
 
 
 def wait(conn, /):

@@ -81,7 +81,8 @@ cdef int wait_until_connected(object conn, Known connection, Wait* wait) except 
             complaints.append((host, complaint(conn, host, seconds)))
             if state != POLL_WRITE:  # it has accepted, and libpq would wait for ever
                 raise timed_out(conn, first, complaints) from None
-            shut_down(conn)
+            if not shut_down(conn):
+                raise timed_out(conn, first, complaints) from None
             host = None  # the next one has all its time, and may be the same at another address
 
 
@@ -156,17 +157,20 @@ cdef object timed_out(object conn, tuple first, list complaints):
     return exc
 
 
-cdef int shut_down(object conn) except -1:
-    """Have a connection attempt fail, of which nothing has come back.
+cdef bint shut_down(object conn) except *:
+    """Have a connection attempt fail, of which nothing has come back. Returns whether that can be.
 
     Linux gives up a connect(2) that is under way on shutdown(2), and libpq takes that for
     any other failure of it: it goes on to the next address.
     """
-    attempt = socket_class(fileno=duplicate(connection_fileno(conn)))
+    try:
+        attempt = socket_class(fileno=duplicate(connection_fileno(conn)))
+    except OSError:
+        return False  # a socket is no file on Windows
     try:
         attempt.shutdown(SHUT_RDWR)
     except OSError:
         pass  # ENOTCONN: it was not connected, of course
     finally:
         attempt.close()
-    return 0
+    return True

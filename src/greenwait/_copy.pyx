@@ -15,6 +15,7 @@ from greenwait._libpq cimport (
     PGconn,
     PGresult,
     can_end_copy,
+    leaves_tls_bytes,
     libpq,
 )
 from greenwait._poll cimport Wait, a_sleep
@@ -65,6 +66,7 @@ cdef int end_copy(object conn, Known connection, Wait* wait) except -1:
             )
         events = READINESS_WRITE if rc == MUST_SEND else READINESS_READ
         sleep = a_sleep(events, connection, wait)
+        sleep.look_again = leaves_tls_bytes and connection_info.__get__(conn).ssl_in_use
         sleep_until_ready(conn, wait.options.poller, &sleep)
 
 

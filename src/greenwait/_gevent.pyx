@@ -16,9 +16,8 @@ from greenwait._loop cimport Loop, Parked, a_parked
 from greenwait._monotonic cimport NO_DEADLINE, monotonic_ns
 from greenwait._readiness cimport READINESS_READ, READINESS_WRITE
 from greenwait._readiness_set cimport readiness_set_fileno
-from greenwait._waiter cimport Adapter
+from greenwait._waiter cimport Adapter, forks
 
-import os
 import sys
 import weakref
 
@@ -38,7 +37,6 @@ cdef object exc_info = sys.exc_info
 cdef str loop_key = "greenwait's gevent loop"  # a str has its hash ready
 
 # How many have led to this process, as far as we know.
-cdef int forks = 0
 
 cdef double FOR_EVER = 1e8  # seconds
 # So often, while somebody waits, it is looked whether a descriptor was closed under a wait.
@@ -132,7 +130,7 @@ cdef class GeventLoop(Loop):
         try:
             if parked.deadline_ns != NO_DEADLINE:
                 timer = self.hub.loop.timer(max(0, parked.deadline_ns - monotonic_ns()) / 1e9)
-                timer.start(_switch, parked, 0)
+                timer.start(_switch, parked, None)
             while not parked.is_due:
                 self.hub.switch()
         finally:
@@ -259,12 +257,3 @@ cdef class GeventAdapter(Adapter):
     cdef int call(self, object place) except -1:
         place.hub.loop.run_callback_threadsafe(place.switch, None)
         return 0
-
-
-def _after_fork_in_child():
-    global forks
-    forks += 1
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -400,7 +400,7 @@ cdef class SharedHub:
             return
         hub.users -= 1
         if hub.users == 0:
-            hub.__exit__(None, None, None)
+            hub.__exit__(kind, exc, traceback)
 
 
 def _work(Job job):

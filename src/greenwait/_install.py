@@ -38,8 +38,14 @@ _lock = threading.RLock()  # reentrant: a signal handler may install
 def _register(callback: WaitCallback, *, is_block: bool) -> _Entry:
     with _lock:
         entry = _Entry(callback, get_wait_callback(), is_block)
-        _entries.append(entry)
-        set_wait_callback(callback)
+        try:
+            _entries.append(entry)
+            set_wait_callback(callback)
+        except BaseException:  # an interrupt between the two
+            if entry in _entries:
+                _entries.remove(entry)
+            set_wait_callback(entry.replaced)
+            raise
         return entry
 
 
@@ -56,11 +62,13 @@ def _unregister(entry: _Entry) -> None:
                 f"{registered!r} was registered after greenwait was installed, and stays: "
                 "uninstall that first, then greenwait"
             )
-        if following:
-            following[0].replaced = entry.replaced
-        else:
-            set_wait_callback(entry.replaced)
-        _entries.remove(entry)
+        try:
+            if following:
+                following[0].replaced = entry.replaced
+            else:
+                set_wait_callback(entry.replaced)
+        finally:  # also if an interrupt comes between the two
+            _entries.remove(entry)
 
 
 def install(**options: "Unpack[Options]") -> WaitCallback:

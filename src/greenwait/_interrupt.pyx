@@ -10,6 +10,7 @@ The end of a transaction is not cancelled: what became of it is more important t
 second. Nor is a rollback cancelled by the deadline that made it necessary.
 """
 
+from cpython.exc cimport PyErr_SetObject, PyErr_WriteUnraisable
 from cpython.object cimport PyObject_TypeCheck, PyTypeObject
 from cpython.pythread cimport PyThread_get_thread_ident
 from libc.stdint cimport int64_t
@@ -52,6 +53,7 @@ from greenwait._stats cimport counters
 from greenwait import _errors, _psycopg2
 from greenwait._caller import ending_of_caller
 from greenwait._sleep import DeadlinePassed, HandlerRaised
+from greenwait._slow import log_slow_wait
 
 __all__ = ["cancel"]
 
@@ -68,6 +70,7 @@ cdef object query_timeout = _errors.QueryTimeout
 cdef object deadline_passed = DeadlinePassed
 cdef object handler_raised = HandlerRaised
 cdef object ask_caller = ending_of_caller
+cdef object log_slow = log_slow_wait
 
 # From one cancel to the next, as long as the query goes on; then twice as long, and so on.
 cdef int64_t SHORTEST_PAUSE_NS = 10_000_000
@@ -87,6 +90,7 @@ cdef int wait_or_stop(object conn, const Options* options) except -1:
     cdef Known connection = None
     cdef timeout_block block = None
     cdef bint is_query = False
+    cdef bint in_any_case = False
     cdef Wait wait
     if PyObject_TypeCheck(conn, <PyTypeObject*>connection_type):
         connection = known(conn)
@@ -100,18 +104,53 @@ cdef int wait_or_stop(object conn, const Options* options) except -1:
     wait.is_answered = wait.is_stopping = False
     if blocks_entered > 0 or options.timeout_ns >= 0:
         block = set_deadline(&wait, connection is None or is_query)
-    if connection is None:
-        return drive(conn, None, False, &wait, block)
-    connection.is_waiting = True
+    if connection is not None:
+        connection.is_waiting = True
     try:
-        return drive(conn, connection, is_query, &wait, block)
+        if options.slow_ns < 0:
+            reason = drive(conn, connection, is_query, &wait, block, &in_any_case)
+        else:
+            reason = drive_and_tell(conn, connection, is_query, &wait, block, &in_any_case)
+        if reason is not None:
+            deliver(reason, in_any_case)  # last: the next Python code may be struck by it
     finally:
-        connection.is_waiting = False
+        if connection is not None:
+            connection.is_waiting = False
+    return 0
 
 
-cdef int drive(
-    object conn, Known connection, bint is_query, Wait* wait, timeout_block block
-) except -1:
+cdef object drive_and_tell(
+    object conn, Known connection, bint is_query, Wait* wait, timeout_block block,
+    bint* in_any_case,
+):
+    """Say so if it took long."""
+    cdef int64_t waited_ns, began_ns = monotonic_ns()
+    failure = reason = None
+    try:
+        reason = drive(conn, connection, is_query, wait, block, in_any_case)
+    except BaseException as exc:
+        failure = exc
+    waited_ns = monotonic_ns() - began_ns
+    if waited_ns > wait.options.slow_ns:
+        try:
+            log_slow(conn, waited_ns / 1e9)
+        except Exception as exc:
+            PyErr_SetObject(type(exc), exc)
+            PyErr_WriteUnraisable(log_slow)  # raised, it would cost the connection
+        except BaseException as exc:  # Ctrl-C, and the wait is over
+            if failure is None:
+                in_any_case[0] = True
+                exc.__context__, reason = reason, exc
+    if failure is not None:
+        raise failure
+    return reason
+
+
+cdef object drive(
+    object conn, Known connection, bint is_query, Wait* wait, timeout_block block,
+    bint* in_any_case,
+):
+    """Wait; return what has stopped the query, if psycopg2's caller is to get that, or None."""
     interruption = None
     try:
         if pending_count > 0:
@@ -129,10 +168,10 @@ cdef int drive(
             if has_left_copy(conn, connection):
                 abandon_copy(conn, connection, wait)
     elif is_query:
-        stop(conn, connection, wait, block, interruption)
+        return stop(conn, connection, wait, block, interruption, in_any_case)
     else:
         raise without_query(connection, wait, block, interruption)
-    return 0
+    return None
 
 
 cdef timeout_block set_deadline(Wait* wait, bint is_query):
@@ -159,12 +198,19 @@ cdef int raise_undelivered() except -1:
 
 # -- A query is stopped
 
-cdef int stop(
-    object conn, Known connection, Wait* wait, timeout_block block, object interruption
-) except -1:
-    """End the query; raise what costs the connection, or put what does not on its way."""
+cdef object stop(
+    object conn, Known connection, Wait* wait, timeout_block block, object interruption,
+    bint* in_any_case,
+):
+    """End the query; raise what costs the connection, or return what does not."""
+    cdef Ending ending = NO_ENDING
+    for _ in range(2):
+        try:
+            ending = ending_of(connection)
+            break
+        except BaseException as exc:  # an interrupt while the caller's code is looked at
+            interruption = handler_raised(exc)
     cdef bint is_deadline = isinstance(interruption, deadline_passed)
-    cdef Ending ending = ending_of(connection)
     if isinstance(interruption, handler_raised):
         reason = interruption.exception
     elif is_deadline:
@@ -191,14 +237,14 @@ cdef int stop(
     if connection.is_async:
         if not is_deadline:
             raise reason
-    elif connection_info.__get__(conn).error_message:
+        return None
+    in_any_case[0] = not is_deadline
+    if connection_info.__get__(conn).error_message:
         connection.is_failed = is_in_transaction(conn)
         if is_deadline:
             count_timeout(block)
-        deliver(reason, not is_deadline)
-    elif not is_deadline:  # a result that comes as the deadline passes stands
-        deliver(reason, True)
-    return 0
+        return reason
+    return None if is_deadline else reason  # a result that comes as the deadline passes stands
 
 
 cdef int drain(

@@ -10,5 +10,6 @@ cdef class Line:
     cdef int leave(self) except -1
     cdef bint has_room(self) noexcept
     cdef int open(self) except -1
+    cdef bint call_next(self) except -1
 
 cdef int pause_until(int64_t deadline_ns) except -1

@@ -151,10 +151,10 @@ cdef class Line:
 
     cdef int leave(self) except -1:
         """Make room for the next one."""
-        if self.waiting:
-            (<Ticket>self.waiting.popleft()).call()
-        else:
-            self.free += 1
+        while self.waiting:
+            if self.call_next():
+                return 0
+        self.free += 1
         return 0
 
     cdef bint has_room(self) noexcept:
@@ -170,8 +170,17 @@ cdef class Line:
         """Let in everybody who waits, and everybody who comes, room or not."""
         self.is_open = True
         while self.waiting:
-            (<Ticket>self.waiting.popleft()).call()
+            self.call_next()
         return 0
+
+    cdef bint call_next(self) except -1:
+        """Let in the first who waits. Returns whether that can be told it."""
+        cdef Ticket ticket = self.waiting.popleft()
+        try:
+            ticket.call()
+        except RuntimeError:
+            return False  # its event loop is closed
+        return True
 
 
 cdef int pause_until(int64_t deadline_ns) except -1:

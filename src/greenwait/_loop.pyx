@@ -234,24 +234,24 @@ cdef class Loop(Waiter):
         """Let others go on until it is due; raise what interrupts this greenlet."""
         here = current_greenlet()
         cdef Seat seat = self.seat_of(here)
-        cdef Parked outer = None
+        cdef Parked outer = None if seat is None else seat.innermost
         parked.greenlet = here
-        if pending_count > 0:
-            undelivered = take_undelivered()
-            if undelivered is not None:
-                raise undelivered
-        if seat is not None:
-            self.raise_interruption(seat, parked)
-            outer, seat.innermost = seat.innermost, parked
-        if parked.deadline_ns != NO_DEADLINE:
-            self.set_timer(parked)
         try:
+            if pending_count > 0:
+                undelivered = take_undelivered()
+                if undelivered is not None:
+                    raise undelivered
+            if seat is not None:
+                self.raise_interruption(seat, parked)
+                seat.innermost = parked
+            if parked.deadline_ns != NO_DEADLINE:
+                self.set_timer(parked)
             while not parked.is_due:
                 due = self.next_due(parked)
                 if due is not None:
                     self.go_on(due, here)
         finally:
-            parked.is_due = True  # for its timer
+            parked.is_due = True  # for its timer, and for whoever has made it due
             if seat is not None:
                 seat.innermost = outer
         if seat is not None:

@@ -238,7 +238,7 @@ cdef inline void sleep_slice(Sleep* sleep, Turn* turn) noexcept nogil:
     cdef int left_ms = -1
     if sleep.deadline_ns != NO_DEADLINE:
         # Rounded up: it must have passed when the sleep is over. Longer than a slice is long.
-        left_ms = <int>min((sleep.deadline_ns - began_ns + 999_999) // 1_000_000, 100_000)
+        left_ms = <int>max(0, min((sleep.deadline_ns - began_ns + 999_999) // 1_000_000, 100_000))
     if turn.epfd >= 0:
         turn.rc = readiness_epoll(
             turn.epfd, turn.fd, sleep.events, turn.slice_ms, left_ms, &turn.ticker)

@@ -11,7 +11,7 @@ from libc.stdint cimport int64_t
 from greenwait._delivery cimport take_undelivered
 from greenwait._known cimport Known
 from greenwait._readiness cimport READINESS_READ
-from greenwait._waiter cimport Adapter, complaint_about, seconds_until_look
+from greenwait._waiter cimport Adapter, complaint_about, forks, seconds_until_look
 
 from typing import NamedTuple
 
@@ -40,6 +40,7 @@ class Worker(greenlet):
 
     def __init__(self, function, args, kwargs):
         super().__init__(_call)
+        self.forks = forks
         self.call = PyContext_CopyCurrent().run, function, args, kwargs
         self.result = self.exception = None
 
@@ -65,7 +66,8 @@ cdef class TrioAdapter(Adapter):
     instead = "use a nursery, and greenwait.trio.run() in its tasks"
 
     cdef bint is_at_home(self) except -1:
-        return isinstance(current_greenlet(), Worker)
+        here = current_greenlet()
+        return isinstance(here, Worker) and here.forks == forks  # not in a forked child
 
     cdef int wait_for(
         self, int fd, int events, int64_t deadline_ns, bint is_stopping, Known connection

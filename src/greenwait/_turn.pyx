@@ -37,8 +37,8 @@ cdef class Turn:
 
     @property
     def is_taken(self):
-        """Is it somebody's?"""
-        return self.owner is not None
+        """Is it somebody's, or about to be?"""
+        return self.line.free == 0
 
     def run(self, conn, str what, function, /, *args, **kwargs):
         """Call the function when it is this greenlet's turn, and return what it returns.

@@ -28,6 +28,8 @@ cdef class Bell:
 cdef int waiters_entered
 # ... of them, those that are entered, which a thread has to itself: hubs.
 cdef int hubs_entered
+# How often this process, or one of those that it descends from, was forked off another.
+cdef int forks
 
 # How often it is looked whether a descriptor is still open that is waited for.
 cdef enum:

@@ -27,6 +27,7 @@ WRITE = READINESS_WRITE
 cdef str waiter_key = "greenwait's waiter"  # a str has its hash ready
 cdef int waiters_entered = 0
 cdef int hubs_entered = 0
+cdef int forks = 0
 cdef list adapters = []
 
 # Module-level C variables outlive the module's dict: what waits at interpreter exit still
@@ -239,7 +240,8 @@ cdef int leave_waiter() except -1:
 
 def _after_fork_in_child():
     """Those of other threads are gone; that of this one is the parent's."""
-    global hubs_entered, waiters_entered
+    global forks, hubs_entered, waiters_entered
+    forks += 1
     cdef dict state = <dict><PyObject*>PyThreadState_GetDict()
     waiters_entered = len(adapters)
     hubs_entered = 0

@@ -32,12 +32,16 @@ class _Eventlet(Adapter):
         current = getcurrent()
         listeners: list[Any] = []
         timer = None
+        too_late: Any = _TOO_LATE
         try:
             for wanted, kind in ((READ, hub.READ), (WRITE, hub.WRITE)):
-                if events & wanted:
+                if events & wanted and fd in hub.listeners[kind]:
+                    # Another green thread waits on it: look now and then.
+                    seconds, too_late = min(seconds or 0.01, 0.01), None
+                elif events & wanted:
                     listeners.append(hub.add(kind, fd, current.switch, current.throw, lambda: None))
             if seconds is not None:
-                timer = hub.schedule_call_global(seconds, current.switch, _TOO_LATE)
+                timer = hub.schedule_call_global(seconds, current.switch, too_late)
             return 0 if hub.switch() is _TOO_LATE else events
         finally:
             for listener in listeners:

@@ -21,6 +21,7 @@ _Result = TypeVar("_Result")
 _adapter = TrioAdapter()
 
 
+@trio.lowlevel.enable_ki_protection  # an interrupt is raised where it waits, and nowhere else
 async def run(  # pragma: no cover: coverage.py is late to see which greenlet runs
     function: Callable[_Parameters, _Result],
     /,
@@ -68,12 +69,15 @@ async def _wait(request: Request) -> int:
     """Wait for it; return the events that have come, or 0 when the time is up."""
     seconds = float("inf") if request.seconds is None else request.seconds
     with trio.move_on_after(seconds, shield=request.is_stopping) as scope:
-        if request.events == READ:
-            await trio.lowlevel.wait_readable(request.fd)
-        elif request.events == WRITE:
-            await trio.lowlevel.wait_writable(request.fd)
-        else:
-            await _wait_for_either(request.fd)
+        try:
+            if request.events == READ:
+                await trio.lowlevel.wait_readable(request.fd)
+            elif request.events == WRITE:
+                await trio.lowlevel.wait_writable(request.fd)
+            else:
+                await _wait_for_either(request.fd)
+        except trio.BusyResourceError:  # another task waits on it: look now and then
+            await trio.sleep(0.01)
     return 0 if scope.cancelled_caught else request.events
 
 
