@@ -21,7 +21,6 @@ _Result = TypeVar("_Result")
 _adapter = TrioAdapter()
 
 
-@trio.lowlevel.enable_ki_protection  # an interrupt is raised where it waits, and nowhere else
 async def run(  # pragma: no cover: coverage.py is late to see which greenlet runs
     function: Callable[_Parameters, _Result],
     /,
@@ -43,11 +42,16 @@ async def run(  # pragma: no cover: coverage.py is late to see which greenlet ru
     server, its end is waited for within the callback's ``cancel_grace``, and trio.Cancelled
     is raised where the code waits: the connection stays usable. A commit is not cancelled.
     """
+    result: _Result = await _run(Worker(function, args, kwargs))
+    return result
+
+
+@trio.lowlevel.enable_ki_protection  # an interrupt is raised where it waits, and nowhere else
+async def _run(worker: Worker) -> Any:  # pragma: no cover: as above
     trio.lowlevel.current_task()  # it complains where there is none
     check_registered("greenwait.trio")
     adopt(_adapter)
     await trio.lowlevel.checkpoint()
-    worker = Worker(function, args, kwargs)
     found: Any = worker.switch()
     while not worker.dead:
         try:
@@ -61,8 +65,7 @@ async def run(  # pragma: no cover: coverage.py is late to see which greenlet ru
             raise worker.exception
         finally:
             worker.exception = None  # or it would be kept by its own traceback
-    result: _Result = worker.result
-    return result
+    return worker.result
 
 
 async def _wait(request: Request) -> int:
