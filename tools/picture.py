@@ -64,7 +64,14 @@ BOXES = (
     ),
     Box("What psycopg2 calls", ("_callback",), _REST, 2.9, 5.2, 3.6),
     Box("Whose turn on a connection?", ("_turn", "_line"), _REST, 6.8, 5.2, 3.0),
-    Box("What if it is interrupted?", ("_interrupt", "_cancel", "_caller", "_slow"), _STOP, 3.3, 3.9, 4.6),
+    Box(
+        "What if it is interrupted?",
+        ("_interrupt", "_cancel", "_caller", "_slow"),
+        _STOP,
+        3.3,
+        3.9,
+        4.6,
+    ),
     Box(
         "What does the connection need?",
         ("_poll", "_connecting", "_copy"),
