@@ -1067,7 +1067,7 @@ def test_place_is_not_given_to_who_waited_in_a_closed_event_loop(dsn, callback, 
     loop.set_exception_handler(lambda *_: None)  # the task is pending, as it is to be
 
     async def main():
-        task = loop.create_task(aio.run(pool.getconn))
+        task = asyncio.create_task(aio.run(pool.getconn))
         await asyncio.sleep(0.05)
         return task
 
@@ -1086,9 +1086,17 @@ def test_place_is_not_given_to_who_waited_in_a_closed_event_loop(dsn, callback, 
     else:
         give_back()
     assert given == [conn]
+    assert not task.done()
+    del task, loop
+    gc.collect()  # whoever waited there ends, and gives back no place
+    with pytest.raises(greenwait.PoolTimeout):
+        pool.getconn(timeout=0.1)
+    pool.putconn(conn)
+    assert pool.getconn(timeout=2) is conn
+    with pytest.raises(greenwait.PoolTimeout):
+        pool.getconn(timeout=0.1)
     pool.putconn(conn)
     pool.close(timeout=2)
-    assert not task.done()
 
 
 def test_forked_child_has_waits_and_event_loops_of_its_own(run_python):

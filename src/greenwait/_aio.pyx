@@ -630,7 +630,10 @@ def in_call():
 
 cdef bint is_below_call(object here) except -1:
     """Is it the greenlet of a call? In a child that was forked there, it is so no more."""
-    return type(here) is Worker and (<Call>here.call).loop.forks == forks
+    if type(here) is not Worker or here.call is None:  # between two calls a __del__ may run
+        return False
+    cdef EventLoop loop = (<Call>here.call).loop
+    return loop is not None and loop.forks == forks
 
 
 @cython.auto_pickle(False)

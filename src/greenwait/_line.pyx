@@ -142,7 +142,7 @@ cdef class Line:
         except BaseException:
             if ticket.is_called:
                 self.leave()
-            else:
+            elif ticket in self.waiting:  # or it was passed over
                 self.waiting.remove(ticket)
             raise
         if not ticket.is_called:
@@ -174,12 +174,13 @@ cdef class Line:
         return 0
 
     cdef bint call_next(self) except -1:
-        """Let in the first who waits. Returns whether that can be told it."""
+        """Let in the first who waits. Returns whether that one can be told."""
         cdef Ticket ticket = self.waiting.popleft()
         try:
             ticket.call()
-        except RuntimeError:
-            return False  # its event loop is closed
+        except Exception:  # it waits in an event loop that is closed
+            ticket.is_called = False
+            return False
         return True
 
 
