@@ -1059,6 +1059,31 @@ def test_event_loop_that_goes_on_in_another_thread(dsn, callback):
     assert answers == [0, 1, 2, 0, 1, 2]
 
 
+def test_event_loop_does_not_change_its_thread_below_a_call(dsn, callback):
+    loop = asyncio.new_event_loop()
+    caught = []
+
+    async def begin():
+        task = asyncio.create_task(aio.run(ask, dsn, "select 1 from pg_sleep(0.3)"))
+        await asyncio.sleep(0.05)
+        return task
+
+    def ask_there():
+        try:
+            loop.run_until_complete(aio.run(ask, dsn, "select 2"))
+        except RuntimeError as exc:
+            caught.append(str(exc))
+
+    task = loop.run_until_complete(begin())
+    thread = threading.Thread(target=ask_there)
+    thread.start()
+    thread.join(20)
+    assert "another thread" in caught[0]
+    assert loop.run_until_complete(task) == 1
+    assert loop.run_until_complete(aio.run(ask, dsn, "select 3")) == 3
+    loop.close()
+
+
 @pytest.mark.parametrize("in_thread", [False, True])
 def test_place_is_not_given_to_who_waited_in_a_closed_event_loop(dsn, callback, in_thread):
     pool = greenwait.Pool(dsn, max_size=1)

@@ -975,6 +975,10 @@ with greenwait.Hub() as hub:
                 cur.execute("select 'child' from pg_sleep(0.05)")
                 print(cur.fetchone()[0], flush=True)
             print(greenwait.gather(lambda: 1, lambda: 2), flush=True)
+            try:
+                hub.spawn(print, "nobody would run it")
+            except RuntimeError as exc:
+                print(exc, flush=True)
             os._exit(0)
         assert os.waitpid(pid, 0)[1] == 0
     hub.spawn(work)
@@ -982,7 +986,9 @@ with greenwait.Hub() as hub:
         cur.execute("select 'parent' from pg_sleep(0.2)")
         print(cur.fetchone()[0])
 """
-    assert run_python(script).split() == ["child", "[1,", "2]", "parent"]
+    child, gathered, refused, parent = run_python(script).splitlines()
+    assert (child, gathered, parent) == ("child", "[1, 2]", "parent")
+    assert "make another hub" in refused
 
 
 def test_child_that_is_forked_in_a_job_has_a_gather_of_its_own(run_python):

@@ -1,5 +1,6 @@
 """What ends a wait early: the query stops, the caller gets the exception, and goes on."""
 
+import codecs
 import os
 import signal
 import threading
@@ -298,6 +299,40 @@ def test_interrupts_of_many_threads_reach_their_own(callback, connect):
     for thread in threads:
         thread.join(50)
     assert found == dict.fromkeys(range(6))
+
+
+def test_query_within_psycopg2_s_call_does_not_take_it_away(
+    callback, connect, watcher, on_signal, monkeypatch
+):
+    """Python code that decodes an error's message queries; so may a __del__ in that moment."""
+    conn, other = connect(), connect()
+    answers = []
+
+    def decode(text, errors="strict"):
+        answers.append(one(other, "select 6 * 7"))
+        return codecs.latin_1_decode(text, errors)
+
+    def asking(name):
+        return codecs.CodecInfo(codecs.latin_1_encode, decode) if name == "asking" else None
+
+    def attempt():
+        LIMIT.__context__ = None
+        answers.clear()
+        with pytest.raises(Limit):  # in the handler of the query's own failure
+            interrupted(conn, watcher, FAILING, send(signal.SIGALRM))
+
+    codecs.register(asking)
+    monkeypatch.setitem(psycopg2.extensions.encodings, "LATIN1", "asking")
+    try:
+        conn.set_client_encoding("LATIN1")
+        on_signal(signal.SIGALRM, raising(LIMIT))
+        again_until(lambda: isinstance(LIMIT.__context__, errors.DivisionByZero), conn, attempt)
+    finally:
+        codecs.unregister(asking)
+    LIMIT.__context__ = None
+    assert answers
+    assert set(answers) == {42}
+    assert_usable(conn)
 
 
 def test_interrupt_that_is_swallowed_reaches_no_other_greenlet(connect, watcher, callback):

@@ -47,7 +47,7 @@ def gather(*callables: Callable[[], _Result], limit: int | None = None) -> list[
                 raise
             except BaseException as exc:
                 if hub_here() is not hub:  # it leaves a child that it has forked
-                    raise
+                    raise  # pragma: no cover: what was running at a fork is not traced in the child
                 failures.append(exc)
                 if len(failures) == 1:  # once: a second cancel would cost their connections
                     for job in jobs:

@@ -72,9 +72,8 @@ cdef class TrioAdapter(Adapter):
     cdef int wait_for(
         self, int fd, int events, int64_t deadline_ns, bint is_stopping, Known connection
     ) except -1:
-        seconds = seconds_until_look(deadline_ns)
-        cdef int come = current_greenlet().parent.switch(Request(fd, events, seconds, is_stopping))
-        return come if come != 0 else complaint_about(fd)
+        request = Request(fd, events, seconds_until_look(deadline_ns), is_stopping)
+        return current_greenlet().parent.switch(request) or complaint_about(fd)
 
     cdef int wait_for_call(self, object place, int64_t deadline_ns) except -1:
         self.wait_for(place.fileno(), READINESS_READ, deadline_ns, False, None)
