@@ -20,6 +20,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import pytest
+
 from tools.postgres import Server
 
 TIMEOUT = 30  # seconds
@@ -31,6 +33,12 @@ Kind = Literal["stall", "trickle", "delay", "cut", "reset", "half_close", "ignor
 
 
 _LIMITED: tuple[Kind, ...] = ("stall", "cut", "reset", "half_close")
+
+
+def skip_without_tls(server: Server) -> None:
+    """Skip the test if this PostgreSQL was built without TLS."""
+    if "tls" not in server.transports:
+        pytest.skip("this PostgreSQL was built without TLS")
 
 
 def _any(connection: "Proxied") -> bool:
@@ -158,8 +166,10 @@ class FaultProxy:
 
     def dsn(self, **parameters: Any) -> str:
         """Return a connection string that leads through the proxy, with *parameters* added."""
-        here = {"host": "127.0.0.1", "port": self.port, "sslmode": "disable"}
-        return self._server.dsn("tcp", **(here | parameters))
+        here = {"host": "127.0.0.1", "port": self.port, "sslmode": "disable"} | parameters
+        if here["sslmode"] == "require":
+            skip_without_tls(self._server)
+        return self._server.dsn("tcp", **here)
 
     def inject(self, *faults: Fault) -> None:
         """Misbehave in these ways too."""

@@ -50,6 +50,7 @@ _BY_SESSION = {
 _BY_TRANSACTION = _BY_SESSION | {
     "test_workloads.py::test_listen_receives_notify": _LISTENS,
     "test_pool.py::test_messages_do_not_make_it_unfit": _LISTENS,
+    "test_trio.py::test_query_beside_notifications_of_the_same_connection": _LISTENS,
     "test_trio.py::test_execute_values": _TEMPORARY,
     "test_copy.py::test_copy_in_execute_leaves_a_connection_that_can_be_rolled_back": _TEMPORARY,
 }

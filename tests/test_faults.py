@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 import greenwait
 from greenwait._libpq import FAST_PATHS
 from greenwait.connection import Connection
-from tests.fault_lab import Fault, FaultProxy, no_leaked_descriptors
+from tests.fault_lab import Fault, FaultProxy, no_leaked_descriptors, skip_without_tls
 from tools.postgres import Server
 
 DEADLINE = 0.25  # seconds
@@ -359,6 +359,8 @@ def test_fault_while_connecting(laboratory, kind, direction, count, sslmode):
 @pytest.mark.parametrize("fault", ["frozen", "terminated", "frozen and terminated"])
 @pytest.mark.parametrize("step", STEPS)
 def test_fault_of_the_server_process_at_a_step(laboratory, own_server, step, fault, transport):
+    if transport == "tls":
+        skip_without_tls(own_server)
     psycopg2.extensions.set_wait_callback(CALLBACKS["poll"])
     with no_leaked_descriptors():
         conn = psycopg2.connect(own_server.dsn(transport), connection_factory=Connection)
@@ -383,6 +385,8 @@ def test_fault_of_the_server_process_at_a_step(laboratory, own_server, step, fau
 @pytest.mark.parametrize("transport", ["unix", "tcp", "tls"])
 def test_server_process_that_thaws_in_the_grace_costs_nothing(laboratory, own_server, transport):
     """The deadline passes, the cancel waits for it, and the answer is its error."""
+    if transport == "tls":
+        skip_without_tls(own_server)
     psycopg2.extensions.set_wait_callback(greenwait.WaitCallback(cancel_grace=20))
     conn = psycopg2.connect(own_server.dsn(transport))
     pid = conn.info.backend_pid

@@ -932,6 +932,23 @@ def test_signal_handler_may_query_meanwhile(conns):
     assert len(answers) > 2
 
 
+def test_signal_handler_that_queries_as_a_job_has_ended_comes_to_its_end(conns):
+    """Nobody would wait for it in the greenlet in which jobs run, once there is no job."""
+    (conn,) = conns(1)
+    answers = []
+    before = signal.signal(
+        signal.SIGALRM, lambda *_: answers.append(sleep_and_say(conn, 0.3, "handled"))
+    )
+    try:
+        with greenwait.Hub() as hub:
+            hub.spawn(signal.setitimer, signal.ITIMER_REAL, 0.05)
+            hub.sleep(0.15)
+        assert answers == ["handled"]
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert sleep_and_say(conn, 0, "fit") == "fit"
+
+
 def test_query_in_a_greenlet_of_somebody_else_s(conns):
     """A generator that is made of a greenlet, say: it waits too, and can't be cancelled."""
     own = conns(2)

@@ -70,7 +70,7 @@ def test_binaries_out_of_the_users_reach_are_copied(monkeypatch, tmp_path):
     if os.geteuid() == 0:
         with server, contextlib.closing(psycopg2.connect(server.dsn())) as conn:
             assert conn.info.server_version > 0
-            assert (server.directory / "install" / "bin" / "postgres").exists()
+            assert list(server.directory.glob("install/*/*/bin/postgres"))
         assert hidden.stat().st_mode & 0o777 == 0o700
 
 
@@ -97,4 +97,4 @@ def test_server_is_as_the_tests_need_it(server):
     assert int(settings["max_connections"]) >= 400
     assert int(settings["max_prepared_transactions"]) > 0
     assert settings["wal_level"] == "logical"
-    assert settings["ssl"] == "on"
+    assert settings["ssl"] == ("on" if "tls" in server.transports else "off")

@@ -37,6 +37,7 @@ unix_socket_dir = {host}
 auth_type = any
 pool_mode = {pool_mode}
 max_client_conn = 10000
+listen_backlog = 4096
 default_pool_size = {pool_size}
 ignore_startup_parameters = options
 log_connections = 0

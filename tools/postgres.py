@@ -230,11 +230,16 @@ class Server:
         try:
             self._run("postgres", "--version", binaries=binaries)
         except (OSError, subprocess.CalledProcessError):
-            shutil.copytree(binaries.parent, self.directory / "install", symlinks=True)
-            for path in (self.directory / "install").rglob("*"):
+            found, copy = binaries.resolve().parents[1], self.directory / "install"
+            place = copy / found.name / binaries.resolve().parent.name
+            shutil.copytree(binaries.parent, place, symlinks=True)
+            libraries = found.with_name(f"{found.name}.libs")  # a wheel may have them there
+            if libraries.is_dir():
+                shutil.copytree(libraries, copy / libraries.name, symlinks=True)
+            for path in (copy, *copy.rglob("*")):
                 if not path.is_symlink():
                     path.chmod(path.stat().st_mode | 0o055 if path.is_dir() else 0o755)
-            return self.directory / "install" / "bin"
+            return place / "bin"
         return binaries
 
     def _run(self, program: str, *args: str, binaries: Path | None = None) -> None:

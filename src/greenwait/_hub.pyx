@@ -419,8 +419,11 @@ def _work(Job job):
         else:
             job = None  # it may be gone before the next one comes
             hub.idle.append(here)
-            (<Parked>due).is_due = True
-            job = switch_to((<Parked>due).greenlet)  # until somebody hands over a job, or None
+            target = hub.entered_by
+            if due is not None:
+                (<Parked>due).is_due = True
+                target = (<Parked>due).greenlet
+            job = switch_to(target)  # until somebody hands over a job, or None
 
 
 cdef int raise_in_child(Job job) except -1:

@@ -303,7 +303,9 @@ cdef class Loop(Waiter):
     cdef object next_due(self, Parked own):
         """Return a wait that is over, or what is to begin, as soon as there is one.
 
-        None when *own* is: a signal handler that waited in this greenlet has seen to that.
+        None when *own* is: a signal handler that waited in this greenlet has seen to that. If this
+        greenlet does not wait, None when the one that has entered can look in its place: a
+        handler is not to wait where nobody waits for it.
         """
         while True:
             while self.left_of_batch > 0:
@@ -314,6 +316,8 @@ cdef class Loop(Waiter):
                         return due
                 elif not (<Parked>due).is_due:
                     return due
+            if own is None and self.seat.innermost is not None:
+                return None
             # Those who became due meanwhile have their turn after those who are ready now.
             self.poll(not self.due)
             self.left_of_batch = len(self.due)
