@@ -21,6 +21,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from coverage import CoverageData
+from coverage.exceptions import CoverageException
+
 from tools.coverage_gaps import REASONS, gaps, unknown
 from tools.selection import left_out, names_tests
 
@@ -126,6 +129,21 @@ def coverage(*arguments: str, settings: Mapping[str, str] = _NOTHING) -> int:
     return done.returncode
 
 
+def drop_unfinished() -> None:
+    """Remove the data files of processes that were killed as they wrote them."""
+    for path in COPY.glob(".coverage.*"):
+        data = CoverageData(str(path))
+        try:
+            data.read()
+            names = [name for name in data.measured_files() if name.endswith(".pyx")]
+            is_finished = all(map(data.file_tracer, names))
+        except CoverageException:
+            is_finished = False
+        if not is_finished:
+            print(f"dropped, since its process was killed as it wrote it: {path.name}")
+            path.unlink()
+
+
 def run_tests(arguments: Sequence[str]) -> int:
     """Run them under coverage.py, and if they are all meant, some again; return how that ended."""
     options = [*left_out(LEFT_OUT), *arguments]
@@ -156,6 +174,7 @@ def main(arguments: Sequence[str]) -> int:
     build()
     failed = run_tests(arguments)
     configuration = f"--rcfile={_RCFILE}"
+    drop_unfinished()
     coverage("combine", "--quiet", configuration)
     coverage("report", configuration, "--show-missing", "--skip-covered")
     coverage("html", "--quiet", configuration, "--directory=html")
