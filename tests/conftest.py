@@ -12,10 +12,11 @@ from typing import Any
 
 import psycopg2
 import pytest
-from psycopg2.extensions import POLL_OK, POLL_READ, get_wait_callback, set_wait_callback
+from psycopg2.extensions import get_wait_callback, set_wait_callback
 
 import greenwait
 from tests import pooling
+from tests.readable import Readable
 from tools.postgres import ExternalServer, Server
 
 CALLBACKS: dict[str, Callable[[Any], None]] = {
@@ -42,28 +43,15 @@ def own_server() -> Iterator[Server]:
         yield server
 
 
-class _Readable:
-    """What can be waited for, once, and is ready."""
-
-    def __init__(self, fd: int) -> None:
-        self._fd, self._states = fd, [POLL_READ, POLL_OK]
-
-    def fileno(self) -> int:
-        return self._fd
-
-    def poll(self) -> int:
-        return self._states.pop(0)
-
-
 @pytest.fixture(scope="session", autouse=True)
 def _tickers_are_made() -> None:
     """The first waits of a process make two descriptors that stay; no test is to count them."""
     reading, writing = os.pipe()
     os.write(writing, b"x")
-    thread = threading.Thread(target=greenwait.wait, args=(_Readable(reading),))
+    thread = threading.Thread(target=greenwait.wait, args=(Readable(reading),))
     thread.start()
     thread.join()
-    greenwait.wait(_Readable(reading))
+    greenwait.wait(Readable(reading))
     os.close(reading)
     os.close(writing)
 

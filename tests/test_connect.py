@@ -28,6 +28,7 @@ from tests.fault_lab import (
     silence,
     silent_listener,
 )
+from tests.readable import Readable
 from tools.postgres import DATABASE, USER, Server
 
 CONNECTS: dict[str, Callable[..., Any]] = {
@@ -55,18 +56,7 @@ def _descriptors_are_kept(callback):
     here, there = socket.socketpair()
     with here, there:
         there.send(b"x")
-        callback(Readable(here))
-
-
-class Readable:
-    """What is waited for until there is something to read."""
-
-    def __init__(self, sock):
-        self.fileno = sock.fileno
-        self.states = [1, 0]
-
-    def poll(self):
-        return self.states.pop(0)
+        callback(Readable(here.fileno()))
 
 
 @pytest.fixture
