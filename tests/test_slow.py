@@ -201,7 +201,7 @@ def test_handler_may_query_when_a_deadline_has_passed(log_slow, connect):
     def emit(record):
         log_slow(10)
         cur = other.cursor()
-        cur.execute("select 6 * 7")
+        cur.execute("select 6 * 7 from pg_sleep(0.1)")
         answers.append(cur.fetchone()[0])
 
     conn.cursor().execute("select 1")
@@ -209,10 +209,11 @@ def test_handler_may_query_when_a_deadline_has_passed(log_slow, connect):
     with (
         handled_by(emit),
         pytest.raises(greenwait.QueryTimeout),
-        greenwait.timeout(0.2),
+        greenwait.timeout(0.2) as outer,
     ):
         conn.cursor().execute("select pg_sleep(20)")
     assert answers == [42]
+    assert outer.expired
 
 
 @pytest.mark.parametrize("query", ["select 1", "select pg_sleep(20)"])

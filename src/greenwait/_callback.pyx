@@ -90,7 +90,8 @@ on_event_loop=None)
         (sched_setaffinity(2)) never spins.
     :param slow: seconds; a wait that took longer is logged as a warning by the logger
         ``greenwait``, with the backend's pid and the Python line that waited. None
-        logs nothing. A handler of that logger must leave this connection alone.
+        logs nothing. A handler of that logger must leave this connection alone, and no
+        ``timeout()`` around the wait holds for it.
     :param cancel_grace: seconds for the server to end a query after an interrupt or a
         deadline, before the connection is given up. A commit has as long to be answered.
     :param on_event_loop: what if the thread that is to sleep runs an event loop of asyncio's,

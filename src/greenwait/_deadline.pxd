@@ -15,6 +15,8 @@ cdef class timeout:
     cdef bint has_expired
 
 cdef timeout nearest_block()
+cdef object leave_blocks()
+cdef int return_to_blocks(object token) except -1
 cdef int64_t after(int64_t duration_ns) noexcept nogil
 cdef object checked_seconds(str option, object value, str otherwise)
 cdef int64_t to_ns(double seconds) noexcept

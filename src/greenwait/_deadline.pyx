@@ -99,6 +99,16 @@ cdef timeout nearest_block():
     return nearest
 
 
+cdef object leave_blocks():
+    """Be in no block, up to ``return_to_blocks()`` with what this returns."""
+    return PyContextVar_Set(innermost, None)
+
+
+cdef int return_to_blocks(object token) except -1:
+    PyContextVar_Reset(innermost, token)
+    return 0
+
+
 cdef int64_t after(int64_t duration_ns) noexcept nogil:
     """Return the deadline that is so far away from now."""
     return monotonic_ns() + duration_ns

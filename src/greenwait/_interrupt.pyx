@@ -22,7 +22,9 @@ from greenwait._deadline cimport (
     after,
     blocks_entered,
     checked_seconds,
+    leave_blocks,
     nearest_block,
+    return_to_blocks,
     timeout as timeout_block,
     to_ns,
 )
@@ -132,6 +134,7 @@ cdef object drive_and_tell(
         failure = exc
     waited_ns = monotonic_ns() - began_ns
     if waited_ns > wait.options.slow_ns:
+        token = leave_blocks()  # a handler that queries is not to be struck by an expired one
         try:
             log_slow(conn, waited_ns / 1e9)
         except Exception as exc:
@@ -141,6 +144,8 @@ cdef object drive_and_tell(
             if failure is None:
                 in_any_case[0] = True
                 exc.__context__, reason = reason, exc
+        finally:
+            return_to_blocks(token)
     if failure is not None:
         raise failure
     return reason
