@@ -6,18 +6,26 @@ that, a cancel or a kill, is another case.
 
 import contextlib
 import threading
+import time
 
 TIMEOUT = 30  # seconds
 
 
 def wait_until_asleep(watcher, pid):
-    """Return when the server process *pid* is in ``pg_sleep()``; *watcher* is who asks."""
-    query = f"select true from pg_stat_activity where pid = {pid} and wait_event = 'PgSleep'"
+    """Return when the server process *pid* is in ``pg_sleep()``; *watcher* is who asks.
+
+    To wait for an advisory lock is to be asleep too.
+    """
+    query = f"""
+        select true from pg_stat_activity
+        where pid = {pid} and wait_event in ('PgSleep', 'advisory')"""
+    give_up = time.monotonic() + TIMEOUT
     cur = watcher.cursor()
-    while True:
+    while time.monotonic() < give_up:
         cur.execute(query)
         if cur.fetchone():
             return
+    raise AssertionError("it never slept")
 
 
 @contextlib.contextmanager
@@ -35,7 +43,7 @@ def when_asleep(watcher, conn, action):
     try:
         yield
     finally:
-        thread.join(TIMEOUT)
+        thread.join(TIMEOUT + 5)
     assert not thread.is_alive()
 
 

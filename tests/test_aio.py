@@ -587,7 +587,7 @@ def test_cancellation_that_comes_too_late_is_delivered(run, dsn):
 
         for _ in range(20):
             task = asyncio.create_task(aio.run(work))
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0)  # then it has been sent
             time.sleep(0.06)
             task.cancel()
             with pytest.raises(asyncio.CancelledError):

@@ -126,7 +126,7 @@ def test_secret_key_does_not_cross_a_tls_connection_in_clear(callback, own_serve
         conn.close()
         watcher.close()
         sent = [bytes(each.to_server) for each in proxy.connections]
-    assert len(sent) == 2
+    assert len(sent) >= 2  # a cancel is sent again where the server takes its time
     # A CancelRequest is its code, the process's number and the key (PostgreSQL manual, 53.7).
     for stream in sent:
         assert (80877102).to_bytes(4, "big") not in stream

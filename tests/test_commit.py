@@ -21,11 +21,11 @@ from tests.fault_lab import frozen, no_leaked_descriptors
 from tests.test_interrupt import LIMIT, Limit, raising, send
 from tools.postgres import Server
 
-# A trigger that runs at the commit, and takes as long as its row says.
+# A trigger that runs at the commit, and takes as long as its row says, once it has its lock.
 SLOW_COMMIT = """
 create table if not exists {table} (seconds float, tag text);
 create or replace function take_time() returns trigger language plpgsql as
-    'begin perform pg_sleep(-new.seconds);
+    'begin perform pg_advisory_xact_lock(hashtext(new.tag)); perform pg_sleep(-new.seconds);
     if new.seconds < 0 then raise notice ''no''; raise division_by_zero; end if;
     perform pg_sleep(new.seconds); return null; end';
 create constraint trigger takes_time after insert on {table}
@@ -63,9 +63,12 @@ WAYS = {
 
 
 class Case:
-    """A connection in a transaction whose commit takes time."""
+    """A connection in a transaction whose commit takes time.
 
-    def __init__(self, server, way, seconds):
+    One that is *held* takes it when it has been seen at it, and not before.
+    """
+
+    def __init__(self, server, way, seconds, *, held=False):
         factory, self._commit = WAYS[way]
         self.watcher = psycopg2.connect(server.dsn("unix"))
         self.watcher.autocommit = True
@@ -77,6 +80,12 @@ class Case:
         self.table = f"slow_{abs(hash(self.tag))}"
         self.watcher.cursor().execute(SLOW_COMMIT.format(table=self.table))
         self.conn.cursor().execute(f"insert into {self.table} values (%s, %s)", (seconds, self.tag))
+        self.held = held
+        if held:
+            self.hold("pg_advisory_lock")
+
+    def hold(self, function):
+        self.watcher.cursor().execute(f"select {function}(hashtext(%s))", (self.tag,))
 
     def commit(self, meanwhile: Any = None) -> None:
         """Commit; *meanwhile* is done as soon as the server is at it."""
@@ -84,6 +93,8 @@ class Case:
         def act():
             wait_until_asleep(self.watcher, self.pid)
             meanwhile()
+            if self.held:
+                self.hold("pg_advisory_unlock")
 
         thread = threading.Thread(target=act if meanwhile else lambda: None, daemon=True)
         thread.start()
@@ -92,6 +103,7 @@ class Case:
             sum(range(100))  # the interpreter looks here at the latest
         finally:
             thread.join(30)
+            assert not thread.is_alive()
 
     def is_committed(self):
         cur = self.watcher.cursor()
@@ -109,8 +121,8 @@ def case(request, own_server, callback):
     assert isinstance(own_server, Server)
     cases = []
 
-    def make(seconds):
-        cases.append(Case(own_server, request.param, seconds))
+    def make(seconds, **options):
+        cases.append(Case(own_server, request.param, seconds, **options))
         return cases[-1]
 
     yield make
@@ -119,7 +131,7 @@ def case(request, own_server, callback):
 
 
 def test_interrupted_commit_stands_and_the_interrupt_is_delivered_after(case, on_signal):
-    case = case(0.3)
+    case = case(0.1, held=True)
     on_signal(signal.SIGALRM, raising(LIMIT))
     greenwait.install(cancel_grace=20)
     cancels = greenwait.stats().cancels
@@ -206,10 +218,17 @@ def test_commit_that_is_not_seen_to_be_one_is_cancelled_as_any_query(own_server,
 
 def test_second_interrupt_of_a_commit_is_raised_and_tells_of_the_doubt(case, on_signal):
     case = case(20)
-    on_signal(signal.SIGALRM, raising(LIMIT))
+    handled = threading.Event()
+
+    def handler(number, frame):
+        handled.set()
+        raise LIMIT
+
+    on_signal(signal.SIGALRM, handler)
 
     def twice():
         os.kill(os.getpid(), signal.SIGALRM)
+        assert handled.wait(20)
         time.sleep(0.3)
         os.kill(os.getpid(), signal.SIGALRM)
 
@@ -247,7 +266,7 @@ def test_interrupt_before_a_commit_begins_is_forgotten_with_it(connect, callback
 
 
 def test_interrupted_commit_that_the_server_refuses_swallows_nothing(case, on_signal, capfd):
-    case = case(-0.3)
+    case = case(-0.1, held=True)
     on_signal(signal.SIGALRM, raising(LIMIT))
     with greenwait.installed(cancel_grace=20), pytest.raises(Limit) as info:
         case.commit(send(signal.SIGALRM))

@@ -25,7 +25,7 @@ from greenwait._hub import hub_here
 from tests.fault_lab import frozen, no_leaked_descriptors, silent_listener
 from tools.postgres import Server
 
-THREE_SECONDS = "select pg_sleep(3)"
+TWENTY_SECONDS = "select pg_sleep(20)"
 NOTHING: dict[str, object] = {}
 
 
@@ -67,7 +67,7 @@ def assert_usable(conns):
         conn.rollback()
 
 
-def assert_stopped(watcher, conns, within=0.5):
+def assert_stopped(watcher, conns, within=5):
     """The server processes of these have nothing to do, or soon won't."""
     pids = [conn.info.backend_pid for conn in conns]
     query = "select count(*) from pg_stat_activity where pid = any(%s) and state = 'active'"
@@ -111,7 +111,7 @@ def test_twenty_queries_take_as_long_as_one(conns):
         began = time.monotonic()
         greenwait.gather(*[lambda conn=conn: sleep_and_say(conn, 0.05) for conn in own])
         took.append(time.monotonic() - began)
-    assert min(took) < 0.09
+    assert min(took) < 0.5  # one by one: 1.0
 
 
 def test_nothing_to_gather_is_an_empty_list(callback):
@@ -140,6 +140,7 @@ def test_socket_that_a_child_keeps_open_ends_no_sleep(callback, connect, watcher
     with greenwait.Hub() as hub:
         hub.spawn(one, conn, "select 1").result()
         conn.rollback()
+        gc.collect()  # what other tests have left would give its number to another
         reading, writing = os.pipe()
         child = os.fork()
         if child == 0:
@@ -206,8 +207,8 @@ def test_what_can_not_be_called_is_refused(callback):
 @pytest.mark.parametrize("limit", [None, 4])
 def test_first_exception_cancels_the_others(conns, watcher, limit):
     own = conns(5)
-    calls = [lambda conn=conn: one(conn, THREE_SECONDS) for conn in own[1:]]
-    with takes(0, 1.5), pytest.raises(psycopg2.errors.DivisionByZero):
+    calls = [lambda conn=conn: one(conn, TWENTY_SECONDS) for conn in own[1:]]
+    with takes(0, 10), pytest.raises(psycopg2.errors.DivisionByZero):
         greenwait.gather(
             lambda: one(own[0], "select 1 / 0 from pg_sleep(0.05)"), *calls, limit=limit
         )
@@ -239,9 +240,9 @@ def test_further_exceptions_are_the_cause_of_the_first(callback, count):
 
 def test_ctrl_c_cancels_all_of_them(conns, watcher):
     own = conns(10)
-    interrupt_soon()
-    with takes(0.15, 1.5), pytest.raises(KeyboardInterrupt):
-        greenwait.gather(*[lambda conn=conn: one(conn, THREE_SECONDS) for conn in own])
+    with takes(0.15, 10), pytest.raises(KeyboardInterrupt):
+        interrupt_soon()
+        greenwait.gather(*[lambda conn=conn: one(conn, TWENTY_SECONDS) for conn in own])
     assert_stopped(watcher, own)
     assert_usable(own)
 
@@ -255,10 +256,10 @@ def test_exception_of_a_handler_cancels_all_of_them(conns, watcher):
 
     own = conns(3)
     before = signal.signal(signal.SIGALRM, handler)
-    signal.setitimer(signal.ITIMER_REAL, 0.1)
     try:
         with pytest.raises(Limit):
-            greenwait.gather(*[lambda conn=conn: one(conn, THREE_SECONDS) for conn in own])
+            signal.setitimer(signal.ITIMER_REAL, 0.1)
+            greenwait.gather(*[lambda conn=conn: one(conn, TWENTY_SECONDS) for conn in own])
     finally:
         signal.signal(signal.SIGALRM, before)
     assert_stopped(watcher, own)
@@ -272,8 +273,8 @@ def test_ctrl_c_in_a_job_s_own_code_is_raised_too(conns):
         time.sleep(0.01)
         signal.raise_signal(signal.SIGINT)
 
-    with takes(0, 1.5), pytest.raises(KeyboardInterrupt):
-        greenwait.gather(work, *[lambda conn=conn: one(conn, THREE_SECONDS) for conn in own])
+    with takes(0, 10), pytest.raises(KeyboardInterrupt):
+        greenwait.gather(work, *[lambda conn=conn: one(conn, TWENTY_SECONDS) for conn in own])
     assert_usable(own)
 
 
@@ -292,11 +293,11 @@ def test_second_ctrl_c_does_not_wait_for_frozen_servers(own_server, callback):
         os.kill(os.getpid(), signal.SIGINT)
 
     timer = threading.Timer(0.2, press_twice)
-    timer.start()
     with contextlib.ExitStack() as stack:
         for conn in own:
             stack.enter_context(frozen(conn.info.backend_pid))
-        with takes(0.1, 2), pytest.raises(KeyboardInterrupt):
+        with takes(0.1, 10), pytest.raises(KeyboardInterrupt):
+            timer.start()
             greenwait.gather(*[lambda conn=conn: one(conn, "select 1") for conn in own])
     timer.join()
     greenwait.uninstall()
@@ -305,8 +306,8 @@ def test_second_ctrl_c_does_not_wait_for_frozen_servers(own_server, callback):
 
 def test_deadline_around_it_holds_for_each(conns, watcher):
     own = conns(5)
-    with takes(0.15, 1.5), pytest.raises(greenwait.QueryTimeout), greenwait.timeout(0.2) as block:
-        greenwait.gather(*[lambda conn=conn: one(conn, THREE_SECONDS) for conn in own])
+    with takes(0.15, 10), pytest.raises(greenwait.QueryTimeout), greenwait.timeout(0.2) as block:
+        greenwait.gather(*[lambda conn=conn: one(conn, TWENTY_SECONDS) for conn in own])
     assert block.expired
     assert_stopped(watcher, own)
     assert_usable(own)
@@ -317,7 +318,7 @@ def test_deadline_inside_is_of_its_own_job(conns):
 
     def hurried():
         with pytest.raises(greenwait.QueryTimeout), greenwait.timeout(0.05):
-            one(own[0], THREE_SECONDS)
+            one(own[0], TWENTY_SECONDS)
         own[0].rollback()
         return "too late"
 
@@ -349,12 +350,12 @@ def test_interrupt_of_a_map_that_has_failed(conns):
             one(own[0], "select pg_sleep(0.1)")
             raise ValueError
         with contextlib.suppress(greenlet.GreenletExit):
-            one(own[1], THREE_SECONDS)
+            one(own[1], TWENTY_SECONDS)
         own[1].rollback()
-        one(own[1], THREE_SECONDS)
+        interrupt_soon(0.1)
+        one(own[1], TWENTY_SECONDS)
 
-    interrupt_soon(0.3)
-    with takes(0.2, 2), pytest.raises(KeyboardInterrupt) as info:
+    with takes(0.2, 10), pytest.raises(KeyboardInterrupt) as info:
         list(greenwait.map(work, range(2)))
     assert type(info.value.__cause__) is ValueError
 
@@ -364,7 +365,7 @@ def test_job_that_catches_its_cancel_is_waited_for(conns):
 
     def stubborn():
         try:
-            one(own[0], THREE_SECONDS)
+            one(own[0], TWENTY_SECONDS)
         except greenlet.GreenletExit:
             own[0].rollback()
             order.append(sleep_and_say(own[0], 0.1, "cleaned up"))
@@ -421,10 +422,10 @@ def test_closed_map_cancels_what_is_under_way(conns, watcher):
     own = conns(3)
 
     def call(number):
-        return sleep_and_say(own[number], 0 if number == 0 else 3, number)
+        return sleep_and_say(own[number], 0 if number == 0 else 20, number)
 
     results = greenwait.map(call, range(3))
-    with takes(0, 1.5):
+    with takes(0, 10):
         assert next(results) == 0
         results.close()
     assert_stopped(watcher, own)
@@ -438,11 +439,11 @@ def test_map_in_a_job_that_is_cancelled_cancels_what_is_under_way(conns, watcher
 
     def call(number):
         try:
-            sleep_and_say(own[number], 3)
+            sleep_and_say(own[number], 20)
         finally:
             ended.append(number)
 
-    with takes(0, 1.5), greenwait.Hub() as hub:
+    with takes(0, 10), greenwait.Hub() as hub:
         job = hub.spawn(lambda: list(greenwait.map(call, range(3))))
         hub.sleep(0.2)
         job.cancel()
@@ -489,11 +490,21 @@ def test_maps_may_overlap_in_any_order(callback):
 
 def test_consumer_s_own_queries_let_them_go_on(conns):
     own = conns(3)
-    results = greenwait.map(lambda i: sleep_and_say(own[i], 0.1 * i, i), range(2))
+    done = []
+
+    def call(number):
+        sleep_and_say(own[number], 0.1 * number)
+        done.append(number)
+        return number
+
+    results = greenwait.map(call, range(2))
     assert next(results) == 0
-    sleep_and_say(own[2], 0.15)
-    with takes(0, 0.05):
-        assert next(results) == 1
+    give_up = time.monotonic() + 20
+    while done == [0]:
+        assert time.monotonic() < give_up
+        one(own[2], "select 1")
+    assert done == [0, 1]
+    assert next(results) == 1
 
 
 @pytest.mark.parametrize("concurrency", [0, "many"])
@@ -510,7 +521,7 @@ def test_jobs_run_beside_the_block(conns):
     with greenwait.Hub() as hub:
         jobs = [hub.spawn(sleep_and_say, conn, 0.1, answer="done") for conn in own[1:]]
         assert not any(job.done() for job in jobs)
-        sleep_and_say(own[0], 0.2)
+        sleep_and_say(own[0], 1)
         assert all(job.done() for job in jobs)
         assert [job.result() for job in jobs] == ["done", "done"]
 
@@ -544,9 +555,9 @@ def test_job_may_spawn_another_which_is_waited_for(callback):
 
 def test_exception_in_the_block_cancels_the_jobs(conns, watcher):
     own = conns(3)
-    with takes(0, 1.5), pytest.raises(ZeroDivisionError), greenwait.Hub() as hub:
+    with takes(0, 10), pytest.raises(ZeroDivisionError), greenwait.Hub() as hub:
         for conn in own:
-            hub.spawn(one, conn, THREE_SECONDS)
+            hub.spawn(one, conn, TWENTY_SECONDS)
         hub.sleep(0.1)
         raise ZeroDivisionError
     assert_stopped(watcher, own)
@@ -561,9 +572,9 @@ def test_what_ends_the_program_ends_the_block(conns, watcher, kind):
         hub.sleep(0.1)
         raise kind
 
-    with takes(0, 1.5), pytest.raises(kind), greenwait.Hub() as hub:
+    with takes(0, 10), pytest.raises(kind), greenwait.Hub() as hub:
         for conn in own:
-            hub.spawn(one, conn, THREE_SECONDS)
+            hub.spawn(one, conn, TWENTY_SECONDS)
         hub.spawn(end)
     assert_stopped(watcher, own)
     assert_usable(own)
@@ -585,16 +596,16 @@ def test_failure_that_was_asked_for_is_not(callback):
 def test_result_has_a_timeout(conns):
     (conn,) = conns(1)
     with greenwait.Hub() as hub:
-        job = hub.spawn(sleep_and_say, conn, 0.3, "late")
-        with takes(0.05, 0.3), pytest.raises(TimeoutError, match=r"still at work after 0\.05 s"):
+        job = hub.spawn(sleep_and_say, conn, 1.5, "late")
+        with takes(0.05, 1.4), pytest.raises(TimeoutError, match=r"still at work after 0\.05 s"):
             job.result(timeout=0.05)
-        assert job.result(timeout=5) == "late"
+        assert job.result(timeout=20) == "late"
 
 
 def test_cancelled_job(conns, watcher):
     own = conns(2)
-    with takes(0, 1.5), greenwait.Hub() as hub:
-        jobs = [hub.spawn(one, conn, THREE_SECONDS) for conn in own]
+    with takes(0, 10), greenwait.Hub() as hub:
+        jobs = [hub.spawn(one, conn, TWENTY_SECONDS) for conn in own]
         hub.sleep(0.1)
         assert [job.cancel() for job in jobs] == [True, True]
         for job in jobs:
@@ -620,7 +631,7 @@ def test_job_that_is_cancelled_before_it_begins_never_does(callback):
 def test_job_may_cancel_another(conns):
     (conn,) = conns(1)
     with greenwait.Hub() as hub:
-        job = hub.spawn(one, conn, THREE_SECONDS)
+        job = hub.spawn(one, conn, TWENTY_SECONDS)
         hub.sleep(0.05)
         hub.spawn(job.cancel).result()
         with pytest.raises(CancelledError):
@@ -779,7 +790,7 @@ def test_sleep_lets_others_go_on(callback):
 
 
 def test_sleep_takes_its_time(callback):
-    with takes(0.1, 0.6), greenwait.Hub() as hub:
+    with takes(0.1, 5), greenwait.Hub() as hub:
         hub.sleep(0.1)
     wrong: Any
     for wrong in (-1, "1"):
@@ -814,12 +825,12 @@ def test_job_that_is_always_ready_does_not_starve_others(conns):
         while not waiting.done():
             one(conn, "select 1")
 
-    with takes(0.1, 1), greenwait.Hub() as hub:
+    with takes(0.1, 10), greenwait.Hub() as hub:
         waiting = hub.spawn(sleep_and_say, own[0], 0.1)
         for conn in own[1:]:
             hub.spawn(ask, conn)
         timer = hub.spawn(hub.sleep, 0.05)
-        timer.result(timeout=0.5)
+        timer.result(timeout=10)
 
 
 def test_jobs_that_only_sleep_for_nothing_do_not_starve_queries(conns):
@@ -829,7 +840,7 @@ def test_jobs_that_only_sleep_for_nothing_do_not_starve_queries(conns):
         while not waiting.done():
             hub.sleep(0)
 
-    with takes(0.05, 1), greenwait.Hub() as hub:
+    with takes(0.05, 10), greenwait.Hub() as hub:
         waiting = hub.spawn(sleep_and_say, conn, 0.05)
         hub.spawn(spin)
 
@@ -860,7 +871,7 @@ def test_silent_hosts_time_out_beside_each_other(callback):
         with pytest.raises(psycopg2.OperationalError, match="connect_timeout"):
             psycopg2.connect(host="127.0.0.1", port=port, user="x", connect_timeout=1)
 
-    with silent_listener() as port, no_leaked_descriptors(), takes(1, 2):
+    with silent_listener() as port, no_leaked_descriptors(), takes(1, 4.5):
         greenwait.gather(*[lambda: call(port) for _ in range(5)])
 
 
@@ -888,20 +899,26 @@ def test_jobs_wait_for_one_connection_s_notifications(conns):
     conn.cursor().execute("listen jobs")
 
     def listen():
-        return [int(each.payload) for each in greenwait.notifies(conn, timeout=0.4)]
+        found = []
+        for each in greenwait.notifies(conn, timeout=20):
+            if each.payload == "the end":
+                return found
+            found.append(int(each.payload))
+        raise AssertionError(found)
 
     def send():
-        for number in range(20):
-            one(sender, "select pg_notify('jobs', %s)", str(number))
+        for payload in [*range(20), "the end", "the end", "the end"]:
+            one(sender, "select pg_notify('jobs', %s)", str(payload))
 
-    found = greenwait.gather(listen, listen, listen, send)
-    assert sorted(number for each in found for number in each or ()) == list(range(20))
+    *found, _ = greenwait.gather(listen, listen, listen, send)
+    assert sorted(number for each in found for number in each) == list(range(20))
 
 
 def test_connection_that_is_lost_costs_only_its_own_job(conns, watcher):
     own = conns(3)
     with greenwait.Hub() as hub:
-        jobs = [hub.spawn(sleep_and_say, conn, 0.3, "here") for conn in own]
+        jobs = [hub.spawn(sleep_and_say, own[0], 20)]
+        jobs += [hub.spawn(sleep_and_say, conn, 0.3, "here") for conn in own[1:]]
         hub.sleep(0.1)
         one(watcher, "select pg_terminate_backend(%s)", own[0].info.backend_pid)
         with pytest.raises(psycopg2.OperationalError):
@@ -969,11 +986,11 @@ def test_async_connections_are_waited_for_too(callback, server):
         with contextlib.closing(conn):
             greenwait.wait(conn)
             cur = conn.cursor()
-            cur.execute("select %s from pg_sleep(0.1)", (number,))
+            cur.execute("select %s from pg_sleep(0.5)", (number,))
             greenwait.wait(conn)
             return cur.fetchall()[0][0]
 
-    with takes(0.1, 0.5):
+    with takes(0.5, 2.4):  # one by one: 2.5
         assert greenwait.gather(*[lambda i=i: call(i) for i in range(5)]) == list(range(5))
 
 
@@ -1000,7 +1017,7 @@ with greenwait.Hub() as hub:
         assert os.waitpid(pid, 0)[1] == 0
     hub.spawn(work)
     with conn.cursor() as cur:
-        cur.execute("select 'parent' from pg_sleep(0.2)")
+        cur.execute("select 'parent' from pg_sleep(1)")
         print(cur.fetchone()[0])
 """
     child, gathered, refused, parent = run_python(script).splitlines()
@@ -1228,8 +1245,9 @@ def test_cancels_at_random_moments(conns, watcher):
         finally:
             conn.rollback()
 
+    greenwait.install(cancel_grace=20)  # however busy the machine
     with no_leaked_descriptors(), greenwait.Hub() as hub:
-        for _ in range(150):
+        for _ in range(100):
             jobs = [hub.spawn(work, conn) for conn in own]
             while jobs:
                 hub.sleep(source.random() * 0.003)
