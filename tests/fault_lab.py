@@ -22,7 +22,7 @@ from typing import Any, Literal
 
 import pytest
 
-from tools.postgres import Server
+from tools.postgres import Server, reserved_port
 
 TIMEOUT = 30  # seconds
 _CHUNK = 65536
@@ -138,9 +138,10 @@ class FaultProxy:
         self._failure: BaseException | None = None
 
     def __enter__(self) -> "FaultProxy":
-        self._listening = socket.create_server(("127.0.0.1", 0))
+        self._port = contextlib.ExitStack()
+        self.port = self._port.enter_context(reserved_port())
+        self._listening = socket.create_server(("127.0.0.1", self.port))
         self._listening.setblocking(False)
-        self.port: int = self._listening.getsockname()[1]
         self._woken, self._waking = socket.socketpair()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
@@ -155,6 +156,7 @@ class FaultProxy:
             connection.close()
         for sock in (self._listening, self._woken, self._waking):
             sock.close()
+        self._port.close()
         if self._failure is not None:
             raise self._failure
 

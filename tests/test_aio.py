@@ -5,10 +5,10 @@ import contextlib
 import contextvars
 import functools
 import gc
+import itertools
 import os
 import random
 import re
-import statistics
 import subprocess
 import sys
 import threading
@@ -111,7 +111,7 @@ def test_many_at_the_same_time(run, dsn):
         began = time.monotonic()
         calls = [aio.run(ask, dsn, "select %s from pg_sleep(0.2)", n) for n in range(20)]
         assert await asyncio.gather(*calls) == list(range(20))
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 3.9  # one by one: 4
 
     run(main())
 
@@ -234,8 +234,8 @@ def test_many_timeouts_at_different_times(run, dsn):
         await asyncio.gather(*[late(0.5 - n * 0.02) for n in range(20)])
 
     run(main())
-    # The descriptors are looked through every second, which would end them at last.
-    assert 0 <= min(lateness) <= statistics.mean(lateness) < 0.3
+    # The descriptors are looked through every second, which would end them at last, 0.5 s late.
+    assert 0 <= min(lateness) < 0.4
 
 
 def test_await_below_run(run, dsn):
@@ -728,9 +728,10 @@ def test_two_thousand_cancelled_at_random_moments(run, dsn, assert_stopped):
 def test_event_loop_that_ends_with_queries_under_way(run_python):
     """No complaint of asyncio's, which is in debug mode, and no query left."""
     script = """
-import asyncio, sys, time
+import asyncio, logging, sys, time
 import psycopg2, greenwait, uvloop
 from greenwait import aio
+logging.getLogger("asyncio").setLevel(logging.ERROR)  # it may be told that a turn took long
 greenwait.install()
 def ask(query):
     with psycopg2.connect(sys.argv[1]) as conn, conn.cursor() as cur:
@@ -948,9 +949,9 @@ def test_one_that_waits_its_turn_is_cancelled(run, dsn):
     async def main():
         conn = await aio.connect(dsn)
         first = asyncio.create_task(one(conn, "select pg_sleep(0.3)"))
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0)
         waiting = [asyncio.create_task(one(conn, "select 2")) for _ in range(5)]
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0)
         waiting[1].cancel()
         waiting[3].cancel()
         found = await asyncio.gather(*waiting, return_exceptions=True)
@@ -971,7 +972,7 @@ def test_close_and_attributes_while_a_task_is_at_work(run, dsn):
     async def main():
         conn = await aio.connect(dsn)
         task = asyncio.create_task(one(conn, "select 1 from pg_sleep(0.2)"))
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0)
         with pytest.raises(psycopg2.ProgrammingError, match=r"await set_session\(\)"):
             conn.autocommit = True
         closing = conn.close()
@@ -982,7 +983,7 @@ def test_close_and_attributes_while_a_task_is_at_work(run, dsn):
         conn = await aio.connect(dsn)
         conn.autocommit = True
         task = asyncio.create_task(one(conn, "select 1 from pg_sleep(0.2)"))
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0)
         conn.close()
         assert await task == 1
         give_up = time.monotonic() + 5
@@ -1319,6 +1320,17 @@ def test_pool_survives_the_end_of_its_connections(run, dsn, connect):
 # -- LISTEN and NOTIFY
 
 
+async def listen_until(last, conn):
+    """Return the payloads that come, up to this one."""
+    found = []
+    async with contextlib.aclosing(aio.notifies(conn, timeout=20)) as notifications:
+        async for notification in notifications:
+            found.append(notification.payload)
+            if found[-1] == last:
+                return found
+    raise AssertionError(found)
+
+
 def test_notifications_in_order_and_none_lost(run, dsn, connect):
     sender = connect()
     sender.autocommit = True
@@ -1334,9 +1346,10 @@ def test_notifications_in_order_and_none_lost(run, dsn, connect):
         async with conn.cursor() as cur:
             await cur.execute("listen aio")
         send(1, 2)
+        assert await listen_until("2", conn) == ["1", "2"]
         began = time.monotonic()
-        assert [n.payload async for n in aio.notifies(conn, timeout=0.2)] == ["1", "2"]
-        assert 0.2 <= time.monotonic() - began < 2
+        assert [n.payload async for n in aio.notifies(conn, timeout=0.2)] == []
+        assert 0.2 <= time.monotonic() - began < 10
         send(3)
         assert [n.payload async for n in aio.notifies(conn, timeout=0)] in (["3"], [])
         send(4, 5)
@@ -1354,8 +1367,9 @@ def test_notifications_in_order_and_none_lost(run, dsn, connect):
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
-        found += [n.payload async for n in aio.notifies(conn, timeout=0.2)]
-        assert len(found) >= 202
+        send("last")
+        found += await listen_until("last", conn)
+        assert len(found) >= 203
         assert await one(conn, "select 42") == 42
         conn.close()
 
@@ -1389,9 +1403,10 @@ def test_no_notification_is_lost_by_a_task_that_is_cancelled_just_then(run, dsn,
                 cur.execute("select pg_notify('couple', %s)", (str(number),))
             time.sleep(0.002)  # both have it before the loop looks
             await asyncio.gather(*tasks, return_exceptions=True)
+        sender.cursor().execute("notify couple, 'last'")
         for which in range(2):
-            found[which] += [n.payload async for n in aio.notifies(conns[which], timeout=0.2)]
-            assert found[which] == [str(number) for number in range(rounds)]
+            found[which] += await listen_until("last", conns[which])
+            assert found[which] == [*[str(number) for number in range(rounds)], "last"]
             conns[which].close()
 
     run(main())
@@ -1409,7 +1424,8 @@ def test_notifications_in_synchronous_code(callback, connect, context):
             sender.cursor().execute("select pg_notify('plain', %s)", (str(number),))
 
     def listen():
-        return [notify.payload for notify in greenwait.notifies(conn, timeout=0.3)]
+        found = itertools.islice(greenwait.notifies(conn, timeout=20), 3)
+        return [notify.payload for notify in found]
 
     if context == "hub":
         assert greenwait.gather(listen, send)[0] == ["0", "1", "2"]

@@ -140,10 +140,10 @@ def test_frozen_postmaster_silences_nobody_and_is_given_up(callback, own_server)
     one(conn, "select 1")
     with no_leaked_descriptors(), frozen_postmaster(own_server), silence() as others:
         began = time.monotonic()
-        with pytest.raises(psycopg2.OperationalError, match=r"within 0\.5 s"):
-            greenwait.cancel(conn, timeout=0.5)
-        assert 0.5 <= time.monotonic() - began < 1.5
-    assert others.longest < 0.25 + others.machine
+        with pytest.raises(psycopg2.OperationalError, match=r"within 2 s"):
+            greenwait.cancel(conn, timeout=2)
+        assert 2 <= time.monotonic() - began < 10
+    assert others.longest < 1 + others.machine
     conn.close()
 
 

@@ -165,11 +165,11 @@ FAULTS = {
 class Outcome:
     """What a step has come to: checked for all that must be true of any."""
 
-    def __init__(self, conn, step):
+    def __init__(self, conn, step, deadline=DEADLINE):
         began = time.monotonic()
         self.exception = None
         try:
-            with greenwait.timeout(DEADLINE):
+            with greenwait.timeout(deadline):
                 got, expected = next(step)
             assert got == expected
         except psycopg2.Error as exc:
@@ -198,7 +198,18 @@ def assert_usable(conn):
     conn.rollback()
 
 
-def play(laboratory, step, make_faults, sslmode):
+def assert_usable_but_for(strays, conn):
+    """At most so many cancel requests may come late; return how many may now."""
+    while True:
+        try:
+            assert_usable(conn)
+            return strays
+        except psycopg2.errors.QueryCanceled:
+            strays -= 1
+            assert strays >= 0
+
+
+def play(laboratory, step, make_faults, sslmode, deadline=DEADLINE):
     proxy = laboratory.proxy
     proxy.clear()
     with no_leaked_descriptors_of(proxy):
@@ -208,7 +219,7 @@ def play(laboratory, step, make_faults, sslmode):
             prepared = STEPS[step](conn)
             next(prepared)
             proxy.inject(*make_faults(proxied))
-            outcome = Outcome(conn, prepared)
+            outcome = Outcome(conn, prepared, deadline)
             proxy.clear()
             if not conn.closed:
                 assert_usable(conn)
@@ -229,11 +240,12 @@ def no_leaked_descriptors_of(proxy):
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize("step", STEPS)
 def test_fault_at_a_step(chosen, laboratory, step, fault):
-    outcome = play(laboratory, step, FAULTS[fault], "disable")
+    is_slow = fault in ("trickle", "delay") and step in ("begin", "wait", "rollback")
+    outcome = play(laboratory, step, FAULTS[fault], "disable", 2 if is_slow else DEADLINE)
     if step == "wait_too_long":
         assert outcome.exception is not None
-    if fault in ("trickle", "delay") and step in ("begin", "wait", "rollback"):
-        assert outcome.exception is None  # it is slow, and nothing worse
+    if is_slow:
+        assert outcome.exception is None  # and nothing worse
     if fault.startswith(("cut", "reset")) and outcome.exception is not None:
         assert outcome.is_timeout or outcome.took < DEADLINE + GRACE + 2
 
@@ -299,7 +311,9 @@ CANCEL_FAULTS = {
 @pytest.mark.parametrize("fault", CANCEL_FAULTS)
 def test_fault_at_the_cancel_itself(own_server, fault, sslmode):
     """The connection is fine; whether it can be kept depends on whether the cancel came."""
-    psycopg2.extensions.set_wait_callback(CALLBACKS["poll"])
+    is_slow = fault in ("trickle", "delay") and sslmode == "disable"
+    grace = 2 if is_slow else GRACE
+    psycopg2.extensions.set_wait_callback(greenwait.WaitCallback(cancel_grace=grace))
     with FaultProxy(own_server) as proxy, no_leaked_descriptors_of(proxy):
         conn = psycopg2.connect(proxy.dsn(sslmode=sslmode))
         with contextlib.closing(conn):
@@ -308,12 +322,13 @@ def test_fault_at_the_cancel_itself(own_server, fault, sslmode):
             proxy.inject(*CANCEL_FAULTS[fault])
             outcome = Outcome(conn, prepared)
             assert outcome.exception is not None
-            if fault in ("trickle", "delay") and sslmode == "disable":
-                assert outcome.is_timeout
+            assert outcome.is_timeout or not is_slow
             if outcome.is_timeout:
                 proxy.clear()
+                # Where the proxy hangs up before the server does, a request is under way yet.
+                strays = len(proxy.connections) - 1 if fault.endswith("to_client after 0") else 0
                 for _ in range(3):
-                    assert_usable(conn)
+                    strays = assert_usable_but_for(strays, conn)
 
 
 CONNECTING = [
@@ -443,7 +458,7 @@ def test_sequence_of_faults(laboratory, sequence):
 
 
 def test_interrupted_and_abandoned_connections_leave_no_query_behind(laboratory, own_server):
-    psycopg2.extensions.set_wait_callback(CALLBACKS["poll"])
+    psycopg2.extensions.set_wait_callback(greenwait.WaitCallback(cancel_grace=20))
     pids = []
     for _ in range(10):
         conn = psycopg2.connect(own_server.dsn("unix"))
@@ -451,6 +466,6 @@ def test_interrupted_and_abandoned_connections_leave_no_query_behind(laboratory,
         with contextlib.suppress(greenwait.QueryTimeout), greenwait.timeout(0.01):
             conn.cursor().execute("select pg_sleep(20)")
         conn.close()
-    give_up = time.monotonic() + 5
+    give_up = time.monotonic() + 10
     while laboratory.ask("select count(*) from pg_stat_activity where pid = any(%s)", pids):
         assert time.monotonic() < give_up

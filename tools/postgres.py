@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -100,6 +101,23 @@ def running() -> "Server | ExternalServer":
     """Return the server to use, a context manager that runs it."""
     dsn = os.environ.get("GREENWAIT_TEST_DSN")
     return ExternalServer(dsn) if dsn else Server()
+
+
+@contextlib.contextmanager
+def reserved_port() -> Iterator[int]:
+    """Yield a port that is free on 127.0.0.1.
+
+    On Linux it is given to nobody else in the block, but to who asks for it by its number with
+    SO_REUSEADDR (socket(7): that fails only where a listening socket has it).
+    """
+    with socket.socket() as holder:
+        if sys.platform == "linux":
+            holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        holder.bind(("127.0.0.1", 0))
+        port = int(holder.getsockname()[1])
+        if sys.platform != "linux":
+            holder.close()
+        yield port
 
 
 class ExternalServer:
@@ -218,9 +236,7 @@ class Server:
         )
         if self._has_tls:
             self._make_certificate()
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = self._cleanup.enter_context(reserved_port())
         self._launch()
         self._cleanup.callback(self._stop)
         self._create_database()
