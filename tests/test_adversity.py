@@ -1,6 +1,7 @@
 """Servers that die, sockets that are closed, hosts that refuse."""
 
 import contextlib
+import gc
 import os
 import selectors
 import signal
@@ -214,7 +215,8 @@ def test_failed_connections_leak_no_descriptor(callback, server):
             psycopg2.connect(server.dsn(dbname="there_is_no_such_database"))
 
     fail()
+    gc.collect()
     before = descriptors()
     for _ in range(50):
         fail()
-    assert descriptors() == before
+    assert descriptors() <= before

@@ -63,6 +63,7 @@ def test_descriptor_is_not_inherited_by_programs(connect):
 
 def test_descriptor_is_closed_with_its_thread(connect):
     one(connect())
+    gc.collect()  # event loops that other tests have left
     before = descriptors("eventpoll")
     during = []
 
@@ -112,6 +113,7 @@ def test_connection_reopened_elsewhere_under_a_known_number(connect, transport):
     conn = connect(transport)
     number = conn.fileno()
     one(conn)
+    gc.collect()  # what other tests have left would give its number to another
     conn.close()
     replacements = []
     thread = threading.Thread(target=lambda: replacements.append(connect(transport)), daemon=True)
@@ -205,8 +207,8 @@ def test_readiness_of_an_outer_wait_is_not_that_of_the_nested_one():
 
     def handler(*_):
         outer_peer.send(b"x")
-        late.start()
         start = time.monotonic()
+        late.start()
         greenwait.EpollWaitCallback(Stub(inner))
         waited.append(time.monotonic() - start)
 

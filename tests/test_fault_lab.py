@@ -14,6 +14,7 @@ import pytest
 import greenwait
 from greenwait._libpq import FAST_PATHS
 from tests.fault_lab import (
+    TIMEOUT,
     Fault,
     FaultProxy,
     dropping_listener,
@@ -31,7 +32,8 @@ class Upstream:
     def __init__(self):
         self._listening = socket.create_server(("127.0.0.1", 0))
         self.port = self._listening.getsockname()[1]
-        threading.Thread(target=self._serve, daemon=True).start()
+        self._threads = [threading.Thread(target=self._serve, daemon=True)]
+        self._threads[0].start()
 
     def _serve(self):
         while True:
@@ -39,7 +41,8 @@ class Upstream:
                 peer, _ = self._listening.accept()
             except OSError:
                 return
-            threading.Thread(target=self._echo, args=(peer,), daemon=True).start()
+            self._threads.append(threading.Thread(target=self._echo, args=(peer,), daemon=True))
+            self._threads[-1].start()
 
     def _echo(self, peer):
         with peer:
@@ -50,7 +53,10 @@ class Upstream:
                 pass
 
     def close(self):
+        """Stop, and leave no descriptor to be closed in another test."""
         self._listening.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join(TIMEOUT)
         self._listening.close()
 
 
@@ -106,8 +112,8 @@ def test_stall_holds_everything_until_it_is_cleared(proxy, client, direction):
 
 def test_trickle_passes_on_byte_by_byte(proxy, client):
     proxy.inject(Fault("trickle", "to_client", 0.01))
-    client.sendall(b"x" * 20)
     began = time.monotonic()
+    client.sendall(b"x" * 20)
     assert receive(client, 20) == b"x" * 20
     assert time.monotonic() - began > 0.15
 

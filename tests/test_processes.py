@@ -18,7 +18,7 @@ def connect():
     return psycopg2.connect(sys.argv[1])
 
 def lateness_of_a_signal(conn):
-    """In a query of a second, of one that does not interrupt the sleep: another thread gets it."""
+    """In a long query, of one that does not interrupt the sleep: another thread gets it."""
     late = []
     signal.signal(signal.SIGUSR1, lambda *_: late.append(time.monotonic() - sent))
     def send():
@@ -28,9 +28,9 @@ def lateness_of_a_signal(conn):
         signal.pthread_kill(threading.get_ident(), signal.SIGUSR1)
     helper = threading.Thread(target=send)
     helper.start()
-    one(conn, "select pg_sleep(1)")
+    one(conn, "select pg_sleep(3)")
     helper.join()
-    return late[0] if late else 1
+    return late[0] if late else 3
 '''
 
 
@@ -62,7 +62,7 @@ def test_child_forked_from_a_thread_serves_signals(run_green):
 def fork():
     pid = os.fork()
     if pid == 0:
-        os._exit(0 if lateness_of_a_signal(connect()) < 0.6 else 1)
+        os._exit(0 if lateness_of_a_signal(connect()) < 2 else 1)
     print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 
 thread = threading.Thread(target=fork, daemon=True)
@@ -85,13 +85,13 @@ def take_until(number):
     while os.open(os.devnull, os.O_WRONLY) < number:
         pass
 
-print(lateness_of_a_signal(connect()) < 0.6)
+print(lateness_of_a_signal(connect()) < 2)
 (timer,) = descriptors("timerfd")
 os.closerange(3, 256)
 take_until(timer - 1)
 conn = connect()
 assert conn.fileno() == timer
-print(lateness_of_a_signal(conn) < 0.6)
+print(lateness_of_a_signal(conn) < 2)
 
 def close_all_in_a_thread():
     global kept
@@ -104,7 +104,7 @@ worker = threading.Thread(target=close_all_in_a_thread)
 worker.start()
 worker.join()
 print(all(os.write(number, b"x") for number in kept))
-print(lateness_of_a_signal(connect()) < 0.6)
+print(lateness_of_a_signal(connect()) < 2)
 """)
         == "True\n" * 4
     )
@@ -140,7 +140,7 @@ def test_main_thread_is_known_where_threading_is_patched(run_python):
 import threading, types
 threading.main_thread = lambda: types.SimpleNamespace(ident=12345)
 """
-    script = "print(lateness_of_a_signal(connect()) < 0.4)"
+    script = "print(lateness_of_a_signal(connect()) < 2)"
     assert run_python(patched + PREAMBLE + script, "poll") == "True\n"
 
 

@@ -23,7 +23,8 @@ with Server() as server:
 
 
 def is_running(pid):
-    with contextlib.suppress(FileNotFoundError), open(f"/proc/{pid}/stat") as stat:
+    gone = FileNotFoundError, ProcessLookupError  # the latter from read(2)
+    with contextlib.suppress(*gone), open(f"/proc/{pid}/stat") as stat:
         return stat.read().rsplit(")", 1)[1].split()[0] != "Z"
     return False
 

@@ -55,7 +55,7 @@ def test_answer_found_by_looking_is_a_hit_and_no_sleep(spinning):
 
 def test_late_answer_is_a_miss_after_the_time_given(spinning):
     cur = spinning(0.01)
-    cur.execute("select pg_sleep(0.2)")
+    cur.execute("select pg_sleep(2)")
     stats = greenwait.stats()
     assert (stats.spin_hits, stats.spin_misses) == (0, 1)
     assert stats.seconds_spinning >= 0.01
@@ -63,13 +63,17 @@ def test_late_answer_is_a_miss_after_the_time_given(spinning):
 
 
 def test_spin_is_over_when_its_time_is(spinning):
-    cur = spinning(0.001)
-    for _ in range(30):
-        cur.execute("select pg_sleep(0.02)")
-    stats = greenwait.stats()
-    assert stats.spin_hits + stats.spin_misses == 30
-    assert stats.spin_misses > 10  # the answer is there when the CPU comes back to a busy machine
-    assert 0.001 * stats.spin_misses <= stats.seconds_spinning < 30 * 0.02
+    end = time.monotonic() + PATIENCE
+    while True:  # the answer may be there when the CPU comes back to a busy machine
+        cur = spinning(0.001)
+        for _ in range(30):
+            cur.execute("select pg_sleep(0.02)")
+        stats = greenwait.stats()
+        assert stats.spin_hits + stats.spin_misses == 30
+        assert 0.001 * stats.spin_misses <= stats.seconds_spinning
+        if stats.spin_misses > 10 and stats.seconds_spinning < 30 * 0.02:
+            return
+        assert time.monotonic() < end, stats
 
 
 def test_automatic_spins_when_answers_are_quick(spinning):
@@ -85,13 +89,17 @@ def test_automatic_sleeps_for_the_first_answer(spinning):
 
 
 def test_automatic_gives_up_on_slow_answers(spinning):
-    cur = spinning("auto")
-    for _ in range(300):
-        cur.execute("select pg_sleep(0.002)")
-    stats = greenwait.stats()
-    # After 1, 3, 7, ... sleeps: 8 times. More, when the machine holds the client up until the
-    # answer is there, which then seems quick.
-    assert 1 <= stats.spin_hits + stats.spin_misses < 100
+    end = time.monotonic() + PATIENCE
+    while True:
+        cur = spinning("auto")
+        for _ in range(300):
+            cur.execute("select pg_sleep(0.002)")
+        stats = greenwait.stats()
+        # After 1, 3, 7, ... sleeps: 8 times. More, when the machine holds the client up until
+        # the answer is there, which then seems quick.
+        if 1 <= stats.spin_hits + stats.spin_misses < 100:
+            return
+        assert time.monotonic() < end, stats
 
 
 def test_automatic_never_looks_longer_than_a_tenth_of_a_millisecond(spinning):
@@ -169,7 +177,7 @@ def test_signals_are_served_during_a_long_spin(run_python):
         """)
     )
     late, sleeps = out.split()
-    assert float(late) < 0.5
+    assert float(late) < 1.5
     assert int(sleeps) == 0
 
 

@@ -33,11 +33,11 @@ def test_waits_sleeps_and_seconds_asleep_are_counted(callback, connect):
     conn = connect()
     conn.autocommit = True
     greenwait.stats(reset=True)
-    conn.cursor().execute("select pg_sleep(0.3)")
+    conn.cursor().execute("select pg_sleep(2)")
     stats = greenwait.stats()
     assert stats.waits == 1
     assert stats.sleeps >= 1
-    assert 0.2 <= stats.seconds_asleep < 10  # the server began before the client slept
+    assert 0.5 <= stats.seconds_asleep < 20  # the server began before the client slept
 
 
 def test_ready_answer_is_a_wait_without_a_sleep(callback, ready_stub):
@@ -77,7 +77,7 @@ def test_cancels_are_counted(callback, connect):
             conn.cursor().execute("select pg_sleep(30)")
     finally:
         signal.signal(signal.SIGINT, before)
-    assert greenwait.stats().cancels == 1
+    assert greenwait.stats().cancels >= 1  # sent again, where the server takes its time
 
 
 def test_wait_that_fails_is_a_wait_and_no_result(callback):

@@ -84,11 +84,12 @@ class Soak:
     def begin(self):
         """Make what rounds share, and is missing or lost."""
         while self.shared is None or self.shared.closed:
+            shakes = self.board.shakes
             try:
                 self.shared = self.connect(True, self.rng)
                 self.shared.autocommit = True
             except psycopg2.OperationalError:
-                if not self.board.shakes % 2:
+                if shakes % 2 == 0 and self.board.shakes == shakes:
                     raise
         for is_sound in (True, False):
             if is_sound not in self.pools:

@@ -105,16 +105,27 @@ class Restarts:
             return
         way = self.rng.choice(["immediate", "fast", "crash"])
         self.board.shake()
-        victim = self.watcher.ask("select max(pid) from pg_stat_activity")[0][0]
-        self.watcher.close()
-        if way == "crash":  # the postmaster has all others end, and recovers
-            os.kill(victim, signal.SIGKILL)
+        if way == "crash":
+            self._crash()
         else:
+            self.watcher.close()
             self.server.restart(signal.SIGQUIT if way == "immediate" else signal.SIGINT)
         self._wait()
         self.board.shake()
         self.counts[f"restarts, {way}"] += 1
         self._next = self._some_time()
+
+    def _crash(self):
+        """Kill a process that stays: the postmaster has all others end, and recovers."""
+        query = "select pid from pg_stat_activity where backend_type = 'walwriter'"
+        os.kill(self.watcher.ask(query)[0][0], signal.SIGKILL)
+        give_up = time.monotonic() + _UP
+        with contextlib.suppress(psycopg2.OperationalError):
+            while time.monotonic() < give_up:  # until it has noticed
+                self.watcher.ask("select 1")
+                time.sleep(0.01)
+            raise AssertionError("the server does not mind")
+        self.watcher.close()
 
     def _wait(self):
         """Wait until it is up; begin again if another has taken its port meanwhile."""
