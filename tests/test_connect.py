@@ -408,7 +408,7 @@ def test_load_balance_hosts_chooses_by_chance(callback, server, live):
 def test_load_balance_hosts_and_a_silent_host(callback, live):
     """The order that was chosen is the one that is gone on with."""
     with silent_listener() as bad:
-        dsn = dsn_of(live, bad, load_balance_hosts="random", connect_timeout=1)
+        dsn = dsn_of(live, bad, load_balance_hosts="random", connect_timeout=2)
         assert connect_in_threads(dsn, 16) == [live] * 16
 
 
