@@ -8,7 +8,7 @@ import time
 import psycopg2
 import pytest
 from psycopg2 import errors
-from psycopg2.extensions import libpq_version
+from psycopg2.extensions import libpq_version, set_wait_callback
 
 import greenwait
 from greenwait._libpq import FAST_PATHS
@@ -46,7 +46,7 @@ def test_nothing_happens_where_there_is_no_query(conn):
 
 
 def test_cancel_without_a_wait_callback_works_too(connect, watcher):
-    psycopg2.extensions.set_wait_callback(None)
+    set_wait_callback(None)
     conn = connect()
     with (
         when_asleep(watcher, conn, lambda: greenwait.cancel(conn)),
@@ -93,8 +93,8 @@ def test_many_cancels_leak_nothing(callback, connect):
 def test_next_query_is_safe_from_a_cancel_that_comes_late(callback, connect):
     """The query ends as its deadline passes: before, while or after the cancel is sent."""
     is_epoll = callback is greenwait.EpollWaitCallback
-    # A grace for a machine that is busy.
-    greenwait.install(poller="epoll" if is_epoll else "poll", cancel_grace=20)
+    poller = "epoll" if is_epoll else "poll"
+    set_wait_callback(greenwait.WaitCallback(poller=poller, cancel_grace=20))  # of a busy machine
     conn = connect()
     conn.autocommit = True
     cur = conn.cursor()

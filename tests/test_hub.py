@@ -1245,7 +1245,7 @@ def test_cancels_at_random_moments(conns, watcher):
         finally:
             conn.rollback()
 
-    greenwait.install(cancel_grace=20)  # however busy the machine
+    set_wait_callback(greenwait.WaitCallback(cancel_grace=20))  # of a busy machine
     with no_leaked_descriptors(), greenwait.Hub() as hub:
         for _ in range(100):
             jobs = [hub.spawn(work, conn) for conn in own]
