@@ -93,8 +93,9 @@ def test_many_cancels_leak_nothing(callback, connect):
 def test_next_query_is_safe_from_a_cancel_that_comes_late(callback, connect):
     """The query ends as its deadline passes: before, while or after the cancel is sent."""
     is_epoll = callback is greenwait.EpollWaitCallback
-    poller = "epoll" if is_epoll else "poll"
-    set_wait_callback(greenwait.WaitCallback(poller=poller, cancel_grace=20))  # of a busy machine
+    set_wait_callback(  # with the grace of a busy machine
+        greenwait.WaitCallback(poller="epoll" if is_epoll else "poll", cancel_grace=20)
+    )
     conn = connect()
     conn.autocommit = True
     cur = conn.cursor()
