@@ -14,6 +14,7 @@ from psycopg2.extensions import POLL_OK, POLL_READ, POLL_WRITE, TRANSACTION_STAT
 
 import greenwait
 from tests.asleep import again_until, wait_until_asleep, when_asleep
+from tests.test_interrupt import Limit
 
 
 def one(conn, query):
@@ -150,6 +151,34 @@ def test_handler_runs_while_the_descriptor_is_always_ready(callback, state, on_s
         callback(Stub())
         sender.join()
     assert ran == [True]
+
+
+def test_signal_just_before_the_answer_is_not_lost_with_a_notification(local_conn, on_signal):
+    """What strikes the Python code that decodes one, psycopg2 forgets, and the notification too."""
+
+    def handler(*_):
+        raise Limit
+
+    def send():  # the main thread sleeps on: the signal is another's
+        time.sleep(0.005)
+        signal.pthread_kill(threading.get_ident(), signal.SIGALRM)
+
+    on_signal(signal.SIGALRM, handler)
+    local_conn.autocommit = True
+    cur = local_conn.cursor()
+    cur.execute("listen struck")
+    heard = 0
+    for number in range(20):
+        sender = threading.Thread(target=send, daemon=True)
+        with pytest.raises(Limit):
+            sender.start()
+            cur.execute(f"notify struck, '{number}'; select pg_sleep(0.02)")
+            sender.join()
+            sum(range(100))  # the interpreter looks here at the latest
+        sender.join()
+        heard += len(local_conn.notifies)  # none, where the machine took so long that it stopped it
+        del local_conn.notifies[:]
+    assert heard > 0
 
 
 def test_signal_at_any_moment_is_acted_on(local_conn, on_signal):

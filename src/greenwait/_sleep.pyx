@@ -371,6 +371,10 @@ cdef int sleep_here(object conn, Poller poller, Sleep* sleep) except -1:
     if done == TAKE_POLL:
         done = sleep_in_poll(conn, role, sleep, &turn)
     sleep.answer_ns = turn.now_ns - sleep.began_ns
+    if role == MAIN_THREAD and done != 0:
+        # What has come by now is not to strike the Python code that psycopg2 decodes a
+        # notification with: it would lose both.
+        run_signal_handlers()
     return done
 
 

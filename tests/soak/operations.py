@@ -127,10 +127,17 @@ def error(job, conn):
     conn.rollback()
 
 
+def is_struck_by_signals(job):
+    """Then one may strike in Python's decoder, within psycopg2.
+
+    Its conn_notice_process forgets both the exception and the notice, its
+    conn_notifies_process the notification.
+    """
+    return job.soak.context.has_signals and job.moments
+
+
 def notices(job, conn):
-    # A signal that strikes in Python's decoder: psycopg2's conn_notice_process forgets both the
-    # exception and the notice.
-    if job.soak.context.has_signals and job.moments:
+    if is_struck_by_signals(job):
         return SKIPPED
     text = f"notice {job.rng.random()}"
     one(conn, f"do $$ begin raise notice '{text}'; end $$; select 1")
@@ -141,6 +148,8 @@ def notices(job, conn):
 
 
 def notify(job, conn):
+    if is_struck_by_signals(job):
+        return SKIPPED
     payload = str(job.rng.random())
     with conn.cursor() as cur:
         cur.execute("unlisten *; listen soak")
@@ -152,6 +161,7 @@ def notify(job, conn):
             break
     with conn.cursor() as cur:
         cur.execute("unlisten *")
+    return None
 
 
 def nap(job, conn):
