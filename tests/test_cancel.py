@@ -103,7 +103,7 @@ def test_next_query_is_safe_from_a_cancel_that_comes_late(callback, connect):
     for number in range(RUNS):
         try:
             with greenwait.timeout(0.0008 + number % 50 * 0.00002):
-                cur.execute("select pg_sleep(0.001)")
+                cur.execute("select pg_sleep(%s)", (0.001 + number % 5 * 0.002,))
         except greenwait.QueryTimeout:
             cancelled += 1
         cur.execute("select %s::int, pg_sleep(0.0002)", (number,))  # would be hit
