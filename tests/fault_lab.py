@@ -138,8 +138,8 @@ class FaultProxy:
         self._failure: BaseException | None = None
 
     def __enter__(self) -> "FaultProxy":
-        self._port = contextlib.ExitStack()
-        self.port = self._port.enter_context(reserved_port())
+        self._reserved = contextlib.ExitStack()
+        self.port = self._reserved.enter_context(reserved_port())
         self._listening = socket.create_server(("127.0.0.1", self.port))
         self._listening.setblocking(False)
         self._woken, self._waking = socket.socketpair()
@@ -156,7 +156,7 @@ class FaultProxy:
             connection.close()
         for sock in (self._listening, self._woken, self._waking):
             sock.close()
-        self._port.close()
+        self._reserved.close()
         if self._failure is not None:
             raise self._failure
 

@@ -85,6 +85,15 @@ def interrupted(conn, watcher, query, action):
     pytest.fail("nothing was raised")
 
 
+def assert_interrupted(conn, watcher, query):
+    """LIMIT is raised, be it in the handler of the query's own failure."""
+    try:
+        caught, _ = interrupted(conn, watcher, query, send(signal.SIGALRM))
+    except Limit as exc:
+        caught = exc
+    assert caught is LIMIT
+
+
 def send(number):
     return lambda: os.kill(os.getpid(), number)
 
@@ -176,11 +185,7 @@ def test_query_that_fails_for_its_own_reason_swallows_nothing(
 
     def attempt():
         LIMIT.__context__ = None
-        try:
-            caught, _ = interrupted(conn, watcher, query, send(signal.SIGALRM))
-        except Limit as exc:  # in the handler of the query's own failure
-            caught = exc
-        assert caught is LIMIT
+        assert_interrupted(conn, watcher, query)
 
     again_until(lambda: isinstance(LIMIT.__context__, errors.DivisionByZero), conn, attempt)
     LIMIT.__context__ = None
@@ -319,11 +324,7 @@ def test_query_within_psycopg2_s_call_does_not_take_it_away(
     def attempt():
         LIMIT.__context__ = None
         answers.clear()
-        try:
-            caught, _ = interrupted(conn, watcher, FAILING, send(signal.SIGALRM))
-        except Limit as exc:  # in the handler of the query's own failure
-            caught = exc
-        assert caught is LIMIT
+        assert_interrupted(conn, watcher, FAILING)
 
     codecs.register(asking)
     monkeypatch.setitem(psycopg2.extensions.encodings, "LATIN1", "asking")

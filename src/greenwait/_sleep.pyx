@@ -282,8 +282,9 @@ cdef int sleep_until_ready(object conn, Poller poller, Sleep* sleep) except -1:
     """Sleep until the connection's descriptor is ready.
 
     Returns 1 when it is, 0 when it is time to look again (``look_again``), or what
-    ``advance`` returned. Signal handlers run as often as it takes, but not when it
-    returns at once: a caller that sleeps again and again runs them, too. Raises
+    ``advance`` returned. Signal handlers run as often as it takes, and before it returns
+    if it has stopped the main thread. Where it steps aside they are the event loop's, but
+    not when it returns at once: a caller that sleeps again and again runs them, too. Raises
     DeadlinePassed when that has, though the descriptor be ready.
     """
     if waiters_entered > 0:
