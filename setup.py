@@ -15,6 +15,7 @@ MODULES = [
     "_conninfo",
     "_copy",
     "_deadline",
+    "_decoders",
     "_delivery",
     "_gevent",
     "_hub",

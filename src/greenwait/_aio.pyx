@@ -14,7 +14,6 @@ from cpython.contextvars cimport PyContext_CopyCurrent, PyContext_Enter, PyConte
 from cpython.pythread cimport PyThread_get_thread_ident
 from libc.stdint cimport int64_t
 
-from greenwait._delivery cimport take_undelivered
 from greenwait._known cimport Known
 from greenwait._loop cimport Loop, Parked, Seat, Watched, a_parked
 from greenwait._monotonic cimport NO_DEADLINE, monotonic_ns
@@ -475,9 +474,6 @@ cdef class Call:
             told = RuntimeError("the function raised StopIteration")
             told.__cause__ = self.exception_raised
             self.exception_raised = told
-        undelivered = take_undelivered()
-        if undelivered is not None:
-            self.exception_raised = undelivered
         interruption = self.seat.interruption
         if interruption is not None and not isinstance(self.exception_raised, cancelled_error):
             # It came too late to interrupt anything, and is delivered nevertheless.

@@ -13,10 +13,15 @@ from types import FrameType
 __all__ = ["ending_of_caller"]
 
 _METHODS = {
-    "commit": "commit",
-    "tpc_commit": "commit",
-    "rollback": "rollback",
-    "tpc_rollback": "rollback",
+    "commit",
+    "rollback",
+    "tpc_prepare",
+    "tpc_commit",
+    "tpc_rollback",
+    # These end a transaction by a rollback.
+    "reset",
+    "set_client_encoding",
+    "set_isolation_level",
 }
 # CPython 3.11, once it has specialised a call, makes it in the PRECALL.
 _CALLS = ("CALL", "PRECALL", "CALL_METHOD", "CALL_FUNCTION")
@@ -25,7 +30,9 @@ _ATTRIBUTES = ("LOAD_ATTR", "LOAD_METHOD", "LOAD_SUPER_ATTR")
 
 
 def ending_of_caller() -> str | None:
-    """Return ``"commit"`` or ``"rollback"`` if the caller's caller, psycopg2, executes that.
+    """Return which method that ends a transaction the caller's caller, psycopg2, executes, or None.
+
+    ``with conn:`` is ``"commit"`` or ``"rollback"``.
 
     Compiled modules have no frames: the nearest Python code is what called psycopg2.
     """
@@ -49,7 +56,8 @@ def _ending_called_by(frame: FrameType) -> str | None:
     if instruction.opname not in _CALLS or not before:
         return None
     if before[-1].opname in _ATTRIBUTES:
-        return _METHODS.get(before[-1].argval)
+        name = before[-1].argval
+        return name if name in _METHODS else None
     # __exit__(None, None, None), as compiled for the end of a with block
     if sys.version_info < (3, 11):
         is_exit = [each.opname for each in before[-3:]] == ["LOAD_CONST", "DUP_TOP", "DUP_TOP"]

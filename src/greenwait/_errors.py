@@ -1,11 +1,75 @@
-"""What greenwait raises that psycopg2 does not."""
+"""The exceptions that greenwait raises and psycopg2 does not, and how exceptions follow each other."""
 
 from typing import Any
 
-from greenwait._delivery import QueryCanceled
-from greenwait._psycopg2 import OperationalError
+from greenwait._psycopg2 import Error, OperationalError, QueryCanceled
 
-__all__ = ["CommitInDoubt", "HostTimeout", "PoolTimeout", "QueryTimeout", "in_doubt"]
+__all__ = [
+    "CommitInDoubt",
+    "DeadlinePassed",
+    "HandlerRaised",
+    "HostTimeout",
+    "PoolTimeout",
+    "QueryTimeout",
+    "chain",
+    "higher",
+    "in_doubt",
+    "lost_commit",
+    "outranks",
+    "time_limits",
+]
+
+class DeadlinePassed(BaseException):
+    """A sleep's deadline has passed. Never leaves the callback."""
+
+
+class HandlerRaised(BaseException):
+    """A signal handler raised an error of psycopg2's. Never leaves the callback.
+
+    Any other one of these that comes out of a wait says that the connection has failed.
+    """
+
+    @property
+    def exception(self) -> BaseException:
+        """What it raised."""
+        exc: BaseException = self.args[0]
+        return exc
+
+
+#: Time limits of frameworks that are not an Exception, as gevent.Timeout is; their adapters add them.
+time_limits: list[type[BaseException]] = [Exception]
+
+
+def outranks(exc: BaseException, other: BaseException) -> bool:
+    """Return whether *exc* ends a greenlet, a task or the program, and *other* does not."""
+    limits = tuple(time_limits)
+    return isinstance(other, limits) and not isinstance(exc, limits)
+
+
+def higher(first: BaseException, second: BaseException) -> BaseException:
+    """Return which of two interrupts is raised; the other one becomes its context."""
+    if outranks(second, first):
+        first, second = second, first
+    chain(first, second)
+    return first
+
+
+def chain(exc: BaseException, context: BaseException | None) -> None:
+    """Put *context* at the end of the chain of contexts of *exc*."""
+    seen = [exc]
+    while (following := seen[-1].__context__) is not None:
+        if following is context or following in seen:
+            return
+        seen.append(following)
+    if context is None or context is exc:
+        return
+    link = context
+    while link.__context__ is not None:  # no cycle
+        if link.__context__ in seen:
+            link.__context__ = None
+        else:
+            link = link.__context__
+    seen[-1].__context__ = context
 
 
 class QueryTimeout(QueryCanceled):
@@ -18,6 +82,9 @@ class QueryTimeout(QueryCanceled):
 
     #: The ``greenwait.timeout()`` block whose deadline it was; None for ``WaitCallback``'s.
     timeout: Any = None
+
+    def __init__(self, *args: object) -> None:
+        """Leave *args* as they are: psycopg2 calls this again, with what the server has said."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         kind, args, *_ = super().__reduce__()
@@ -41,6 +108,26 @@ def in_doubt(what: str, cause: BaseException) -> CommitInDoubt:
     )
     exc.__cause__ = cause
     return exc
+
+
+# The server ends a session for these only while it waits for a statement (PostgreSQL manual,
+# idle_in_transaction_session_timeout, idle_session_timeout).
+_ENDED_WHILE_IDLE = ("25P03", "57P05")
+
+
+def lost_commit(error: Error) -> OperationalError:
+    """Return the exception for a commit during which the connection was lost, as *error* says."""
+    words = " ".join(str(error).split())
+    if error.pgcode is not None:
+        words = f"{words} (SQLSTATE {error.pgcode})"
+    if error.pgcode in _ENDED_WHILE_IDLE:
+        exc = OperationalError(
+            "nothing was committed: the server had ended the session while it was idle: "
+            f"{words}. The connection is closed; connect again, and repeat the transaction"
+        )
+        exc.__cause__ = error
+        return exc
+    return in_doubt(f"the connection was lost during the commit: {words}", error)
 
 
 class PoolTimeout(OperationalError):  # noqa: N818, the fixed name

@@ -21,11 +21,16 @@ from greenwait._waiter cimport Adapter, forks
 import sys
 import weakref
 
+import gevent
 from gevent._hub_local import get_hub_if_exists
 from gevent.hub import Waiter as Place
 from greenlet import getcurrent, greenlet
 
+from greenwait._errors import time_limits
+
 __all__ = ["GeventAdapter"]
+
+time_limits.append(gevent.Timeout)
 
 # Module-level C variables outlive the module's dict: what waits at interpreter exit still
 # finds them.

@@ -8,7 +8,6 @@ from cpython.contextvars cimport PyContext_CopyCurrent
 from libc.stdint cimport int64_t
 
 from greenwait._deadline cimport after, checked_seconds, to_ns
-from greenwait._delivery cimport take_undelivered
 from greenwait._loop cimport Loop, Parked, Seat, a_parked
 from greenwait._monotonic cimport NO_DEADLINE, monotonic_ns
 from greenwait._waiter cimport (
@@ -25,6 +24,7 @@ from types import GenericAlias
 
 from greenlet import GreenletExit, getcurrent, greenlet
 
+from greenwait import _errors
 from greenwait._callback import check_registered
 
 if sys.version_info < (3, 11):
@@ -36,6 +36,7 @@ __all__ = ["Hub", "Job", "SharedHub", "hub_here", "join", "raise_first"]
 # at interpreter exit still finds them.
 cdef object current_greenlet = getcurrent
 cdef object greenlet_exit = GreenletExit
+cdef object higher = _errors.higher
 cdef object switch_to = greenlet.switch  # a look-up of the method costs as much as the call
 cdef type NoneType = type(None)
 
@@ -144,10 +145,6 @@ cdef class Job:
             self.value = self.context.run(function, *args, **kwargs)
         except BaseException as exc:  # by its instance: its class may be told only by that
             self.exception_raised = exc
-        # An interrupt beside an error: it may be that no Python code of the job's came after.
-        undelivered = take_undelivered()
-        if undelivered is not None:
-            self.exception_raised = undelivered
         if isinstance(self.exception_raised, greenlet_exit):
             self.is_cancelled = True
         elif not isinstance(self.exception_raised, (Exception, NoneType)):
@@ -171,7 +168,7 @@ cdef class Job:
 def join(Hub hub, jobs, failure=None):
     """Wait until *jobs* are done; cancel them if there is a failure, or when one comes.
 
-    Returns the last failure. A second one ends what a job does because of the first. What
+    Returns the failure, of two the higher one. A second one ends what a job does because of the first. What
     the jobs have come to matters to nobody then.
     """
     cdef Job job
@@ -198,7 +195,7 @@ def join(Hub hub, jobs, failure=None):
             if seat is None or exc is not seat.raised:
                 raise
             seat.raised = None
-            failure = exc
+            failure = exc if failure is None else higher(failure, exc)
 
 
 cdef int nobody_will_ask(Hub hub, jobs) except -1:

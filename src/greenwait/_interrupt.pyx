@@ -2,9 +2,10 @@
 
 A deadline, a signal handler that raises, an exception thrown into the greenlet that waits:
 each is an exception that comes out of the wait loop. Then the query is cancelled, its end
-is waited for as long as the grace lasts, and the exception is on its way to psycopg2's
-caller. Raised from here, it would cost the connection; that is left for the cases in
-which the connection is of no use any more.
+is waited for as long as the grace lasts, and psycopg2 raises the exception in the place of
+the server's error. Where the server has reported success, it is sent a statement that it
+refuses, so that there is an error. Raised from here, the exception would cost the connection;
+that is left for the cases in which the connection is of no use any more.
 
 The end of a transaction is not cancelled: what became of it is more important than a
 second. Nor is a rollback cancelled by the deadline that made it necessary.
@@ -28,24 +29,34 @@ from greenwait._deadline cimport (
     timeout as timeout_block,
     to_ns,
 )
-from greenwait._delivery cimport deliver, pending_count, take_undelivered
+from greenwait._delivery cimport deliver, raise_again
 from greenwait._known cimport (
     COMMIT,
     NO_ENDING,
     ROLLBACK,
-    Ending,
     Known,
     is_in_query,
     is_in_transaction,
     known,
+    pgconn_of,
     prepare,
+)
+from greenwait._libpq cimport (
+    PQTRANS_ACTIVE,
+    PQTRANS_IDLE,
+    PQTRANS_INTRANS,
+    PGconn,
+    can_refuse,
+    libpq,
 )
 from greenwait._monotonic cimport NO_DEADLINE, monotonic_ns
 from greenwait._poll cimport (
     POLL_OK,
+    POLL_WRITE,
     Options,
     Wait,
     check_pollable,
+    sleep_for,
     wait_until_ok,
     wait_until_sent,
 )
@@ -54,7 +65,7 @@ from greenwait._stats cimport counters
 
 from greenwait import _errors, _psycopg2
 from greenwait._caller import ending_of_caller
-from greenwait._sleep import DeadlinePassed, HandlerRaised
+from greenwait._errors import DeadlinePassed, HandlerRaised
 from greenwait._slow import log_slow_wait
 
 __all__ = ["cancel"]
@@ -63,19 +74,27 @@ __all__ = ["cancel"]
 # interpreter exit still finds them.
 cdef type connection_type = _psycopg2.connection
 cdef object connection_info = connection_type.info
+cdef object connection_encoding = connection_type.encoding
 cdef object Psycopg2Error = _psycopg2.Error
 cdef object OperationalError = _psycopg2.OperationalError
 cdef object InterfaceError = _psycopg2.InterfaceError
 cdef object ServerHasCanceled = _psycopg2.QueryCanceled
+cdef object higher = _errors.higher
 cdef object in_doubt = _errors.in_doubt
+cdef object lost_commit = _errors.lost_commit
 cdef object query_timeout = _errors.QueryTimeout
 cdef object deadline_passed = DeadlinePassed
 cdef object handler_raised = HandlerRaised
 cdef object ask_caller = ending_of_caller
 cdef object log_slow = log_slow_wait
 
-# From one cancel to the next, as long as the query goes on; then twice as long, and so on.
-cdef int64_t SHORTEST_PAUSE_NS = 10_000_000
+# From one cancel to the next, as long as the query goes on. One that the server has not taken is
+# repeated soon; one that it has may have come before the query had begun, or waits in a pooler.
+cdef int64_t PAUSE_AFTER_FAILURE_NS = 10_000_000
+cdef int64_t PAUSE_NS = 50_000_000
+
+# PQstatus()
+cdef int CONNECTION_BAD = 1
 
 cdef Options default_options
 default_options.poller = POLLER_POLL
@@ -92,7 +111,6 @@ cdef int wait_or_stop(object conn, const Options* options) except -1:
     cdef Known connection = None
     cdef timeout_block block = None
     cdef bint is_query = False
-    cdef bint in_any_case = False
     cdef Wait wait
     if PyObject_TypeCheck(conn, <PyTypeObject*>connection_type):
         connection = known(conn)
@@ -108,13 +126,14 @@ cdef int wait_or_stop(object conn, const Options* options) except -1:
         block = set_deadline(&wait, connection is None or is_query)
     if connection is not None:
         connection.is_waiting = True
+        wait.was_idle = connection.transaction_status == PQTRANS_IDLE
     try:
         if options.slow_ns < 0:
-            reason = drive(conn, connection, is_query, &wait, block, &in_any_case)
+            reason = drive(conn, connection, is_query, &wait, block)
         else:
-            reason = drive_and_tell(conn, connection, is_query, &wait, block, &in_any_case)
+            reason = drive_and_tell(conn, connection, is_query, &wait, block)
         if reason is not None:
-            deliver(reason, in_any_case)  # last: the next Python code may be struck by it
+            hand_over(conn, connection, &wait, reason)
     finally:
         if connection is not None:
             connection.is_waiting = False
@@ -122,14 +141,13 @@ cdef int wait_or_stop(object conn, const Options* options) except -1:
 
 
 cdef object drive_and_tell(
-    object conn, Known connection, bint is_query, Wait* wait, timeout_block block,
-    bint* in_any_case,
+    object conn, Known connection, bint is_query, Wait* wait, timeout_block block
 ):
     """Say so if it took long."""
     cdef int64_t waited_ns, began_ns = monotonic_ns()
-    failure = reason = None
+    failure = reason = interruption = None
     try:
-        reason = drive(conn, connection, is_query, wait, block, in_any_case)
+        reason = drive(conn, connection, is_query, wait, block)
     except BaseException as exc:
         failure = exc
     waited_ns = monotonic_ns() - began_ns
@@ -141,42 +159,45 @@ cdef object drive_and_tell(
             PyErr_SetObject(type(exc), exc)
             PyErr_WriteUnraisable(log_slow)  # raised, it would cost the connection
         except BaseException as exc:  # Ctrl-C, and the wait is over
-            if failure is None:
-                in_any_case[0] = True
-                exc.__context__, reason = reason, exc
+            interruption = exc
         finally:
             return_to_blocks(token)
+    if interruption is not None:
+        if failure is not None:
+            failure = higher(failure, interruption)
+        elif not is_query or connection.is_async:
+            failure = interruption  # there is nothing to keep; or psycopg2 is not told
+        else:
+            interruption = begin_stopping(connection, wait, interruption)
+            reason = interruption if reason is None else higher(reason, interruption)
     if failure is not None:
-        raise failure
+        raise_again(failure)
     return reason
 
 
 cdef object drive(
-    object conn, Known connection, bint is_query, Wait* wait, timeout_block block,
-    bint* in_any_case,
+    object conn, Known connection, bint is_query, Wait* wait, timeout_block block
 ):
     """Wait; return what has stopped the query, if psycopg2's caller is to get that, or None."""
     interruption = None
     try:
-        if pending_count > 0:
-            raise_undelivered()
-        if is_query or connection is None:
+        if is_query:
             wait_until_ok(conn, connection, wait)
+            connection.is_failed = False
+            if has_left_copy(conn, connection):
+                abandon_copy(conn, connection, wait)
+        elif connection is None:
+            wait_until_ok(conn, None, wait)
         else:
             wait_until_connected(conn, connection, wait)
     except BaseException as exc:
         interruption = exc
     # From here on, so that nothing raised has that for its context.
     if interruption is None:
-        if is_query:
-            connection.is_failed = False
-            if has_left_copy(conn, connection):
-                abandon_copy(conn, connection, wait)
-    elif is_query:
-        return stop(conn, connection, wait, block, interruption, in_any_case)
-    else:
-        raise without_query(connection, wait, block, interruption)
-    return None
+        return None
+    if is_query:
+        return stop(conn, connection, wait, block, interruption)
+    raise_again(without_query(connection, wait, block, interruption))
 
 
 cdef timeout_block set_deadline(Wait* wait, bint is_query):
@@ -193,82 +214,111 @@ cdef timeout_block set_deadline(Wait* wait, bint is_query):
     return block
 
 
-cdef int raise_undelivered() except -1:
-    """Raise what interrupted this greenlet's last wait: psycopg2 waits again, not knowing of it."""
-    exc = take_undelivered()
-    if exc is not None:
-        raise handler_raised(exc)
-    return 0
-
-
 # -- A query is stopped
 
 cdef object stop(
-    object conn, Known connection, Wait* wait, timeout_block block, object interruption,
-    bint* in_any_case,
+    object conn, Known connection, Wait* wait, timeout_block block, object interruption
 ):
     """End the query; raise what costs the connection, or return what does not."""
-    cdef Ending ending = NO_ENDING
-    for _ in range(2):
-        try:
-            ending = ending_of(connection)
-            break
-        except BaseException as exc:  # an interrupt while the caller's code is looked at
-            interruption = handler_raised(exc)
-    cdef bint is_deadline = isinstance(interruption, deadline_passed)
+    cdef bint is_deadline
+    interruption = begin_stopping(connection, wait, interruption)
+    is_deadline = isinstance(interruption, deadline_passed)
+    reason = failure = None
     if isinstance(interruption, handler_raised):
         reason = interruption.exception
-    elif is_deadline:
-        reason = timed_out(wait, block, "The connection is open; rollback() ends the transaction")
     elif isinstance(interruption, Psycopg2Error):
-        raise lost(connection, ending, interruption)
-    else:
+        return lost(conn, connection, wait, interruption)
+    elif not is_deadline:
         reason = interruption
-    wait.deadline_ns = after(wait.options.grace_ns)
-    wait.is_stopping = True
+    if not (connection.is_async or is_active(conn)):
+        # It was not psycopg2 that called: it would have asked the server for something.
+        raise_again(timed_out(wait, block, "The server was asked for nothing") if is_deadline
+                    else reason)
     complaints = []
-    failure = None
     try:
-        drain(conn, connection, wait, ending, complaints)
+        drain(conn, connection, wait, complaints)
+        connection.is_failed = False
+        if has_left_copy(conn, connection):
+            abandon_copy(conn, connection, wait)
     except BaseException as exc:
         failure = exc
     if failure is not None:
         if is_deadline:
             count_timeout(block)
-        raise given_up(conn, connection, wait, ending, reason, is_deadline, failure, complaints)
-    connection.is_failed = False
-    if has_left_copy(conn, connection):
-        abandon_copy(conn, connection, wait)
+        raise_again(given_up(conn, connection, wait, block, reason, failure, complaints))
     if connection.is_async:
         if not is_deadline:
-            raise reason
+            raise_again(reason)
         return None
-    in_any_case[0] = not is_deadline
-    if connection_info.__get__(conn).error_message:
-        connection.is_failed = is_in_transaction(conn)
-        if is_deadline:
-            count_timeout(block)
+    if not is_deadline:
+        connection.is_failed = has_error(conn) and is_in_transaction(conn)
         return reason
-    return None if is_deadline else reason  # a result that comes as the deadline passes stands
+    if not has_error(conn):
+        return None  # a result that comes as the deadline passes stands
+    connection.is_failed = is_in_transaction(conn)
+    count_timeout(block)
+    return timed_out(wait, block, "The connection is open; rollback() ends the transaction")
 
 
-cdef int drain(
-    object conn, Known connection, Wait* wait, Ending ending, list complaints
-) except -1:
+cdef object begin_stopping(Known connection, Wait* wait, object interruption):
+    """Give the server the grace from now on; return what interrupts the wait.
+
+    That may be another exception, which comes as the caller's code is looked at.
+    """
+    wait.deadline_ns = after(wait.options.grace_ns)
+    wait.is_stopping = True
+    wait.ending, wait.is_two_phase = NO_ENDING, False
+    if connection.ending != NO_ENDING and connection.ending_thread == PyThread_get_thread_ident():
+        wait.ending = connection.ending
+        return interruption
+    called = None
+    for _ in range(0 if connection.is_async else 3):
+        try:
+            called = ask_caller()
+            break
+        except BaseException as exc:
+            second = exc
+        if isinstance(interruption, handler_raised):
+            second = higher(interruption.exception, second)
+        elif not isinstance(interruption, (deadline_passed, Psycopg2Error)):
+            second = higher(interruption, second)
+        interruption = handler_raised(second)
+    if called is not None:
+        wait.is_two_phase = called.startswith("tpc_")
+        if called != "tpc_prepare":
+            wait.ending = COMMIT if called.endswith("commit") else ROLLBACK
+    return interruption
+
+
+cdef bint is_active(object conn) except -1:
+    """Is the server at work for the connection, or is there an answer still to be read?"""
+    return connection_info.__get__(conn).transaction_status == PQTRANS_ACTIVE
+
+
+cdef bint has_error(object conn) except -1:
+    """Will psycopg2 find an error in the server's answer?"""
+    return bool(connection_info.__get__(conn).error_message)
+
+
+cdef int drain(object conn, Known connection, Wait* wait, list complaints) except -1:
     """Cancel the query, if it is one to be cancelled, and wait for its end."""
     cdef int64_t grace_ns = wait.deadline_ns
-    cdef int64_t pause_ns = SHORTEST_PAUSE_NS // 2
+    cdef int64_t pause_ns = 0
     cdef int64_t began_ns
     # The server takes no notice of a cancel before it has the whole statement.
     if wait_until_sent(conn, connection, wait) == POLL_OK:
         return 0
     wait.is_answered = True
-    if ending != NO_ENDING or (connection.is_failed and is_in_transaction(conn)):
+    if wait.ending != NO_ENDING or (connection.is_failed and is_in_transaction(conn)):
         return wait_until_ok(conn, connection, wait)
     while True:
         began_ns = monotonic_ns()
         send_cancel(conn, wait, complaints)
-        pause_ns = max(2 * pause_ns, monotonic_ns() - began_ns)
+        pause_ns = max(
+            4 * pause_ns,
+            PAUSE_AFTER_FAILURE_NS if complaints else PAUSE_NS,
+            monotonic_ns() - began_ns,
+        )
         wait.deadline_ns = min(grace_ns, after(pause_ns))
         try:
             return wait_until_ok(conn, connection, wait)
@@ -276,46 +326,137 @@ cdef int drain(
             # One that comes before the server has begun with the query stops nothing.
             if monotonic_ns() >= grace_ns:
                 raise
-        wait.deadline_ns = grace_ns
+        finally:
+            wait.deadline_ns = grace_ns
 
 
 cdef int send_cancel(object conn, Wait* wait, list complaints) except -1:
     """Cancel what *conn* is doing: when this returns, the server process has been told."""
     counters.cancels += 1
+    complaints.clear()
     try:
         request = cancel_request(conn)
         if request is not None:
             wait_until_ok(request, None, wait)
     except Psycopg2Error as exc:  # refused: the query may end by itself
-        complaints[:] = [str(exc).strip()]
+        complaints.append(str(exc).strip())
     return 0
 
 
 cdef int abandon_copy(object conn, Known connection, Wait* wait) except -1:
     """End the COPY that ``execute()`` has begun, and leave the rest to psycopg2."""
-    wait.deadline_ns = after(wait.options.grace_ns)
-    failure = None
+    if not wait.is_stopping:
+        wait.deadline_ns = after(wait.options.grace_ns)
     try:
         send_cancel(conn, wait, [])
         end_copy(conn, connection, wait)
-    except BaseException as exc:
-        failure = exc
-    if isinstance(failure, deadline_passed):
+    except deadline_passed:
         raise OperationalError(
             "execute() has begun a COPY, which did not end within "
             f"{wait.options.grace_ns / 1e9:g} s; the connection is closed, use copy_expert()"
-        )
-    if failure is not None:
-        raise failure.exception if isinstance(failure, handler_raised) else failure
+        ) from None
     return 0
 
 
-cdef Ending ending_of(Known connection) except *:
-    """Is it the end of a transaction that is waited for?"""
-    if connection.ending != NO_ENDING and connection.ending_thread == PyThread_get_thread_ident():
-        return connection.ending
-    called = None if connection.is_async else ask_caller()
-    return COMMIT if called == "commit" else ROLLBACK if called == "rollback" else NO_ENDING
+# -- An exception is handed over to psycopg2
+
+cdef int hand_over(object conn, Known connection, Wait* wait, object reason) except -1:
+    """Have psycopg2 raise *reason*; raise it here only where it can't, which costs the connection."""
+    cdef bint is_refused = False
+    failure = None
+    if not has_error(conn):
+        if connection.keeps_interrupt:
+            connection.kept = (
+                reason if connection.kept is None else higher(connection.kept, reason)
+            )
+            return 0
+        try:
+            is_refused = have_refused(conn, connection, wait)
+        except BaseException as exc:
+            failure = exc
+        if failure is not None:
+            raise_again(given_up(conn, connection, wait, None, reason, failure, []))
+        if not is_refused:
+            raise_again(reason)
+    return deliver(reason, is_refused)
+
+
+# The server refuses it whatever its state: for what it says, or since the transaction has failed
+# before, or since it takes no queries. Its log has the text.
+cdef const char* REFUSED = b"select 'greenwait: a statement was interrupted as it succeeded'::int"
+cdef const char* ROLLED_BACK = (
+    b"rollback; select 'greenwait: a transaction was interrupted as it began'::int"
+)
+cdef const char* BEGUN = (
+    b"begin; select 'greenwait: a rollback was interrupted as it succeeded'::int"
+)
+
+
+cdef bint have_refused(object conn, Known connection, Wait* wait) except -1:
+    """Have the server refuse a statement, so that psycopg2 finds an error and no success.
+
+    ``poll()`` may be called when the answer is there ("just check for notifications",
+    ``_conn_poll_query`` in psycopg2), and then replaces the result that psycopg2 will look at,
+    unless that is an error. Returns whether there is one.
+    """
+    cdef PGconn* pgconn = pgconn_of(conn)
+    cdef const char* statement
+    cdef bint is_idle_then
+    if not can_refuse or pgconn is NULL:
+        return False
+    statement = statement_to_refuse(conn, pgconn, wait)
+    if statement is NULL:
+        return False
+    is_idle_then = statement is ROLLED_BACK or (
+        statement is REFUSED and libpq.transactionStatus(pgconn) == PQTRANS_IDLE
+    )
+    wait.ending = NO_ENDING  # it has ended
+    while True:
+        if not libpq.sendQuery(pgconn, statement):
+            return False
+        while libpq.flush(pgconn) == 1:  # of an error poll() tells
+            sleep_for(conn, connection, POLL_WRITE, wait)
+        wait.is_answered = False
+        wait_until_ok(conn, connection, wait)
+        connection.transaction_status = libpq.transactionStatus(pgconn)
+        if not has_error(conn):
+            return False
+        if is_idle_then == (connection.transaction_status == PQTRANS_IDLE):
+            connection.is_failed = is_in_transaction(conn)
+            return True
+        # The query's cancel has struck the first of the two statements.
+
+
+cdef const char* statement_to_refuse(object conn, PGconn* pgconn, Wait* wait) except? NULL:
+    """Return the statement after which psycopg2 is right about the server's state; NULL: there is none.
+
+    psycopg2 takes for granted that a statement that has failed has changed nothing, but for
+    commit(), after which it sees no transaction in any case (``pq_commit``).
+    """
+    cdef int state = libpq.transactionStatus(pgconn)
+    if has_other_encoding(conn):
+        return NULL
+    if is_in_transaction(conn):
+        if state != PQTRANS_IDLE:
+            return REFUSED
+        if wait.is_two_phase or wait.ending == NO_ENDING:
+            return NULL  # psycopg2 may go on with it, or not: it does not tell
+        return REFUSED if wait.ending == COMMIT else BEGUN
+    if not is_in_query(conn) or wait.is_two_phase:
+        return NULL
+    if state == PQTRANS_INTRANS and wait.was_idle:
+        return ROLLED_BACK
+    return REFUSED
+
+
+cdef bint has_other_encoding(object conn) except -1:
+    """Has the server another encoding by now than psycopg2, which was to be told on success?"""
+    found = connection_info.__get__(conn).parameter_status("client_encoding")
+    return bool(found) and plain_name(found) != plain_name(connection_encoding.__get__(conn))
+
+
+cdef object plain_name(str encoding):
+    return encoding.upper().replace("_", "").replace("-", "")
 
 
 # -- What is raised: these return it
@@ -361,23 +502,41 @@ cdef object block_has_expired(timeout_block block):
     return without_query(None, &wait, block, deadline_passed())
 
 
-cdef object lost(Known connection, Ending ending, object exc):
-    """The connection was lost, which nobody caused here."""
-    if ending == COMMIT and isinstance(exc, OperationalError):
-        return in_doubt("the connection was lost during the commit", exc)
-    return exc
+cdef object lost(object conn, Known connection, Wait* wait, object exc):
+    """The connection was lost, which nobody caused here: raise that, or leave it to psycopg2.
+
+    psycopg2 has the server's last words and their SQLSTATE, if there were any, and the method of
+    a Connection says what they mean for a commit. It may even have a success.
+    """
+    if wait.ending != COMMIT or not isinstance(exc, OperationalError):
+        raise_again(exc)
+    if connection.ending == COMMIT and connection_info.__get__(conn).status == CONNECTION_BAD:
+        return None
+    raise_again(lost_commit(exc))
 
 
 cdef object given_up(
-    object conn, Known connection, Wait* wait, Ending ending, object reason, bint is_deadline,
+    object conn, Known connection, Wait* wait, timeout_block block, object reason,
     object failure, list complaints,
 ):
-    """The query could not be stopped, or a second interrupt does not want to wait for that."""
+    """The query could not be stopped, or a second interrupt does not want to wait for that.
+
+    *reason* is None where it was to be stopped because of a deadline.
+    """
     cdef str grace = f"{wait.options.grace_ns / 1e9:g} s"
-    if isinstance(failure, Psycopg2Error):
+    cdef bint is_deadline = reason is None
+    if is_deadline:
+        reason = timed_out(
+            wait, block,
+            "Another interrupt ended the wait for the server's answer; the connection is closed",
+        )
+    if isinstance(failure, handler_raised):
+        failure = failure.exception
+    elif isinstance(failure, Psycopg2Error):
         if connection.is_async and not conn.closed:  # poll() raises the server's answer
             return answered(reason, is_deadline, failure)
-        what = "the connection was lost during the commit"
+        return unanswered(
+            wait, "the connection was lost during the commit", reason, is_deadline, failure)
     elif isinstance(failure, deadline_passed):
         why = f" (the cancel request failed: {complaints[0]})" if complaints else ""
         failure = OperationalError(
@@ -385,17 +544,22 @@ cdef object given_up(
             f"{'deadline' if is_deadline else 'interrupt'}{why}. The connection is closed; "
             "the server may still be at work on the query, so look before you repeat it"
         )
-        what = f"the commit was not answered within {grace} of an interrupt or a deadline"
-    else:
-        what = None
-        failure = failure.exception if isinstance(failure, handler_raised) else failure
+        if connection.is_async:
+            conn.close()  # else psycopg2 does, because of what is raised
+        return unanswered(
+            wait, f"the commit was not answered within {grace} of an interrupt or a deadline",
+            reason, is_deadline, failure)
     if connection.is_async:
-        conn.close()  # else psycopg2 does, because of what is raised
-    if what is None:
-        if ending == COMMIT:
-            failure.__cause__ = in_doubt("a second interrupt ended the wait for a commit", reason)
-        return failure
-    if ending == COMMIT:
+        conn.close()
+    raised = higher(reason, failure)
+    if wait.ending == COMMIT and raised.__cause__ is None:
+        raised.__cause__ = in_doubt("a second interrupt ended the wait for a commit", None)
+    return raised
+
+
+cdef object unanswered(Wait* wait, str what, object reason, bint is_deadline, object failure):
+    """The server has not answered, and will not."""
+    if wait.ending == COMMIT:
         return in_doubt(what, failure if is_deadline else reason)
     if is_deadline:
         return failure

@@ -24,9 +24,15 @@ cdef class Known:
     # The last wait was ended by an error after an interruption, inside a transaction:
     # all that the server accepts next is a rollback.
     cdef bint is_failed
+    # PQtransactionStatus() when the last wait was over.
+    cdef int transaction_status
     # The end of a transaction that a method of it asked for, and the thread that did.
     cdef Ending ending
     cdef unsigned long ending_thread
+    # Its method must see no error where there was none: what interrupts it is kept, and raised
+    # by ``end_method()``.
+    cdef bint keeps_interrupt
+    cdef object kept
 
 cdef Known known(object conn)
 cdef bint is_in_query(object conn) except -1

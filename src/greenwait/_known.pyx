@@ -23,7 +23,7 @@ import weakref
 
 from greenwait import _psycopg2
 
-__all__ = ["begin_ending", "end_ending"]
+__all__ = ["begin_method", "end_method"]
 
 # psycopg2's own, whatever a subclass makes of the names. None of them takes a lock.
 cdef type connection_type = _psycopg2.connection
@@ -130,13 +130,26 @@ cdef PGconn* pgconn_of(object conn) except? NULL:
     return NULL if pointer is None else <PGconn*>PyLong_AsVoidPtr(pointer)
 
 
-def begin_ending(conn, str kind):
-    """Note that this thread is about to ``"commit"`` or ``"rollback"`` on *conn*."""
+def begin_method(conn, kind, bint keeps_interrupt):
+    """Note that this thread is in a method of *conn* that ends a transaction, or sets something.
+
+    :param kind: ``"commit"``, ``"rollback"``, or None.
+    :param keeps_interrupt: psycopg2 changes its own state only if the method succeeds, and the
+        server must not be ahead of that. So an interrupt is raised by ``end_method()``.
+    """
     cdef Known connection = known(conn)
-    connection.ending = COMMIT if kind == "commit" else ROLLBACK
+    connection.ending = (
+        COMMIT if kind == "commit" else ROLLBACK if kind == "rollback" else NO_ENDING
+    )
     connection.ending_thread = PyThread_get_thread_ident()
+    connection.keeps_interrupt = keeps_interrupt
 
 
-def end_ending(conn):
-    """Note that it is over."""
-    known(conn).ending = NO_ENDING
+def end_method(conn):
+    """Note that it is over; raise what has interrupted it, if that was kept."""
+    cdef Known connection = known(conn)
+    connection.ending = NO_ENDING
+    connection.keeps_interrupt = False
+    exc, connection.kept = connection.kept, None
+    if exc is not None:
+        raise exc

@@ -22,7 +22,9 @@ cdef extern from *:
 
 # Values of libpq-fe.h, which are part of its ABI.
 cdef enum PGTransactionStatusType:
+    PQTRANS_IDLE = 0
     PQTRANS_ACTIVE = 1
+    PQTRANS_INTRANS = 2
 
 cdef enum ExecStatusType:
     PGRES_COPY_OUT = 3
@@ -61,6 +63,7 @@ cdef struct Libpq:
     int (*resultStatus)(const PGresult*) noexcept nogil
     void (*clear)(PGresult*) noexcept nogil
     # Asynchronous Command Processing
+    int (*sendQuery)(PGconn*, const char*) noexcept nogil
     int (*consumeInput)(PGconn*) noexcept nogil
     int (*isBusy)(PGconn*) noexcept nogil
     int (*setnonblocking)(PGconn*, int) noexcept nogil
@@ -95,6 +98,7 @@ cdef bint can_see_pending
 cdef bint can_cancel            # without blocking, and encrypted as the connection is
 cdef bint can_cancel_in_thread  # PQcancel(), which blocks
 cdef bint can_end_copy
+cdef bint can_refuse            # have the server refuse a statement, inside a wait
 cdef bint can_merge_options
 
 # Does this libpq leave decrypted bytes of a large TLS record unread?

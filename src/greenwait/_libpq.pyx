@@ -64,6 +64,7 @@ cdef list look_up_all(library):
     look_up(library, missing, "PQhostaddr", <void**>&libpq.hostaddr)
     look_up(library, missing, "PQtransactionStatus", <void**>&libpq.transactionStatus)
     look_up(library, missing, "PQgetssl", <void**>&libpq.getssl)
+    look_up(library, missing, "PQsendQuery", <void**>&libpq.sendQuery)
     look_up(library, missing, "PQconsumeInput", <void**>&libpq.consumeInput)
     look_up(library, missing, "PQisBusy", <void**>&libpq.isBusy)
     look_up(library, missing, "PQsetnonblocking", <void**>&libpq.setnonblocking)
@@ -103,7 +104,7 @@ def _leaves_tls_bytes(version):
 def _find():
     """Fill in what ``_libpq.pxd`` declares; return the state of each fast path, in words."""
     global can_receive, can_send, can_set_nonblocking, can_see_pending, leaves_tls_bytes
-    global can_cancel, can_cancel_in_thread, can_end_copy, can_merge_options
+    global can_cancel, can_cancel_in_thread, can_end_copy, can_merge_options, can_refuse
     leaves_tls_bytes = _leaves_tls_bytes(_psycopg2.LIBPQ_VERSION)
     needs = {
         "receive": ("PQconsumeInput", "PQisBusy", "PQerrorMessage"),
@@ -130,6 +131,7 @@ def _find():
             "PQisBusy",
             "PQflush",
         ),
+        "interrupt": ("PQsendQuery", "PQflush", "PQtransactionStatus"),
         "service": ("PQconnectStart", "PQconninfo", "PQconninfoFree", "PQfinish"),
     }
     try:
@@ -146,6 +148,7 @@ def _find():
     can_see_pending = states["TLS"] == "on"
     can_cancel = states["cancel"] == "on"
     can_end_copy = states["COPY"] == "on"
+    can_refuse = states["interrupt"] == "on"
     can_merge_options = states["service"] == "on"
     # The oldest functions of this kind: they are there if any is.
     can_cancel_in_thread = libpq.cancel is not NULL and not sys.platform.startswith("win")

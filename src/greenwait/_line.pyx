@@ -19,7 +19,6 @@ from cpython.pythread cimport (
 from libc.stdint cimport int64_t
 
 from greenwait._deadline cimport blocks_entered, nearest_block, timeout as timeout_block
-from greenwait._delivery cimport pending_count, take_undelivered
 from greenwait._interrupt cimport block_has_expired
 from greenwait._monotonic cimport NO_DEADLINE, monotonic_ns
 from greenwait._sleep cimport is_main_thread
@@ -88,10 +87,6 @@ cdef class Ticket:
         cdef int64_t until_ns = deadline_ns
         if block is not None:
             until_ns = min(until_ns, block.deadline_ns)
-        if pending_count > 0:
-            undelivered = take_undelivered()
-            if undelivered is not None:
-                raise undelivered
         while not self.is_called and monotonic_ns() < until_ns:
             if self.waiter is not None:
                 self.waiter.wait_for_call(self.place, until_ns)

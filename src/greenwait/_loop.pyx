@@ -16,7 +16,6 @@ from libc.errno cimport EINTR
 from libc.stdint cimport int64_t
 
 from greenwait._deadline cimport after
-from greenwait._delivery cimport pending_count, take_undelivered
 from greenwait._known cimport Known
 from greenwait._monotonic cimport NO_DEADLINE, monotonic_ns
 from greenwait._readiness cimport READINESS_READ
@@ -38,10 +37,13 @@ from collections import deque
 
 from greenlet import getcurrent, greenlet
 
+from greenwait import _errors
+
 # Module-level C variables outlive the module's dict: a generator of map()'s that is closed
 # at interpreter exit still finds them.
 cdef object current_greenlet = getcurrent
 cdef object switch_to = greenlet.switch  # a look-up of the method costs as much as the call
+cdef object higher = _errors.higher
 cdef object push = heapq.heappush
 cdef object pop = heapq.heappop
 cdef object heapify = heapq.heapify
@@ -237,10 +239,6 @@ cdef class Loop(Waiter):
         cdef Parked outer = None if seat is None else seat.innermost
         parked.greenlet = here
         try:
-            if pending_count > 0:
-                undelivered = take_undelivered()
-                if undelivered is not None:
-                    raise undelivered
             if seat is not None:
                 self.raise_interruption(seat, parked)
                 seat.innermost = parked
@@ -276,8 +274,8 @@ cdef class Loop(Waiter):
         return 0
 
     cdef int interrupt(self, Seat seat, object exc, bint is_patient) except -1:
-        """Have its wait, now or next, raise *exc*."""
-        seat.interruption = exc
+        """Have its wait, now or next, raise *exc*; of two that it has not raised, the higher one."""
+        seat.interruption = exc if seat.interruption is None else higher(seat.interruption, exc)
         seat.is_patient = is_patient
         if seat.innermost is not None and not (is_patient and seat.innermost.is_stopping):
             self.make_due(seat.innermost)

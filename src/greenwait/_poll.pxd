@@ -4,7 +4,7 @@ from cpython.object cimport PyObject
 from libc.stdint cimport int64_t
 from libc.string cimport memset
 
-from greenwait._known cimport Known
+from greenwait._known cimport Ending, Known
 from greenwait._sleep cimport OnEventLoop, Poller, Sleep
 
 # psycopg2 names these in psycopg2.extensions; their values are part of its API.
@@ -27,7 +27,11 @@ cdef struct Wait:
     const Options* options
     int64_t deadline_ns
     bint is_answered  # some of the answer may have arrived before
+    bint was_idle     # no transaction was open on the server before it
     bint is_stopping  # what is waited for is the end of a query that was interrupted
+    # Of a query that is being stopped:
+    Ending ending     # it ends a transaction
+    bint is_two_phase # ... of two phases
 
 cdef int check_pollable(object conn) except -1
 cdef int call_poll(object conn) except -1

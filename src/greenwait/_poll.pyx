@@ -59,7 +59,9 @@ cdef int wait_until_ok(object conn, Known connection, Wait* wait) except -1:
             else:
                 sleep_for(conn, connection, POLL_WRITE, wait)
             has_sent = connection is not None and connection.is_prepared
-    if is_received:
+    if wait.is_stopping:
+        pass  # it was not answered, but stopped
+    elif is_received:
         counters.results_libpq += 1
     elif connection is not None and connection.is_prepared:
         counters.results_plain += 1

@@ -11,6 +11,7 @@ __all__ = [
     "SQLSTATE_ERRORS",
     "STATUS_READY",
     "VERSION",
+    "DatabaseError",
     "Error",
     "InterfaceError",
     "OperationalError",
@@ -18,6 +19,7 @@ __all__ = [
     "QueryCanceled",
     "connection",
     "cursor",
+    "encodings",
     "get_wait_callback",
     "make_dsn",
     "parse_dsn",
@@ -59,6 +61,7 @@ def _import_version() -> str:
 VERSION = _import_version()
 
 from psycopg2 import (  # noqa: E402, only once it is one of ours
+    DatabaseError,
     Error,
     InterfaceError,
     OperationalError,
@@ -70,6 +73,7 @@ from psycopg2.extensions import (  # noqa: E402
     STATUS_READY,
     connection,
     cursor,
+    encodings,
     get_wait_callback,
     libpq_version,
     make_dsn,

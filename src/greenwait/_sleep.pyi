@@ -1,9 +1,0 @@
-__all__ = ["POLLERS", "DeadlinePassed", "HandlerRaised"]
-
-POLLERS: tuple[str, ...]
-
-class DeadlinePassed(BaseException): ...
-
-class HandlerRaised(BaseException):
-    @property
-    def exception(self) -> BaseException: ...

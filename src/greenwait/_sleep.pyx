@@ -38,8 +38,9 @@ import sys
 import threading
 
 from greenwait import _psycopg2
+from greenwait._errors import DeadlinePassed, HandlerRaised
 
-__all__ = ["POLLERS", "DeadlinePassed", "HandlerRaised"]
+__all__ = ["POLLERS"]
 
 # Nobody sleeps for ever. Python runs signal handlers in the main thread only, and a
 # signal can arrive after the last look and before the sleep, or be delivered to
@@ -61,21 +62,6 @@ cdef object Psycopg2Error = _psycopg2.Error
 cdef object OperationalError = _psycopg2.OperationalError
 cdef object strerror = os.strerror
 cdef dict modules = sys.modules
-
-
-class DeadlinePassed(BaseException):
-    """A sleep's deadline has passed. Never leaves the callback."""
-
-
-class HandlerRaised(BaseException):
-    """A signal handler raised an error of psycopg2's. Never leaves the callback.
-
-    Any other one of these that comes out of a wait says that the connection has failed.
-    """
-
-    @property
-    def exception(self):
-        return self.args[0]
 
 
 cdef object deadline_passed = DeadlinePassed

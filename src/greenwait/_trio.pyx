@@ -8,7 +8,6 @@ cimport cython
 from cpython.contextvars cimport PyContext_CopyCurrent
 from libc.stdint cimport int64_t
 
-from greenwait._delivery cimport take_undelivered
 from greenwait._known cimport Known
 from greenwait._readiness cimport READINESS_READ
 from greenwait._waiter cimport Adapter, complaint_about, forks, seconds_until_look
@@ -53,9 +52,6 @@ def _call():
         here.result = run(function, *args, **kwargs)
     except BaseException as exc:  # by its instance: its class may be told only by that
         here.exception = exc
-    undelivered = take_undelivered()
-    if undelivered is not None:
-        here.exception = undelivered
 
 
 @cython.auto_pickle(False)

@@ -9,9 +9,9 @@ waits for its turn first, and lets other greenlets go on meanwhile.
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
-from greenwait._errors import CommitInDoubt, in_doubt
-from greenwait._known import begin_ending, end_ending
-from greenwait._psycopg2 import STATUS_READY, OperationalError, connection, cursor
+from greenwait._errors import CommitInDoubt, lost_commit
+from greenwait._known import begin_method, end_method
+from greenwait._psycopg2 import STATUS_READY, Error, QueryCanceled, connection, cursor
 from greenwait._turn import Turn, cursor_in_turn, in_turn
 
 if TYPE_CHECKING:
@@ -119,25 +119,27 @@ class Connection(connection):
         :raises CommitInDoubt: there was none, within the callback's ``cancel_grace``, or the
             connection was lost.
         """
-        self._turn.run(self, "commit()", _end, self, "commit", super().commit)
+        self._turn.run(self, "commit()", _end, self, "commit", False, super().commit)
 
     def rollback(self) -> None:
         """Roll back all changes done to the database; it is not cancelled either."""
-        self._turn.run(self, "rollback()", _end, self, "rollback", super().rollback)
+        self._turn.run(self, "rollback()", _end, self, "rollback", False, super().rollback)
 
     def tpc_commit(self, *xid: Any) -> None:
         """Commit a transaction of two phases; otherwise like ``commit()``.
 
         :param xid: that of a recovered transaction, if it is one.
         """
-        self._turn.run(self, "tpc_commit()", _end, self, "commit", super().tpc_commit, *xid)
+        self._turn.run(self, "tpc_commit()", _end, self, "commit", True, super().tpc_commit, *xid)
 
     def tpc_rollback(self, *xid: Any) -> None:
         """Abort a transaction of two phases; otherwise like ``rollback()``.
 
         :param xid: that of a recovered transaction, if it is one.
         """
-        self._turn.run(self, "tpc_rollback()", _end, self, "rollback", super().tpc_rollback, *xid)
+        self._turn.run(
+            self, "tpc_rollback()", _end, self, "rollback", True, super().tpc_rollback, *xid
+        )
 
     close = in_turn(connection.close, "close")
     reset = in_turn(connection.reset, "reset")
@@ -155,24 +157,30 @@ class Connection(connection):
 
 
 def _end(
-    conn: Connection, kind: Literal["commit", "rollback"], method: Callable[..., None], *xid: Any
+    conn: Connection,
+    kind: Literal["commit", "rollback"],
+    is_two_phase: bool,
+    method: Callable[..., None],
+    *xid: Any,
 ) -> None:
     """End a transaction by *method*."""
-    has_transaction = conn.status != STATUS_READY
+    has_transaction = conn.status != STATUS_READY or bool(xid)
     try:
-        begin_ending(conn, kind)  # an interrupt may come as soon as it has returned
+        # An interrupt may come as soon as it has returned.
+        begin_method(conn, kind, is_two_phase)
         method(*xid)
-    except OperationalError as exc:
+    except Error as exc:
         if (
             kind == "commit"
             and has_transaction
             and conn.closed
-            and not isinstance(exc, CommitInDoubt)
+            and exc.__cause__ is None
+            and not isinstance(exc, (CommitInDoubt, QueryCanceled))
         ):
-            raise in_doubt("the connection was lost during the commit", exc) from exc
+            raise lost_commit(exc) from exc
         raise
     finally:
-        end_ending(conn)
+        end_method(conn)
 
 
 # -- Cursors

@@ -5,10 +5,12 @@ A drop-in for ``psycogreen.eventlet``. Eventlet itself advises against its use i
 
 from typing import TYPE_CHECKING, Any
 
-from eventlet import hubs  # pyright: ignore[reportMissingTypeStubs]  # there are none
+import eventlet  # pyright: ignore[reportMissingTypeStubs]  # there are none
+from eventlet import hubs  # pyright: ignore[reportMissingTypeStubs]
 from greenlet import getcurrent
 
 from greenwait._callback import WaitCallback
+from greenwait._errors import time_limits
 from greenwait._install import install
 from greenwait._waiter import READ, WRITE, Adapter, adopt
 
@@ -51,6 +53,7 @@ class _Eventlet(Adapter):
 
 
 _TOO_LATE = object()
+time_limits.append(eventlet.Timeout)
 _adapter = _Eventlet()
 
 

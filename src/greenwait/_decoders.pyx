@@ -1,0 +1,82 @@
+"""Decoders of psycopg2's that run no Python code, and so no signal handler.
+
+psycopg2 decodes each notice, notification and error message with the ``decode`` of Python's
+codec (``conn_text_from_chars``), and forgets what that raises, with the message. Many of these
+are written in Python, UTF-8's too, and a signal's handler may run in Python code at any time.
+Here are codecs that do the same with functions written in C, under names of their own.
+"""
+
+cimport cython
+
+import codecs
+from importlib import import_module
+
+from greenwait._psycopg2 import encodings
+
+cdef str PREFIX = "greenwait_"
+cdef type builtin = type(len)
+
+
+def _decode_utf_8(data, str errors="strict"):
+    return codecs.utf_8_decode(data, errors, True)
+
+
+@cython.auto_pickle(False)
+@cython.final
+@cython.internal
+cdef class CharmapDecoder:
+    """The decoder of an encoding of single bytes."""
+
+    cdef str table
+
+    def __call__(self, data, errors="strict"):
+        return codecs.charmap_decode(data, errors, self.table)
+
+
+cdef object c_decoder(object info):
+    """Return a function in C that does what the codec's decoder does."""
+    cdef CharmapDecoder decoder
+    if isinstance(info.decode, builtin):
+        return info.decode
+    if info.name == "utf-8":
+        return _decode_utf_8
+    module = import_module(f"encodings.{info.name.replace('-', '_')}")
+    decoder = CharmapDecoder.__new__(CharmapDecoder)
+    decoder.table = module.decoding_table
+    return decoder
+
+
+def _search(str name):
+    """Return the codec for one of our names, as codecs.register() wants it."""
+    if not name.startswith(PREFIX):
+        return None
+    info = codecs.lookup(name[len(PREFIX):])
+    try:
+        decode = c_decoder(info)
+    except (ImportError, AttributeError):  # somebody else's codec
+        decode = info.decode
+    return codecs.CodecInfo(
+        info.encode,
+        decode,
+        info.streamreader,
+        info.streamwriter,
+        info.incrementalencoder,
+        info.incrementaldecoder,
+        info.name,
+    )
+
+
+codecs.register(_search)
+
+
+cdef bint are_used = False
+
+
+cdef int use_c_decoders() except -1:
+    """Have psycopg2 find these: for connections made from now on, and in set_client_encoding()."""
+    global are_used
+    if not are_used:
+        are_used = True
+        for server_name, name in list(encodings.items()):
+            encodings[server_name] = f"{PREFIX}{name}"
+    return 0
