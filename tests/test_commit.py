@@ -14,7 +14,7 @@ from psycopg2.extensions import STATUS_READY
 
 import greenwait
 from greenwait import connection
-from greenwait._known import begin_ending
+from greenwait._known import begin_method
 from greenwait.connection import Connection
 from tests.asleep import wait_until_asleep
 from tests.fault_lab import frozen, no_leaked_descriptors
@@ -251,13 +251,13 @@ def test_commit_that_the_server_refuses_is_no_doubt(case):
 
 
 def test_interrupt_before_a_commit_begins_is_forgotten_with_it(connect, callback, monkeypatch):
-    def begin(conn, kind):
-        begin_ending(conn, kind)
+    def begin(conn, kind, keeps_interrupt):
+        begin_method(conn, kind, keeps_interrupt)
         raise LIMIT
 
     conn = connect(connection_factory=Connection)
     conn.autocommit = True
-    monkeypatch.setattr(connection, "begin_ending", begin)
+    monkeypatch.setattr(connection, "begin_method", begin)
     with pytest.raises(Limit):
         conn.commit()
     monkeypatch.undo()

@@ -102,7 +102,8 @@ WITHOUT = """
     ("function", "paths_lost", "used"),
     [
         ("PQisBusy", {"receive", "COPY"}, 0),
-        ("PQflush", {"send", "COPY"}, 1),
+        ("PQflush", {"send", "COPY", "interrupt"}, 1),
+        ("PQsendQuery", {"interrupt"}, 1),
         ("PQsetnonblocking", {"non-blocking"}, 1),
         ("SSL_pending", {"TLS"}, 1),
         ("PQputCopyEnd", {"COPY"}, 1),

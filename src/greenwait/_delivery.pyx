@@ -30,6 +30,7 @@ cdef object current_greenlet = getcurrent
 cdef object new_error = _psycopg2.Error.__new__
 cdef object ServerHasCanceled = _psycopg2.QueryCanceled
 cdef object query_timeout = _errors.QueryTimeout
+cdef object append = _errors.append
 cdef object chain = _errors.chain
 cdef object exc_info = sys.exc_info
 cdef dict codes = {kind: code for code, kind in _psycopg2.SQLSTATE_ERRORS.items()}
@@ -112,7 +113,7 @@ _psycopg2.DatabaseError.__new__ = staticmethod(_new)
 
 cdef int raise_again(object exc) except -1:
     """Raise *exc* with the context that it has: ``raise`` would put what is handled in its place."""
-    chain(exc, exc_info()[1])
+    append(exc, exc_info()[1])
     kind, traceback = type(exc), exc.__traceback__
     Py_INCREF(kind)
     Py_INCREF(exc)

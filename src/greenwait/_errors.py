@@ -11,6 +11,7 @@ __all__ = [
     "HostTimeout",
     "PoolTimeout",
     "QueryTimeout",
+    "append",
     "chain",
     "higher",
     "in_doubt",
@@ -54,22 +55,31 @@ def higher(first: BaseException, second: BaseException) -> BaseException:
     return first
 
 
-def chain(exc: BaseException, context: BaseException | None) -> None:
+def chain(exc: BaseException, context: BaseException) -> None:
+    """Make *context* the context of *exc*; what that was before comes after it."""
+    if context is not exc and context not in _contexts(exc):
+        before, exc.__context__ = exc.__context__, None
+        for link in [context, *_contexts(context)]:
+            if link.__context__ is exc:
+                link.__context__ = None
+        exc.__context__ = context
+        append(exc, before)
+
+
+def append(exc: BaseException, context: BaseException | None) -> None:
     """Put *context* at the end of the chain of contexts of *exc*."""
-    seen = [exc]
-    while (following := seen[-1].__context__) is not None:
-        if following is context or following in seen:
-            return
-        seen.append(following)
-    if context is None or context is exc:
-        return
-    link = context
-    while link.__context__ is not None:  # no cycle
-        if link.__context__ in seen:
-            link.__context__ = None
-        else:
-            link = link.__context__
-    seen[-1].__context__ = context
+    links = [exc, *_contexts(exc)]
+    if context is not None and not any(each in links for each in [context, *_contexts(context)]):
+        links[-1].__context__ = context
+
+
+def _contexts(exc: BaseException) -> list[BaseException]:
+    found: list[BaseException] = []
+    link = exc.__context__
+    while link is not None and link not in found:  # a cycle that somebody has made
+        found.append(link)
+        link = link.__context__
+    return found
 
 
 class QueryTimeout(QueryCanceled):

@@ -37,6 +37,7 @@ from greenwait._known cimport (
     Known,
     is_in_query,
     is_in_transaction,
+    is_ready,
     known,
     pgconn_of,
     prepare,
@@ -442,8 +443,8 @@ cdef const char* statement_to_refuse(object conn, PGconn* pgconn, Wait* wait) ex
         if wait.is_two_phase or wait.ending == NO_ENDING:
             return NULL  # psycopg2 may go on with it, or not: it does not tell
         return REFUSED if wait.ending == COMMIT else BEGUN
-    if not is_in_query(conn) or wait.is_two_phase:
-        return NULL
+    if not is_ready(conn):
+        return NULL  # a prepared transaction is ended, or not
     if state == PQTRANS_INTRANS and wait.was_idle:
         return ROLLED_BACK
     return REFUSED

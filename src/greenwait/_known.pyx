@@ -31,9 +31,10 @@ cdef object connection_pgconn_ptr = connection_type.pgconn_ptr
 cdef object connection_async = connection_type.async_
 cdef object connection_status = connection_type.status
 
-# STATUS_SETUP, STATUS_BEGIN; 20 and above are the steps of connecting (psycopg/connection.h).
+# STATUS_SETUP, STATUS_READY, STATUS_BEGIN; 20 and above are the steps of connecting (psycopg/connection.h).
 cdef enum:
     STATUS_SETUP = 0
+    STATUS_READY = 1
     STATUS_BEGIN = 2
     STATUS_CONNECTING = 20
 
@@ -91,6 +92,12 @@ cdef bint is_in_transaction(object conn) except -1:
     """Has psycopg2 begun a transaction on it?"""
     cdef int status = connection_status.__get__(conn)
     return status == STATUS_BEGIN
+
+
+cdef bint is_ready(object conn) except -1:
+    """Is no transaction open, as far as psycopg2 knows, and none prepared?"""
+    cdef int status = connection_status.__get__(conn)
+    return status == STATUS_READY
 
 
 cdef int prepare(Known connection, object conn) except -1:

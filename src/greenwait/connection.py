@@ -6,6 +6,7 @@ for its answer can't be switched to any more. So here each method that takes the
 waits for its turn first, and lets other greenlets go on meanwhile.
 """
 
+import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
@@ -21,16 +22,37 @@ __all__ = ["Connection", "Cursor", "guarded"]
 
 _Class = TypeVar("_Class", bound=type)
 _Cursor = TypeVar("_Cursor", bound=cursor)
+_Result = TypeVar("_Result")
 
 
 def _set_in_turn(name: str, base: type) -> Any:
     """Return *base*'s attribute, to be set when it is the caller's turn."""
     own = getattr(base, name)
 
+    set_whole = _whole(own.__set__)
+
     def set_value(self: Any, value: Any) -> None:
-        self._turn.run(self, name, own.__set__, self, value)
+        self._turn.run(self, name, set_whole, self, value)
 
     return property(own.__get__, set_value, doc=own.__doc__)
+
+
+def _whole(method: Callable[..., _Result]) -> Callable[..., _Result]:
+    """Return psycopg2's *method* with no error of the server's where that has reported success.
+
+    psycopg2 changes its own state only then: to another encoding, or another isolation level.
+    What interrupts the method is raised when it is through.
+    """
+
+    @functools.wraps(method)
+    def whole(self: Any, *args: Any, **kwargs: Any) -> _Result:
+        try:
+            begin_method(self, "rollback", True)
+            return method(self, *args, **kwargs)
+        finally:
+            end_method(self)
+
+    return whole
 
 
 class Connection(connection):
@@ -119,36 +141,34 @@ class Connection(connection):
         :raises CommitInDoubt: there was none, within the callback's ``cancel_grace``, or the
             connection was lost.
         """
-        self._turn.run(self, "commit()", _end, self, "commit", False, super().commit)
+        self._turn.run(self, "commit()", _end, self, "commit", super().commit)
 
     def rollback(self) -> None:
         """Roll back all changes done to the database; it is not cancelled either."""
-        self._turn.run(self, "rollback()", _end, self, "rollback", False, super().rollback)
+        self._turn.run(self, "rollback()", _end, self, "rollback", super().rollback)
 
     def tpc_commit(self, *xid: Any) -> None:
         """Commit a transaction of two phases; otherwise like ``commit()``.
 
         :param xid: that of a recovered transaction, if it is one.
         """
-        self._turn.run(self, "tpc_commit()", _end, self, "commit", True, super().tpc_commit, *xid)
+        self._turn.run(self, "tpc_commit()", _end, self, "commit", super().tpc_commit, *xid)
 
     def tpc_rollback(self, *xid: Any) -> None:
         """Abort a transaction of two phases; otherwise like ``rollback()``.
 
         :param xid: that of a recovered transaction, if it is one.
         """
-        self._turn.run(
-            self, "tpc_rollback()", _end, self, "rollback", True, super().tpc_rollback, *xid
-        )
+        self._turn.run(self, "tpc_rollback()", _end, self, "rollback", super().tpc_rollback, *xid)
 
     close = in_turn(connection.close, "close")
-    reset = in_turn(connection.reset, "reset")
+    reset = in_turn(_whole(connection.reset), "reset")
     lobject = in_turn(connection.lobject, "lobject")
-    set_session = in_turn(connection.set_session, "set_session")
-    set_isolation_level = in_turn(connection.set_isolation_level, "set_isolation_level")
-    set_client_encoding = in_turn(connection.set_client_encoding, "set_client_encoding")
+    set_session = in_turn(_whole(connection.set_session), "set_session")
+    set_isolation_level = in_turn(_whole(connection.set_isolation_level), "set_isolation_level")
+    set_client_encoding = in_turn(_whole(connection.set_client_encoding), "set_client_encoding")
     tpc_begin = in_turn(connection.tpc_begin, "tpc_begin")
-    tpc_prepare = in_turn(connection.tpc_prepare, "tpc_prepare")
+    tpc_prepare = in_turn(_whole(connection.tpc_prepare), "tpc_prepare")
     tpc_recover = in_turn(connection.tpc_recover, "tpc_recover")
     autocommit = _set_in_turn("autocommit", connection)
     isolation_level: Any = _set_in_turn("isolation_level", connection)
@@ -157,17 +177,12 @@ class Connection(connection):
 
 
 def _end(
-    conn: Connection,
-    kind: Literal["commit", "rollback"],
-    is_two_phase: bool,
-    method: Callable[..., None],
-    *xid: Any,
+    conn: Connection, kind: Literal["commit", "rollback"], method: Callable[..., None], *xid: Any
 ) -> None:
     """End a transaction by *method*."""
     has_transaction = conn.status != STATUS_READY or bool(xid)
     try:
-        # An interrupt may come as soon as it has returned.
-        begin_method(conn, kind, is_two_phase)
+        begin_method(conn, kind, True)  # an interrupt may come as soon as it has returned
         method(*xid)
     except Error as exc:
         if (

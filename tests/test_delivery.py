@@ -1,0 +1,459 @@
+"""An interrupt that meets a success: psycopg2 raises it, and is right about the server's state."""
+
+import contextlib
+import select
+import signal
+import threading
+
+import psycopg2
+import pytest
+from psycopg2 import errors
+from psycopg2.extensions import (
+    STATUS_READY,
+    TRANSACTION_STATUS_IDLE,
+    TRANSACTION_STATUS_INERROR,
+    encodings,
+)
+
+import greenwait
+from greenwait._libpq import FAST_PATHS
+from tests.test_interrupt import assert_usable
+
+needs_libpq = pytest.mark.skipif(
+    FAST_PATHS["interrupt"] != "on", reason="the connection is closed without libpq's functions"
+)
+
+
+class Limit(Exception):
+    pass
+
+
+def one(conn, query, *parameters):
+    with conn.cursor() as cur:
+        cur.execute(query, parameters)
+        return cur.fetchone()[0]
+
+
+class _Struck:
+    """What connections have of which a wait is interrupted when the answer is there."""
+
+    raised: BaseException | None = None
+    at_wait = 0
+
+    def fileno(self):
+        fd = super().fileno()
+        if self.raised is not None and greenwait.stats().waits == self.at_wait:
+            assert select.select([fd], [], [], 20)[0]
+            raised, self.raised = self.raised, None
+            self.before(fd)
+            raise raised
+        return fd
+
+    def before(self, fd):
+        pass
+
+    def strike(self, wait=1):
+        """Interrupt the n-th wait from now on; return the exception."""
+        self.raised = Limit()
+        self.at_wait = greenwait.stats().waits + wait
+        return self.raised
+
+
+class Plain(_Struck, psycopg2.extensions.connection):
+    pass
+
+
+class Own(_Struck, greenwait.Connection):
+    pass
+
+
+BEGIN = 1  # the first wait of a transaction
+KINDS = [Plain, Own]
+
+
+@pytest.fixture(params=KINDS, ids=lambda kind: kind.__name__)
+def struck(request, callback, connect):
+    """A connection that can be struck, in no transaction."""
+    conn = connect(connection_factory=request.param)
+    conn.cursor().execute("select 1")
+    conn.rollback()
+    return conn
+
+
+def assert_raised(conn, raised, function, *args):
+    with pytest.raises(Limit) as info:
+        function(*args)
+    assert info.value is raised
+    assert conn.raised is None
+
+
+@needs_libpq
+def test_query_is_rolled_back_with_its_transaction(struck):
+    cur = struck.cursor()
+    cur.execute("create temp table struck (n int)")
+    struck.commit()
+    cur.execute("insert into struck values (1)")
+    raised = struck.strike()
+    assert_raised(struck, raised, cur.execute, "insert into struck values (2)")
+    assert raised.__context__ is None
+    assert struck.info.transaction_status == TRANSACTION_STATUS_INERROR
+    with pytest.raises(errors.InFailedSqlTransaction):
+        cur.execute("select 1")
+    struck.rollback()
+    assert one(struck, "select count(*) from struck") == 0
+    assert_usable(struck)
+
+
+@needs_libpq
+def test_query_in_autocommit_mode_stands(struck):
+    struck.autocommit = True
+    cur = struck.cursor()
+    cur.execute("create temp table struck (n int)")
+    raised = struck.strike()
+    assert_raised(struck, raised, cur.execute, "insert into struck values (2)")
+    assert struck.info.transaction_status == TRANSACTION_STATUS_IDLE
+    assert one(struck, "select count(*) from struck") == 1
+
+
+@needs_libpq
+@pytest.mark.parametrize("autocommit", [False, True])
+def test_begin_is_rolled_back_and_the_query_never_sent(struck, autocommit):
+    struck.autocommit = autocommit
+    raised = struck.strike(BEGIN)
+    with pytest.raises(Limit) as info, struck, struck.cursor() as cur:
+        cur.execute("select set_config('greenwait.struck', 'sent', false)")
+    assert info.value is raised
+    assert struck.status == STATUS_READY
+    assert struck.info.transaction_status == TRANSACTION_STATUS_IDLE
+    struck.rollback()
+    assert one(struck, "select current_setting('greenwait.struck', true)") in (None, "")
+    assert_usable(struck)
+
+
+@needs_libpq
+def test_begin_by_hand_in_autocommit_mode_is_rolled_back(struck):
+    struck.autocommit = True
+    assert_raised(struck, struck.strike(), struck.cursor().execute, "begin")
+    assert struck.info.transaction_status == TRANSACTION_STATUS_IDLE
+
+
+@needs_libpq
+def test_query_in_a_transaction_by_hand_fails_it(struck):
+    struck.autocommit = True
+    struck.cursor().execute("begin")
+    assert_raised(struck, struck.strike(), struck.cursor().execute, "select 1")
+    assert struck.info.transaction_status == TRANSACTION_STATUS_INERROR
+    struck.cursor().execute("rollback")
+    assert one(struck, "select 6 * 7") == 42
+
+
+@needs_libpq
+def test_commit_stands(struck):
+    cur = struck.cursor()
+    cur.execute("create temp table struck (n int)")
+    assert_raised(struck, struck.strike(), lambda: struck.commit())
+    assert struck.status == STATUS_READY
+    assert struck.info.transaction_status == TRANSACTION_STATUS_IDLE
+    assert one(struck, "select count(*) from struck") == 0
+    assert_usable(struck)
+
+
+@needs_libpq
+def test_commit_of_a_failed_transaction_leaves_none(struck):
+    with contextlib.suppress(psycopg2.Error):
+        struck.cursor().execute("select 1/0")
+    assert_raised(struck, struck.strike(), lambda: struck.commit())
+    assert struck.info.transaction_status == TRANSACTION_STATUS_IDLE
+    assert_usable(struck)
+
+
+@needs_libpq
+def test_rollback_leaves_nothing_that_could_be_committed(struck):
+    """psycopg2 believes that it is still in a transaction, if it is told of a failure."""
+    cur = struck.cursor()
+    cur.execute("create temp table struck (n int)")
+    struck.commit()
+    cur.execute("select 1")
+    assert_raised(struck, struck.strike(), lambda: struck.rollback())
+    if isinstance(struck, Plain):
+        with pytest.raises(errors.InFailedSqlTransaction):
+            cur.execute("insert into struck values (1)")
+    else:
+        assert struck.status == STATUS_READY
+        cur.execute("insert into struck values (1)")
+    struck.rollback()
+    assert one(struck, "select count(*) from struck") == 0
+    assert_usable(struck)
+
+
+def test_method_that_ends_a_transaction_unseen_costs_the_connection_or_nothing(struck):
+    """Called by a reference, of psycopg2's own class nobody knows what it will make of an error."""
+    struck.cursor().execute("create temp table struck (n int)")
+    commit = struck.commit
+    assert_raised(struck, struck.strike(), commit)
+    assert bool(struck.closed) == (isinstance(struck, Plain) or FAST_PATHS["interrupt"] != "on")
+    if not struck.closed:
+        assert_usable(struck)
+
+
+@pytest.mark.parametrize("step", [1, 2])
+def test_reset_ends_in_a_connection_that_is_usable(struck, step):
+    cur = struck.cursor()
+    cur.execute("select 1")
+    raised = struck.strike(step)
+    assert_raised(struck, raised, lambda: struck.reset())
+    if FAST_PATHS["interrupt"] == "on" or isinstance(struck, Own):
+        assert_usable(struck)
+    else:
+        assert struck.closed
+
+
+@pytest.mark.parametrize("name", ["LATIN1", "UTF8"])
+def test_encoding_of_both_sides_stays_the_same(struck, name):
+    struck.set_client_encoding("LATIN1" if name == "UTF8" else "UTF8")
+    raised = struck.strike()
+    assert_raised(struck, raised, struck.set_client_encoding, name)
+    if struck.closed:
+        assert isinstance(struck, Plain)
+    else:
+        assert one(struck, "show client_encoding") == struck.encoding
+        assert one(struck, "select %s", "\xe4") == "\xe4"
+
+
+@needs_libpq
+@pytest.mark.parametrize(
+    "execute",
+    [
+        lambda cur: cur.executemany("select set_config('greenwait.struck', %s, false)", "123"),
+        lambda cur: cur.callproc("set_config", ("greenwait.struck", "1", False)),
+    ],
+    ids=["executemany", "callproc"],
+)
+def test_next_statement_is_not_executed(struck, execute):
+    struck.autocommit = True
+    assert_raised(struck, struck.strike(), execute, struck.cursor())
+    assert one(struck, "select current_setting('greenwait.struck', true)") == "1"
+
+
+@needs_libpq
+def test_fetch_of_a_named_cursor(struck):
+    cur = struck.cursor("struck")
+    cur.execute("select generate_series(1, 10)")
+    assert_raised(struck, struck.strike(), cur.fetchmany, 2)
+    assert_usable(struck)
+
+
+@needs_libpq
+def test_end_of_with_connection(struck):
+    def work():
+        with struck:
+            struck.cursor().execute("create temp table struck (n int)")
+            struck.strike()
+
+    with pytest.raises(Limit):
+        work()
+    assert one(struck, "select count(*) from struck") == 0
+    assert_usable(struck)
+
+
+class TestTwoPhases:
+    @pytest.fixture(autouse=True)
+    def _needs_prepared_transactions(self, server, connect):
+        conn = connect()
+        if one(conn, "show max_prepared_transactions") == "0":
+            pytest.skip("the server keeps no prepared transactions")
+
+    def begun(self, struck):
+        xid = struck.xid(1, f"greenwait {id(struck)}", "struck")
+        struck.tpc_begin(xid)
+        struck.cursor().execute("select 1")
+        return xid
+
+    def is_prepared(self, connect, xid):
+        return any(str(found) == str(xid) for found in connect().tpc_recover())
+
+    def test_begin_is_rolled_back(self, struck):
+        xid = struck.xid(1, "greenwait begun", "struck")
+        assert_raised(struck, struck.strike(), struck.tpc_begin, xid)
+        if not struck.closed:
+            assert struck.info.transaction_status == TRANSACTION_STATUS_IDLE
+            assert_usable(struck)
+
+    @pytest.mark.parametrize("name", ["tpc_commit", "tpc_rollback"])
+    def test_prepared_transaction_is_ended_and_known_to_be(self, struck, connect, name):
+        xid = self.begun(struck)
+        struck.tpc_prepare()
+        raised = struck.strike()
+        with pytest.raises(Limit) as info:
+            getattr(struck, name)()
+        assert info.value is raised
+        assert not self.is_prepared(connect, xid)
+        assert bool(struck.closed) == isinstance(struck, Plain)
+        if not struck.closed:
+            assert_usable(struck)
+
+    def test_prepared_transaction_can_be_rolled_back_or_recovered(self, struck, connect):
+        xid = self.begun(struck)
+        assert_raised(struck, struck.strike(), lambda: struck.tpc_prepare())
+        assert self.is_prepared(connect, xid)
+        assert bool(struck.closed) == isinstance(struck, Plain)
+        (connect() if struck.closed else struck).tpc_rollback(*([xid] if struck.closed else []))
+        assert not self.is_prepared(connect, xid)
+
+    @pytest.mark.parametrize("name", ["commit", "rollback"])
+    def test_one_phase_is_ended_and_known_to_be(self, struck, name):
+        self.begun(struck)
+        raised = struck.strike()
+        with pytest.raises(Limit) as info:
+            if name == "commit":
+                struck.tpc_commit()
+            else:
+                struck.tpc_rollback()
+        assert info.value is raised
+        assert bool(struck.closed) == isinstance(struck, Plain)
+        if not struck.closed:
+            assert struck.status == STATUS_READY
+            assert_usable(struck)
+
+
+# -- The error is the server's own
+
+
+def test_error_of_the_query_s_own_is_the_context(struck):
+    raised = struck.strike(2)  # after BEGIN
+    assert_raised(struck, raised, struck.cursor().execute, "select 1/0")
+    assert isinstance(raised.__context__, errors.DivisionByZero)
+    assert raised.__context__.pgcode == "22012"
+    assert "division by zero" in str(raised.__context__)
+    assert_usable(struck)
+
+
+def test_error_of_the_query_s_own_comes_before_what_was_handled(struck):
+    raised = struck.strike(2)
+    with contextlib.suppress(Limit):
+        try:
+            raise KeyError
+        except KeyError:
+            struck.cursor().execute("select 1/0")
+    assert isinstance(raised.__context__, errors.DivisionByZero)
+    assert isinstance(raised.__context__.__context__, KeyError)
+
+
+def test_deadline_leaves_the_query_its_own_error(callback, connect):
+    conn = connect()
+    query = (
+        "do $$begin perform pg_sleep(20); "
+        "exception when query_canceled then raise exception 'mine'; end$$"
+    )
+    with pytest.raises(errors.RaiseException, match="mine"), greenwait.timeout(0.1):
+        conn.cursor().execute(query)
+    assert type(errors.QueryCanceled("later")) is errors.QueryCanceled
+    conn.rollback()
+    assert_usable(conn)
+
+
+def test_class_of_a_cancel_is_always_psycopg2_s_own(callback, connect):
+    own = errors.lookup("57014")
+    conn = connect()
+    with pytest.raises(greenwait.QueryTimeout) as info, greenwait.timeout(0.05):
+        conn.cursor().execute("select pg_sleep(20)")
+    assert errors.lookup("57014") is own is errors.QueryCanceled
+    assert info.value.pgcode == "57014"
+    assert "canceling statement" in info.value.pgerror
+    assert info.value.diag.severity == "ERROR"
+    assert "deadline" in str(info.value)
+
+
+# -- Where the server does not answer as usual
+
+
+def struck_in_autocommit(connect, **keywords):
+    conn = connect(connection_factory=Plain, **keywords)
+    conn.autocommit = True
+    conn.cursor().execute("select 1")
+    return conn
+
+
+def test_connection_that_is_lost_before_the_statement_is_refused(callback, connect):
+    conn = struck_in_autocommit(connect)
+    watcher = connect()
+
+    def terminate(fd):
+        one(watcher, "select pg_terminate_backend(%s, 20000)", conn.info.backend_pid)
+
+    conn.before = terminate
+    raised = conn.strike()
+    assert_raised(conn, raised, conn.cursor().execute, "select 1")
+    assert isinstance(raised.__cause__, psycopg2.OperationalError) or FAST_PATHS["interrupt"] != "on"
+    assert conn.closed
+
+
+@needs_libpq
+@pytest.mark.parametrize("replication", ["database", "true"])
+def test_replication_connection(callback, connect, server, replication):
+    """A physical one knows no SQL, and refuses it."""
+    try:
+        conn = connect(connection_factory=Plain, replication=replication)
+    except psycopg2.Error as exc:
+        pytest.skip(f"no replication connection: {exc}")
+    conn.autocommit = True
+    command = "IDENTIFY_SYSTEM"
+    conn.cursor().execute(command)
+    assert_raised(conn, conn.strike(), conn.cursor().execute, command)
+    conn.cursor().execute(command)
+
+
+@needs_libpq
+def test_read_only_transaction_without_any_language(callback, connect):
+    conn = connect(connection_factory=Plain, options="-c default_transaction_read_only=on")
+    assert_raised(conn, conn.strike(2), conn.cursor().execute, "select 1")
+    assert_usable(conn)
+
+
+# -- Messages
+
+
+@pytest.mark.parametrize("encoding", ["UTF8", "LATIN2", "LATIN1", "WIN1251", "EUC_JP"])
+def test_notices_are_decoded_in_c(callback, connect, encoding):
+    conn = connect(client_encoding=encoding)
+    conn.cursor().execute("do $$begin raise notice 'hello'; end$$")
+    assert "hello" in conn.notices[-1]
+    name = encodings[encoding.replace("_", "")]
+    assert "\xe9".encode(encodings["LATIN1"]) == b"\xe9"
+    assert b"abc".decode(name) == "abc"
+    with pytest.raises(UnicodeDecodeError):
+        b"\xc3\x28".decode(encodings["UTF8"])
+    if encoding == "WIN1251":
+        text = "\u0436"
+        conn.cursor().execute(f"do $$begin raise notice '{text}'; end$$")
+        assert text in conn.notices[-1]
+
+
+def test_signals_at_every_moment_of_notices_cost_no_message(callback, connect, on_signal):
+    """psycopg2 forgets what is raised while it decodes them, and the message with it."""
+    conn = connect()
+    conn.autocommit = True
+    cur = conn.cursor()
+    caught = received = 0
+
+    def strike(*_):
+        raise Limit
+
+    on_signal(signal.SIGALRM, strike)
+    listener_lost = []
+    done = threading.Event()
+    for attempt in range(400):
+        conn.notices.clear()
+        signal.setitimer(signal.ITIMER_REAL, 0.0002 + 0.000005 * (attempt % 200))
+        try:
+            cur.execute("do $$begin for i in 1..40 loop raise notice 'hello'; end loop; end$$")
+            while not done.wait(0.01):
+                pass
+        except Limit:
+            caught += 1
+        received += len(conn.notices) in (0, 40)
+        if len(conn.notices) not in (0, 40):
+            listener_lost.append(len(conn.notices))
+    assert caught == 400
+    # A query that is cancelled may have sent some of them.
+    assert all(0 < count < 40 for count in listener_lost)
