@@ -256,3 +256,56 @@ def test_cancels_from_many_threads_at_once(callback, connect, watcher):
 def test_report_says_how_it_cancels():
     if libpq_version() >= 170000 and HAS_LIBPQ:
         assert FAST_PATHS["cancel"] == "on: encrypted as the connection is"
+
+
+WITHOUT_DESCRIPTORS = """
+import os, resource, signal, sys, threading, time
+import psycopg2
+import greenwait
+
+greenwait.install(cancel_grace=0.5)
+signal.signal(signal.SIGINT, signal.default_int_handler)
+conn = psycopg2.connect(sys.argv[1])
+conn.autocommit = True
+cur = conn.cursor()
+cur.execute("select 1")
+if sys.argv[2] == "ctrl-c":
+    main = threading.main_thread().ident
+    threading.Timer(0.3, signal.pthread_kill, (main, signal.SIGINT)).start()
+soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 2, hard))
+held = []
+try:
+    while True:
+        held.append(os.open("/dev/null", os.O_RDONLY))
+except OSError:
+    pass
+began = time.monotonic()
+try:
+    if sys.argv[2] == "cancel":
+        greenwait.cancel(conn)
+    elif sys.argv[2] == "ctrl-c":
+        cur.execute("select pg_sleep(20)")
+    else:
+        with greenwait.timeout(0.3):
+            cur.execute("select pg_sleep(20)")
+except BaseException as exc:
+    caught = exc
+took = time.monotonic() - began
+resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+for fd in held:
+    os.close(fd)
+print(type(caught).__name__, caught, caught.__cause__, took < 10, conn.closed)
+"""
+
+
+@pytest.mark.skipif(not HAS_LIBPQ, reason="psycopg2's own cancel() is asked")
+@pytest.mark.parametrize(
+    ("what", "raised", "closed"),
+    [("ctrl-c", "KeyboardInterrupt", 2), ("deadline", "Operational", 2), ("cancel", "Operational", 0)],
+)
+def test_without_a_descriptor_to_cancel_with_says_so(run_python, what, raised, closed):
+    said = run_python(WITHOUT_DESCRIPTORS, what)
+    assert said.startswith(raised)
+    assert "Too many open files" in said
+    assert said.rstrip().endswith(f"True {closed}")

@@ -3,6 +3,7 @@
 import contextlib
 import operator
 import os
+import select
 import signal
 import threading
 import time
@@ -308,3 +309,53 @@ def test_interrupted_rollback_is_done_and_the_interrupt_is_delivered_after(
             conn.armed = False
             assert alarmed
             assert conn.info.transaction_status == 0
+
+
+CLASSES = [psycopg2.extensions.connection, Connection]
+
+
+@pytest.mark.parametrize("kind", CLASSES, ids=["psycopg2", "greenwait"])
+def test_session_that_was_ended_while_it_was_idle_has_committed_nothing(
+    connect, callback, kind, own_server
+):
+    options = "-c idle_in_transaction_session_timeout=100"
+    conn = psycopg2.connect(own_server.dsn("tcp", options=options), connection_factory=kind)
+    with contextlib.closing(conn):
+        conn.cursor().execute("create table if not exists never (n int)")
+        assert select.select([conn], [], [], 20)[0]  # it has been ended
+        with pytest.raises(psycopg2.OperationalError, match="nothing was committed") as info:
+            conn.commit()
+        assert not isinstance(info.value, greenwait.CommitInDoubt)
+        assert "SQLSTATE 25P03" in str(info.value)
+        assert "idle-in-transaction timeout" in str(info.value)
+        assert conn.closed
+
+
+@pytest.mark.parametrize("kind", CLASSES, ids=["psycopg2", "greenwait"])
+def test_commit_in_doubt_has_the_server_s_last_words(connect, callback, kind, own_server):
+    """A constraint trigger holds the commit until the session is ended."""
+    watcher = psycopg2.connect(own_server.dsn("tcp"))
+    watcher.autocommit = True
+    conn = psycopg2.connect(own_server.dsn("tcp"), connection_factory=kind)
+    with contextlib.closing(conn), contextlib.closing(watcher):
+        conn.cursor().execute("""
+            create temp table orders (number int);
+            create function pg_temp.slow() returns trigger language plpgsql as
+                'begin perform pg_sleep(20); return null; end';
+            create constraint trigger slow after insert on orders
+                deferrable initially deferred for each row execute function pg_temp.slow();
+            insert into orders values (1);
+        """)
+        pid = conn.info.backend_pid
+
+        def end():
+            wait_until_asleep(watcher, pid)
+            watcher.cursor().execute("select pg_terminate_backend(%s)", (pid,))
+
+        thread = threading.Thread(target=end)
+        thread.start()
+        with pytest.raises(greenwait.CommitInDoubt, match="SQLSTATE 57P01") as info:
+            conn.commit()
+        thread.join(20)
+        assert "administrator command" in str(info.value)
+        assert isinstance(info.value.__cause__, psycopg2.OperationalError)

@@ -8,6 +8,7 @@ signal. One that is still under way stops whatever that process does by then.
 """
 
 cimport cython
+from libc.errno cimport errno
 
 from greenwait._known cimport pgconn_of
 from greenwait._libpq cimport (
@@ -81,7 +82,7 @@ cdef class CancelRequest:
         return libpq.cancelSocket(self.request)
 
     def poll(self):
-        cdef int state
+        cdef int state, error
         with nogil:
             if self.is_started:
                 state = libpq.cancelPoll(self.request)
@@ -93,10 +94,11 @@ cdef class CancelRequest:
                     if libpq.cancelStart(self.request)
                     else PGRES_POLLING_FAILED
                 )
+            error = errno
         if state == PGRES_POLLING_FAILED:
-            raise OperationalError(
-                libpq.cancelErrorMessage(self.request).decode("utf-8", "replace").strip()
-            )
+            message = libpq.cancelErrorMessage(self.request).decode("utf-8", "replace").strip()
+            # libpq says nothing of a socket(2) that fails, for instance.
+            raise OperationalError(message or f"could not connect to the server to cancel: {strerror(error)}")
         if state == PGRES_POLLING_OK:
             return POLL_OK
         return POLL_READ if state == PGRES_POLLING_READING else POLL_WRITE
@@ -146,7 +148,10 @@ cdef class ThreadedCancelRequest:
 
     cdef int start(self) except -1:
         cdef int rc
-        self.fd, fd = open_pipe()
+        try:
+            self.fd, fd = open_pipe()
+        except OSError as exc:
+            raise OperationalError(f"no pipe for the thread to cancel in: {exc}") from exc
         set_blocking(self.fd, False)
         rc = cancel_thread_start(
             self.request, <cancel_function>libpq.cancel, <cancel_free_function>libpq.freeCancel, fd

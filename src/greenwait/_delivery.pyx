@@ -55,8 +55,8 @@ cdef int deliver(object exc, bint is_refusal) except -1:
     """Have psycopg2 raise *exc* where it raises the error that the server's answer is.
 
     A QueryTimeout takes the place of the server's error for a cancel only, any other exception
-    that of whatever error it is, which becomes its context unless it *is_refusal*. To be called
-    last in a wait.
+    that of whatever error it is, which becomes its context unless it *is_refusal*. Or *exc* is a
+    function that is given the error, and returns the exception. To be called last in a wait.
     """
     cdef Pending own = Pending.__new__(Pending)
     here = current_greenlet()
@@ -101,9 +101,11 @@ def _new(cls, /, *args, **keywords):
     if isinstance(exc, query_timeout):
         # psycopg2 adds to it what the server has said.
         return exc if cls is ServerHasCanceled else error
+    if cls in codes:
+        error.__setstate__({"pgcode": codes[cls]})  # psycopg2 does so when it is too late
+    if not isinstance(exc, BaseException):
+        raise_again(exc(error))
     if cls is not ServerHasCanceled and not found.is_refusal:
-        if cls in codes:
-            error.__setstate__({"pgcode": codes[cls]})
         chain(exc, error)
     raise_again(exc)
 

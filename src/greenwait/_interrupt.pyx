@@ -170,7 +170,8 @@ cdef object drive_and_tell(
             failure = interruption  # there is nothing to keep; or psycopg2 is not told
         else:
             interruption = begin_stopping(connection, wait, interruption)
-            reason = interruption if reason is None else higher(reason, interruption)
+            is_exception = isinstance(reason, BaseException)
+            reason = higher(reason, interruption) if is_exception else interruption
     if failure is not None:
         raise_again(failure)
     return reason
@@ -506,14 +507,15 @@ cdef object block_has_expired(timeout_block block):
 cdef object lost(object conn, Known connection, Wait* wait, object exc):
     """The connection was lost, which nobody caused here: raise that, or leave it to psycopg2.
 
-    psycopg2 has the server's last words and their SQLSTATE, if there were any, and the method of
-    a Connection says what they mean for a commit. It may even have a success.
+    psycopg2 has the server's last words and their SQLSTATE, if there were any, which say what
+    has become of a commit. So returned is a function for ``deliver()``, or None where a method of
+    a Connection calls it.
     """
     if wait.ending != COMMIT or not isinstance(exc, OperationalError):
         raise_again(exc)
-    if connection.ending == COMMIT and connection_info.__get__(conn).status == CONNECTION_BAD:
-        return None
-    raise_again(lost_commit(exc))
+    if connection_info.__get__(conn).status != CONNECTION_BAD:
+        raise_again(lost_commit(exc))
+    return None if connection.ending == COMMIT else lost_commit
 
 
 cdef object given_up(
