@@ -59,11 +59,18 @@ cdef int deliver(object exc, bint is_refusal) except -1:
     function that is given the error, and returns the exception. To be called last in a wait.
     """
     cdef Pending own = Pending.__new__(Pending)
-    here = current_greenlet()
+    here = greenlet_here()
     own.exception, own.is_refusal = exc, is_refusal
     own.depth, own.outer = depth_here(), pending.get(here)
     pending[here] = own
     return 0
+
+
+cdef object greenlet_here():
+    try:
+        return current_greenlet()
+    except RuntimeError:  # greenlet's module has ended, as the interpreter does
+        return None
 
 
 cdef Py_ssize_t depth_here() except -1:
@@ -79,7 +86,7 @@ cdef Py_ssize_t depth_here() except -1:
 
 cdef Pending take_pending():
     """Return what is pending for the greenlet's psycopg2, or None; it is the caller's now."""
-    here = current_greenlet()
+    here = greenlet_here()
     cdef Pending found = pending.get(here)
     # Deeper down is a finalizer, or a decoder, that runs before psycopg2 has raised its error.
     if found is None or found.depth < depth_here():

@@ -63,6 +63,7 @@ from greenwait._poll cimport (
 )
 from greenwait._sleep cimport POLLER_POLL, WARN_IN_DEBUG_MODE
 from greenwait._stats cimport counters
+from greenwait._waiter cimport Waiter, waiter_here, waiters_entered
 
 from greenwait import _errors, _psycopg2
 from greenwait._caller import ending_of_caller
@@ -372,6 +373,8 @@ cdef int hand_over(object conn, Known connection, Wait* wait, object reason) exc
                 reason if connection.kept is None else higher(connection.kept, reason)
             )
             return 0
+        if wait.ending == ROLLBACK and is_postponed(reason):
+            return 0
         try:
             is_refused = have_refused(conn, connection, wait)
         except BaseException as exc:
@@ -381,6 +384,12 @@ cdef int hand_over(object conn, Known connection, Wait* wait, object reason) exc
         if not is_refused:
             raise_again(reason)
     return deliver(reason, is_refused)
+
+
+cdef bint is_postponed(object reason) except -1:
+    """Will the next wait raise it? Then a rollback is a success, and no transaction is left open."""
+    waiter = waiter_here() if waiters_entered > 0 else None
+    return waiter is not None and (<Waiter>waiter).postpone(reason)
 
 
 # The server refuses it whatever its state: for what it says, or since the transaction has failed

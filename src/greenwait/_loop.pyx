@@ -168,6 +168,15 @@ cdef class Loop(Waiter):
                 self.forget(watched, fd)
         return parked.revents
 
+    cdef bint postpone(self, object exc) except -1:
+        cdef Seat seat = self.seat_of(current_greenlet())
+        if seat is None or seat is self.seat or exc is not seat.raised:
+            return False
+        seat.raised = None
+        seat.interruption = exc if seat.interruption is None else higher(exc, seat.interruption)
+        seat.is_patient = True
+        return True
+
     cdef object a_place(self):
         if self.bell is None:
             self.bell = Bell()

@@ -14,6 +14,7 @@ from greenwait._waiter cimport Adapter, complaint_about, forks, seconds_until_lo
 
 from typing import NamedTuple
 
+import trio
 from greenlet import getcurrent, greenlet
 
 __all__ = ["Request", "TrioAdapter", "Worker"]
@@ -21,6 +22,7 @@ __all__ = ["Request", "TrioAdapter", "Worker"]
 # Module-level C variables outlive the module's dict: what waits at interpreter exit still
 # finds them.
 cdef object current_greenlet = getcurrent
+cdef object cancelled = trio.Cancelled
 
 
 class Request(NamedTuple):
@@ -70,6 +72,9 @@ cdef class TrioAdapter(Adapter):
     ) except -1:
         request = Request(fd, events, seconds_until_look(deadline_ns), is_stopping)
         return current_greenlet().parent.switch(request) or complaint_about(fd)
+
+    cdef bint postpone(self, object exc) except -1:
+        return isinstance(exc, cancelled)  # trio raises it again at each checkpoint
 
     cdef int wait_for_call(self, object place, int64_t deadline_ns) except -1:
         self.wait_for(place.fileno(), READINESS_READ, deadline_ns, False, None)

@@ -9,6 +9,7 @@ cdef class Waiter:
     cdef int wait_for(
         self, int fd, int events, int64_t deadline_ns, bint is_stopping, Known connection
     ) except -1
+    cdef bint postpone(self, object exc) except -1
     cdef object a_place(self)
     cdef int wait_for_call(self, object place, int64_t deadline_ns) except -1
     cdef int call(self, object place) except -1

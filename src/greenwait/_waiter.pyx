@@ -55,6 +55,13 @@ cdef class Waiter:
         """
         raise NotImplementedError
 
+    cdef bint postpone(self, object exc) except -1:
+        """Raise it in the greenlet's next wait, or at its end; returns whether that can be.
+
+        It is one that this waiter has raised in the greenlet that runs.
+        """
+        return False
+
     # Waiting for another greenlet or thread, and not for a descriptor.
 
     cdef object a_place(self):
