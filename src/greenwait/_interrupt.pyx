@@ -51,6 +51,7 @@ from greenwait._poll cimport (
 )
 from greenwait._sleep cimport POLLER_POLL, WARN_IN_DEBUG_MODE
 from greenwait._stats cimport counters
+from greenwait._waiter cimport is_hub_itself, waiters_entered
 
 from greenwait import _errors, _psycopg2
 from greenwait._caller import ending_of_caller
@@ -160,7 +161,9 @@ cdef object drive(
     try:
         if pending_count > 0:
             raise_undelivered()
-        if is_query or connection is None:
+        if is_query and waiters_entered > 0 and is_hub_itself():
+            wait_in_hub(conn, connection, wait)
+        elif is_query or connection is None:
             wait_until_ok(conn, connection, wait)
         else:
             wait_until_connected(conn, connection, wait)
@@ -177,6 +180,29 @@ cdef object drive(
     else:
         raise without_query(connection, wait, block, interruption)
     return None
+
+
+cdef int wait_in_hub(object conn, Known connection, Wait* wait) except -1:
+    """Wait in the greenlet of a framework's hub, which stops all others of the thread.
+
+    A finalizer's rollback may come to that. It has the grace and no more: closing the connection
+    ends the transaction too. Any other statement takes as long as it takes.
+    """
+    cdef int64_t deadline_ns = wait.deadline_ns
+    wait.deadline_ns = min(deadline_ns, after(wait.options.grace_ns))
+    try:
+        return wait_until_ok(conn, connection, wait)
+    except deadline_passed:
+        if monotonic_ns() >= deadline_ns:
+            raise
+    if ending_of(connection) == ROLLBACK:
+        raise OperationalError(
+            f"the server has not answered a rollback within {wait.options.grace_ns / 1e9:g} s. "
+            "It was called in the event loop's own greenlet, by a finalizer for instance, and "
+            "stops all others there. The connection is closed, which ends the transaction"
+        )
+    wait.deadline_ns = deadline_ns
+    return wait_until_ok(conn, connection, wait)
 
 
 cdef timeout_block set_deadline(Wait* wait, bint is_query):
