@@ -546,8 +546,8 @@ def test_nul_in_a_connection_string_is_refused_as_psycopg2_refuses_it(
     """C's strings end there: libpq would go to another host than the one that is named."""
     args, keywords = NUL[case]
     with name_server(monkeypatch) as asked:
-        for each in (psycopg2.connect, function):
-            with pytest.raises(ValueError, match="^embedded null character$"):
+        for each in (CONNECTS["psycopg2"], function):
+            with pytest.raises(ValueError, match=r"^embedded null character$"):
                 each(*args, **keywords)
     assert asked == []
 

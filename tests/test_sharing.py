@@ -441,7 +441,9 @@ DECODED = {
 @pytest.mark.parametrize(
     "method", ["commit", "rollback", "execute", "close", "reset", "set_client_encoding", "named"]
 )
-def test_method_while_something_is_decoded_is_told_so(shared, decoding, on_signal, method, decoded, by):
+def test_method_while_something_is_decoded_is_told_so(
+    shared, decoding, on_signal, method, decoded, by
+):
     if by == "finalizer" and method == "named":
         pytest.skip("as the others")
     caught = []
@@ -453,13 +455,14 @@ def test_method_while_something_is_decoded_is_told_so(shared, decoding, on_signa
             caught.append(str(exc))
 
     class Late:
+        def __init__(self):
+            self.itself = self
+
         def __del__(self):
             call()
 
     if by == "finalizer":
-        cycle = Late()
-        cycle.itself = cycle
-        del cycle
+        Late()
         decoding(gc.collect)
     else:
         on_signal(signal.SIGALRM, call)
