@@ -767,3 +767,343 @@ with shared.cursor() as cur:
 print("well")
 """
     assert run_python(script).strip() == "well"
+
+
+# -- Import and patching in every order
+
+ORDERS = {
+    "gevent, before the patching": """
+import greenwait, greenwait.gevent
+from gevent import monkey
+monkey.patch_all()""",
+    "gevent, after the patching": """
+from gevent import monkey
+monkey.patch_all()
+import greenwait, greenwait.gevent""",
+    "gevent, before, threads are not patched": """
+import greenwait, greenwait.gevent
+from gevent import monkey
+monkey.patch_all(thread=False)""",
+    "gevent, after, threads are not patched": """
+from gevent import monkey
+monkey.patch_all(thread=False)
+import greenwait, greenwait.gevent""",
+    "eventlet, before the patching": """
+import greenwait, greenwait.eventlet
+eventlet.monkey_patch()""",
+    "eventlet, after the patching": """
+eventlet.monkey_patch()
+import greenwait, greenwait.eventlet""",
+    "eventlet, before, threads are not patched": """
+import greenwait, greenwait.eventlet
+eventlet.monkey_patch(os=True, select=True, socket=True, time=True)""",
+    "eventlet, after, threads are not patched": """
+eventlet.monkey_patch(os=True, select=True, socket=True, time=True)
+import greenwait, greenwait.eventlet""",
+}
+LOOKUPS = """
+import gc, os, sys, time
+import psycopg2
+from tools.postgres import reserved_port
+getattr(greenwait, NAME).patch_psycopg()
+
+def threads():
+    return len(os.listdir("/proc/self/task"))
+
+def use():
+    give_up = time.monotonic() + 5
+    while threads() > first and time.monotonic() < give_up:
+        sleep(0.001)
+    gc.collect()
+    hubs = sum(type(each).__name__ in ("Hub", "loop") for each in gc.get_objects())
+    return threads(), len(os.listdir("/proc/self/fd")), hubs
+
+def connect_in_vain(count):
+    for _ in range(count):
+        try:
+            greenwait.connect(f"host=localhost port={port} user=x dbname=x")
+        except psycopg2.OperationalError as exc:
+            assert "refused" in str(exc), exc
+        else:
+            raise AssertionError
+with reserved_port() as port:
+    first = threads()
+    connect_in_vain(10)
+    before = use()
+    connect_in_vain(1000)
+    print("flat", use() == before or (before, use()))
+"""
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_thousand_lookups_leave_no_thread_no_descriptor_and_no_hub(run_python, order):
+    name = order.partition(",")[0]
+    head = (
+        f"import sys, warnings; sys.path.insert(0, '..'); NAME = {name!r}\n"
+        "warnings.simplefilter('ignore')\n"
+        + ("import eventlet" if name == "eventlet" else "")
+        + ORDERS[order]
+        + f"\nfrom {name} import sleep\n"
+    )
+    assert run_python(head + LOOKUPS) == "flat True\n"
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_others_run_while_a_name_is_looked_up(run_python, order):
+    """In a thread of its own, though the framework has patched threads and name servers."""
+    name = order.partition(",")[0]
+    script = (
+        f"NAME = {name!r}\nimport warnings\nwarnings.simplefilter('ignore')\n"
+        + ("import eventlet" if name == "eventlet" else "import gevent")
+        + ORDERS[order]
+        + """
+import _thread, threading
+from greenwait import _resolve
+getattr(greenwait, NAME).patch_psycopg()
+framework = gevent if NAME == "gevent" else eventlet
+asked, turns = [], []
+def getaddrinfo(*args, **keywords):
+    asked.append(threading.get_native_id())
+    while len(turns) < 5:
+        pass
+    return real(*args, **keywords)
+real, _resolve._getaddrinfo = _resolve._getaddrinfo, getaddrinfo
+def count():
+    while True:
+        turns.append(1)
+        framework.sleep(0.001)
+framework.spawn(count)
+lookup = _resolve.Lookup("localhost")
+greenwait.wait(lookup)
+assert lookup.addresses and asked != [threading.get_native_id()], (asked, lookup.error)
+print("well")
+"""
+    )
+    assert run_python(script) == "well\n"
+
+
+# -- The interpreter's exit
+
+LAST_WORDS = {
+    "idle connection": """
+kept = connect()
+one(kept, "select 1")""",
+    "of another greenlet": """
+join([spawn(lambda: one(connect(), "select 1"))])""",
+    "pending wait": """
+kept = connect()
+spawn(one, kept, "select pg_sleep(100)")
+sleep(0.1)""",
+    "pending wait with a deadline": """
+kept = connect()
+def work():
+    with greenwait.timeout(50):
+        one(kept, "select pg_sleep(100)")
+spawn(work)
+sleep(0.1)""",
+    "finalizer": """
+import builtins  # what is kept there is freed while there still is a sys.stderr
+class Late:
+    def __init__(self):
+        self.conn = connect()
+        one(self.conn, "select 1")
+    def __del__(self):
+        self.conn.rollback()
+builtins.late = Late()""",
+    "finalizer of a guarded connection": """
+import builtins
+class Late:
+    def __init__(self):
+        self.conn = greenwait.connect(DSN)
+        one(self.conn, "select 1")
+    def __del__(self):
+        self.conn.rollback()
+builtins.late = Late()""",
+    "finalizer of one that is at work": """
+import builtins
+class Late:
+    def __init__(self):
+        self.conn = greenwait.connect(DSN)
+    def __del__(self):
+        try:
+            self.conn.rollback()
+        except psycopg2_error as exc:
+            assert "at interpreter exit" in str(exc), exc
+        else:
+            raise AssertionError
+psycopg2_error = psycopg2.ProgrammingError
+builtins.late = Late()
+spawn(one, builtins.late.conn, "select pg_sleep(100)")
+sleep(0.1)""",
+    "notifications": """
+kept = greenwait.connect(DSN)
+kept.autocommit = True
+spawn(lambda: list(greenwait.notifies(kept)))
+sleep(0.1)""",
+    "atexit": """
+import atexit
+kept = connect()
+atexit.register(lambda: join([spawn(one, kept, "select 1")]))""",
+}
+
+
+@pytest.mark.parametrize("case", LAST_WORDS)
+@pytest.mark.parametrize(
+    ("name", "loop", "is_patched"),
+    [
+        ("gevent", "libev-cext", True),
+        ("gevent", "libev-cffi", False),
+        ("gevent", "libuv-cffi", False),
+        ("gevent", "libuv-cffi", True),
+        ("eventlet", "", False),
+        ("eventlet", "", True),
+    ],
+)
+def test_nothing_is_said_at_interpreter_exit(run_python, name, loop, is_patched, case):
+    head = f"import os\nos.environ['GEVENT_LOOP'] = {loop!r}\n" if loop else ""
+    patch = PATCHES[name] if is_patched else ""
+    prelude = textwrap.dedent(PRELUDES[name])
+    assert run_python("\n".join([head, patch, prelude, COMMON, LAST_WORDS[case]])) == ""
+
+
+# -- The hub's own greenlet, where a finalizer may run
+
+SILENT_COMMON = f"""
+import sys
+sys.path.insert(0, "..")
+{COMMON}
+from tests.fault_lab import frozen
+def stop_hub(function):
+    # What it raises, and how long it took, in the hub's greenlet.
+    ended = []
+    def call():
+        began = time.monotonic()
+        try:
+            function()
+        except Exception as exc:
+            ended.append(exc)
+        else:
+            ended.append(None)
+        ended.append(time.monotonic() - began)
+    call_in_hub(call)
+    while len(ended) < 2:
+        sleep(0.01)
+    return ended
+"""
+
+
+@pytest.mark.parametrize("factory", ["psycopg2.extensions.connection", "greenwait.Connection"])
+def test_rollback_of_a_finalizer_in_the_hub_has_the_grace_and_no_more(run, factory):
+    run(
+        """
+        greenwait.uninstall()
+        patch_psycopg(cancel_grace=0.5)
+        class Owner:
+            def __init__(self):
+                self.conn = connect(connection_factory=FACTORY)
+            def __del__(self):
+                try:
+                    self.conn.rollback()
+                except psycopg2.OperationalError as exc:
+                    said.append(str(exc))
+        said = []
+        owner = Owner()
+        one(owner.conn, "select 1")
+        conn = owner.conn
+        watcher.rollback()
+        with frozen(conn.info.backend_pid):
+            began = time.monotonic()
+            def collect():
+                global owner
+                del owner
+            failure, took = stop_hub(collect)
+        assert 0.49 < took < 1, took
+        assert "not answered a rollback within 0.5 s" in said[0], said
+        assert conn.closed
+        assert one(connect(), "select 1") == 1
+    """.replace("FACTORY", factory),
+        common=SILENT_COMMON,
+    )
+
+
+def test_rollback_in_the_hub_that_is_answered_keeps_the_connection(run):
+    run(
+        """
+        conn = connect()
+        one(conn, "select 1")
+        assert stop_hub(lambda: conn.rollback())[0] is None
+        assert one(conn, "select 2") == 2
+    """,
+        common=SILENT_COMMON,
+    )
+
+
+def test_other_statements_in_the_hub_take_as_long_as_they_take(run):
+    run(
+        """
+        greenwait.uninstall()
+        patch_psycopg(cancel_grace=0.2)
+        conn = connect()
+        assert stop_hub(lambda: one(conn, "select pg_sleep(0.6)"))[0] is None
+        conn.rollback()
+        assert one(conn, "select 2") == 2
+    """,
+        common=SILENT_COMMON,
+    )
+
+
+def test_connection_that_is_at_work_is_not_waited_for_in_the_hub(run):
+    """Its greenlet would go on only when the hub does."""
+    run(
+        """
+        conn = greenwait.connect(DSN)
+        job = spawn(one, conn, "select 'answer' from pg_sleep(0.3)")
+        sleep(0.1)
+        failure, took = stop_hub(lambda: conn.rollback())
+        assert isinstance(failure, psycopg2.ProgrammingError), failure
+        assert "in an event loop's own greenlet" in str(failure) and took < 0.2
+        assert join([job]) == ["answer"]
+    """,
+        common=SILENT_COMMON,
+    )
+
+
+# -- eventlet patches psycopg2, too
+
+
+@pytest.mark.parametrize("order", ["before", "after"])
+def test_psycopg2_is_patched_by_us_whether_eventlet_patches_before_or_after(run_python, order):
+    ours = "callback = greenwait.eventlet.patch_psycopg()"
+    theirs = "eventlet.monkey_patch()"
+    assert (
+        run_python(f"""
+import warnings
+warnings.simplefilter("ignore")
+import eventlet, greenwait.eventlet
+{ours if order == "before" else theirs}
+{theirs if order == "before" else ours}
+eventlet.monkey_patch()
+from psycopg2.extensions import get_wait_callback
+assert get_wait_callback() is callback
+assert eventlet.patcher.is_monkey_patched("psycopg")
+assert eventlet.patcher.is_monkey_patched("socket")
+""")
+        == ""
+    )
+
+
+def test_eventlet_patches_psycopg2_itself_where_we_were_uninstalled(run_python):
+    assert (
+        run_python("""
+import warnings
+warnings.simplefilter("ignore")
+import eventlet, greenwait.eventlet
+from psycopg2.extensions import get_wait_callback
+greenwait.eventlet.patch_psycopg()
+greenwait.uninstall()
+assert get_wait_callback() is None
+eventlet.monkey_patch()
+assert get_wait_callback().__module__ == "eventlet.support.psycopg2_patcher"
+""")
+        == ""
+    )

@@ -1,6 +1,8 @@
 """Connecting: every host has ``connect_timeout`` seconds, and the next one its turn."""
 
+import asyncio
 import contextlib
+import functools
 import gc
 import os
 import signal
@@ -17,6 +19,7 @@ import pytest
 from psycopg2.extensions import make_dsn, parse_dsn, set_wait_callback
 
 import greenwait
+import greenwait.aio
 from greenwait._conninfo import connection_options
 from greenwait._libpq import FAST_PATHS
 from tests.fault_lab import (
@@ -487,6 +490,66 @@ def test_names_without_any_address_are_all_named(callback, monkeypatch):
 def test_what_can_be_no_name(callback):
     with fails(0, match="could not translate host name"):
         greenwait.connect(dsn_of(1, host="." + "x" * 70 + "\u00e9"))
+
+
+def test_own_function_in_the_place_of_getaddrinfo_is_asked(callback, live, monkeypatch):
+    """Though it passes itself off as the one that it replaces."""
+    asked = []
+    real = socket.getaddrinfo
+
+    @functools.wraps(real)
+    def getaddrinfo(host, *args, **keywords):
+        asked.append(host)
+        return real("127.0.0.1", *args, **keywords)
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    assert port_of(greenwait.connect(dsn_of(live, host="db.invalid"))) == live
+    assert asked == ["db.invalid"]
+
+
+NUL = {
+    "dsn": (("host=127.0.0.1\0.invalid user=x",), {}),
+    "dsn, its end": (("host=127.0.0.1 user=x\0",), {}),
+    "uri": (("postgresql://127.0.0.1\0.invalid/x",), {}),
+    "host": ((), {"host": "127.0.0.1\0.invalid", "user": "x"}),
+    "name": ((), {"host": "localhost\0.invalid", "user": "x"}),
+    "second host": ((), {"host": "localhost,127.0.0.1\0.invalid", "user": "x"}),
+    "hostaddr": ((), {"host": "x.invalid,y.invalid", "hostaddr": "127.0.0.1,127.0.0.2\0"}),
+    "user": (("host=localhost,localhost",), {"user": "x\0y"}),
+    "password": (("host=localhost,localhost",), {"password": "x\0y"}),
+    "service": ((), {"service": "x\0y"}),
+}
+
+
+async def _aio_connect(*args, **keywords):
+    await greenwait.aio.connect(*args, **keywords)
+
+
+def _lend(*args, **keywords):
+    with greenwait.Pool(*args, **keywords, timeout=5) as pool, pool.connection():
+        pass
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        greenwait.connect,
+        lambda *args, **keywords: asyncio.run(_aio_connect(*args, **keywords)),
+        _lend,
+    ],
+    ids=["connect", "aio.connect", "Pool"],
+)
+@pytest.mark.parametrize("case", NUL)
+def test_nul_in_a_connection_string_is_refused_as_psycopg2_refuses_it(
+    callback, function, case, monkeypatch
+):
+    """C's strings end there: libpq would go to another host than the one that is named."""
+    args, keywords = NUL[case]
+    with name_server(monkeypatch) as asked:
+        for each in (CONNECTS["psycopg2"], function):
+            with pytest.raises(ValueError, match=r"^embedded null character$"):
+                each(*args, **keywords)
+    assert asked == []
 
 
 def test_slow_name_server_has_the_connect_timeout(callback, live, monkeypatch):

@@ -1141,6 +1141,52 @@ print(next(results))
     assert run_python(script) == "0\n"
 
 
+MAPS = {
+    "under way": "list(range(10))",
+    "alone": "[0, 1]",
+    "at its end": "[0]",
+}
+
+
+@pytest.mark.parametrize("items", MAPS.values(), ids=MAPS)
+@pytest.mark.parametrize("maps", [1, 2])
+def test_map_that_a_thread_keeps_until_its_end_says_nothing(run_python, items, maps):
+    script = f"""
+import sys, threading, time, psycopg2, greenwait
+from greenwait._hub import hub_here
+greenwait.install(cancel_grace=20)
+watcher = psycopg2.connect(sys.argv[1])
+watcher.autocommit = True
+local = threading.local()
+pids = []
+def ask(conn, seconds):
+    with conn.cursor() as cur:
+        cur.execute("select pg_backend_pid() from pg_sleep(%s)", (seconds,))
+        return cur.fetchone()[0]
+def work(number):
+    conn = psycopg2.connect(sys.argv[1])
+    pids.append(conn.info.backend_pid)
+    with conn:  # it is rolled back, at the thread's end
+        return ask(conn, 0 if number == 0 else 30)
+def thread():
+    local.maps = [greenwait.map(work, {items}, concurrency=3) for _ in range({maps})]
+    for each in local.maps:
+        next(each)
+began = time.monotonic()
+for _ in range(2):
+    own = threading.Thread(target=thread)
+    own.start()
+    own.join()
+assert hub_here() is None
+assert time.monotonic() - began < 20
+query = "select count(*) from pg_stat_activity where pid = any(%s) and state = 'active'"
+with watcher.cursor() as cur:
+    cur.execute(query, (pids,))
+    assert cur.fetchone() == (0,)
+"""
+    assert run_python(script) == ""
+
+
 def test_nothing_is_left_behind(conns):
     own = conns(3)
 

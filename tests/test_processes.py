@@ -204,6 +204,28 @@ late.self = late  # a cycle: collected after the module's names are gone
     )
 
 
+def test_guarded_connection_in_del_while_modules_are_torn_down(run_green):
+    """When greenlet refuses to say which one is at work."""
+    assert (
+        run_green("""
+import builtins, greenwait
+class Late:
+    def __init__(self):
+        self.conn = psycopg2.connect(sys.argv[1], connection_factory=greenwait.Connection)
+        one(self.conn, "select 1")
+        self.write = os.write
+    def __del__(self):
+        self.conn.rollback()
+        self.write(1, b"rolled back, ")
+        self.conn.close()
+        self.write(1, b"closed")
+
+builtins.late = Late()
+""")
+        == "rolled back, closed"
+    )
+
+
 def test_daemon_threads_in_a_query_do_not_disturb_the_exit(run_green):
     assert (
         run_green("""

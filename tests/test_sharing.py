@@ -1,5 +1,6 @@
 """Several greenlets and threads on one connection: they wait their turn."""
 
+import codecs
 import contextlib
 import gc
 import signal
@@ -400,3 +401,114 @@ def test_greenlet_that_dies_in_its_turn_is_not_waited_for_for_ever(shared):
     inner = greenlet.greenlet(lambda: one(shared, "select 1"))
     inner.switch()
     assert one(shared, "select 1") == 1
+
+
+# -- While psycopg2 decodes, with its mutex held, and where it calls Python code without
+
+
+@pytest.fixture
+def decoding(shared):
+    """Return a function: what it is given is called, once, while a text with "a_" is decoded."""
+    calls = []
+
+    def decode(text, errors="strict"):
+        while calls and b"a_" in text:
+            calls.pop()()
+        return codecs.latin_1_decode(text, errors)
+
+    def find(name):
+        return codecs.CodecInfo(codecs.latin_1_encode, decode) if name == "of_a_test" else None
+
+    codecs.register(find)
+    before = psycopg2.extensions.encodings["LATIN9"]
+    psycopg2.extensions.encodings["LATIN9"] = "of_a_test"
+    shared.autocommit = True
+    shared.set_client_encoding("LATIN9")
+    yield calls.append
+    psycopg2.extensions.encodings["LATIN9"] = before
+    codecs.unregister(find)
+
+
+DECODED = {
+    "notice": "do $$ begin raise notice 'a_notice'; end $$",
+    "notification": "listen itself; notify itself, 'a_payload'",
+    "column": "select 1 as a_column",
+}
+
+
+@pytest.mark.parametrize("by", ["signal handler", "finalizer"])
+@pytest.mark.parametrize("decoded", DECODED)
+@pytest.mark.parametrize(
+    "method", ["commit", "rollback", "execute", "close", "reset", "set_client_encoding", "named"]
+)
+def test_method_while_something_is_decoded_is_told_so(
+    shared, decoding, on_signal, method, decoded, by
+):
+    if by == "finalizer" and method == "named":
+        pytest.skip("as the others")
+    caught = []
+
+    def call(*_):
+        try:
+            METHODS[method](shared)
+        except psycopg2.ProgrammingError as exc:
+            caught.append(str(exc))
+
+    class Late:
+        def __init__(self):
+            self.itself = self
+
+        def __del__(self):
+            call()
+
+    if by == "finalizer":
+        Late()
+        decoding(gc.collect)
+    else:
+        on_signal(signal.SIGALRM, call)
+        decoding(lambda: signal.raise_signal(signal.SIGALRM))
+    with shared.cursor() as cur:
+        cur.execute(DECODED[decoded])
+    assert len(caught) == 1
+    assert "this connection is at work for the very greenlet or thread that calls" in caught[0]
+    assert one(shared, "select 1") == 1
+    if decoded == "notice":
+        assert shared.notices == ["NOTICE:  a_notice\n"]
+    elif decoded == "notification":
+        assert [each.payload for each in shared.notifies] == ["a_payload"]
+
+
+class Looked:
+    """A parameter that is looked up on the connection whose statement it is for."""
+
+    def __conform__(self, protocol):
+        return self
+
+    def prepare(self, conn):
+        self.conn = conn
+
+    def getquoted(self):
+        return b"%d" % one(self.conn, "select 42")
+
+
+def looked_up(value, cur):
+    return one(cur.connection, "select 43") if value is not None else None
+
+
+@pytest.mark.parametrize("name", [None, "named"])
+def test_adapter_and_typecaster_may_query_the_connection_that_asks_them(shared, name):
+    kind = psycopg2.extensions.new_type((23,), "LOOKED_UP", looked_up)
+    with shared.cursor(name) as cur:
+        psycopg2.extensions.register_type(kind, cur)
+        cur.execute("select %s", (Looked(),))
+        assert cur.fetchall() == [(43,)]
+        assert cur.query.endswith(b"select 42")
+
+
+def test_parameters_of_executemany_may_come_from_a_cursor_of_the_same_connection(shared):
+    shared.cursor().execute("create temporary table numbers (number int)")
+    with shared.cursor("source") as source, shared.cursor() as cur:
+        source.itersize = 2
+        source.execute("select generate_series(1, 5)")
+        cur.executemany("insert into numbers values (%s)", source)
+    assert one(shared, "select sum(number) from numbers") == 15

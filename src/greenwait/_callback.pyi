@@ -1,6 +1,6 @@
 from typing import Literal, Protocol, TypedDict, final, type_check_only
 
-__all__ = ["EpollWaitCallback", "WaitCallback", "check_registered", "wait"]
+__all__ = ["EpollWaitCallback", "WaitCallback", "check_registered", "is_registered", "wait"]
 
 class _Pollable(Protocol):
     """What a wait needs of a connection: psycopg2's are the usual ones."""
@@ -49,4 +49,5 @@ class WaitCallback:
 
 EpollWaitCallback: WaitCallback
 
+def is_registered() -> bool: ...
 def check_registered(what: str) -> None: ...

@@ -16,7 +16,7 @@ from greenwait._stats cimport counters
 from greenwait._psycopg2 import get_wait_callback
 from greenwait._sleep import POLLERS
 
-__all__ = ["EpollWaitCallback", "WaitCallback", "check_registered", "wait"]
+__all__ = ["EpollWaitCallback", "WaitCallback", "check_registered", "is_registered", "wait"]
 
 cdef dict ON_EVENT_LOOP = {None: WARN_IN_DEBUG_MODE, "warn": WARN_ALWAYS, "raise": RAISE_ERROR}
 
@@ -190,11 +190,16 @@ on_event_loop=None)
 EpollWaitCallback = WaitCallback(poller=POLLERS[-1])
 
 
+def is_registered():
+    """Return whether psycopg2 calls us where it waits."""
+    registered = get_wait_callback()
+    return registered is wait or isinstance(registered, WaitCallback)
+
+
 def check_registered(what):
     """Complain unless psycopg2 calls us where it waits: *what* needs that."""
-    registered = get_wait_callback()
-    if registered is not wait and not isinstance(registered, WaitCallback):
+    if not is_registered():
         raise RuntimeError(
-            f"{what} needs greenwait's wait callback, and {registered!r} is registered: call "
-            "greenwait.install() first"
+            f"{what} needs greenwait's wait callback, and {get_wait_callback()!r} is registered: "
+            "call greenwait.install() first"
         )

@@ -95,11 +95,14 @@ def connect(
     :raises psycopg2.OperationalError: no host has let us in. It says of each that was silent
         for ``connect_timeout`` seconds how far it had got.
     :raises greenwait.QueryTimeout: an outer ``greenwait.timeout()`` has expired.
+    :raises ValueError: the connection string contains a NUL.
 
     ``connect_timeout`` is of the connection string, of ``PGCONNECT_TIMEOUT``, or of a service
     file, and is for each host and address, and for looking up a name. Without it a silent
     host is waited for. Names are looked up in threads, all at the same time, before the
-    first host is tried. What else libpq does with several hosts stays as it is.
+    first host is tried: by getaddrinfo(3), or by a function that a program, but not gevent or
+    eventlet, has put in the place of ``socket.getaddrinfo``. What else libpq does with
+    several hosts stays as it is.
 
     With greenwait's callback registered, ``psycopg2.connect()`` does the rest, but two
     things: it does not go on to the next host when one has accepted and is silent, and it

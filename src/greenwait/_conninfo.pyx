@@ -30,12 +30,15 @@ def connection_options(str dsn):
     libpq reads them itself, so that all its rules are kept. There are none where it can't,
     and will say so. Where libpq can't be reached, the service file is not read.
 
-    :raises psycopg2.ProgrammingError: *dsn* is none.
+    :raises psycopg2.ProgrammingError: *dsn* is not a connection string.
+    :raises ValueError: it contains a NUL, where C's strings end: libpq would see another host.
     """
     cdef PGconn* pgconn
     cdef PQconninfoOption* options
     cdef PQconninfoOption* option
     cdef bytes encoded
+    if "\0" in dsn:
+        raise ValueError("embedded null character")  # psycopg2.connect()'s words
     own = parse_dsn(dsn)
     if not can_merge_options:
         return {

@@ -11,6 +11,7 @@ from cpython.object cimport PyObject
 from cpython.pystate cimport PyThreadState_GetDict
 from libc.stdint cimport int64_t
 
+from greenwait._finalizing cimport Py_IsFinalizing
 from greenwait._known cimport Known
 from greenwait._loop cimport Loop, Parked, a_parked
 from greenwait._monotonic cimport NO_DEADLINE, monotonic_ns
@@ -77,6 +78,9 @@ cdef class GeventLoop(Loop):
             self.let_go()
         except ValueError:
             pass  # the hub was destroyed, and its loop
+        except Exception:  # of gevent's loops in cffi, nothing is left at the very end
+            if not Py_IsFinalizing():
+                raise
 
     cdef int hold_on(self) except -1:
         """Have the hub's loop serve us."""
@@ -234,6 +238,10 @@ cdef class GeventAdapter(Adapter):
         # A thread without a hub sleeps by itself, and so does a callback of the hub's own.
         hub = hub_here()
         return hub is not None and current_greenlet() is not hub
+
+    cdef bint is_hub_itself(self) except -1:
+        hub = hub_here()
+        return hub is not None and current_greenlet() is hub
 
     cdef int wait_for(
         self, int fd, int events, int64_t deadline_ns, bint is_stopping, Known connection

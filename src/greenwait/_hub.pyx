@@ -13,6 +13,7 @@ from greenwait._monotonic cimport NO_DEADLINE, monotonic_ns
 from greenwait._waiter cimport (
     Waiter,
     enter_waiter,
+    keep_waiter,
     leave_waiter,
     waiter_here,
     waiters_entered,
@@ -179,6 +180,8 @@ def join(Hub hub, jobs, failure=None):
         nobody_will_ask(hub, jobs)
     if hub.seat.interruption is None and all_done(jobs):
         return failure  # also at interpreter exit, when greenlet is no more
+    hub.check_thread("waiting for its jobs")
+    keep_waiter(hub)  # what they do meanwhile is to step aside, not to stop the thread
     seat = hub.seat_of(current_greenlet())
     while True:
         if failure is not None:

@@ -63,7 +63,7 @@ from greenwait._poll cimport (
 )
 from greenwait._sleep cimport POLLER_POLL, WARN_IN_DEBUG_MODE
 from greenwait._stats cimport counters
-from greenwait._waiter cimport Waiter, waiter_here, waiters_entered
+from greenwait._waiter cimport Waiter, is_hub_itself, waiter_here, waiters_entered
 
 from greenwait import _errors, _psycopg2
 from greenwait._caller import ending_of_caller
@@ -185,7 +185,10 @@ cdef object drive(
     interruption = None
     try:
         if is_query:
-            wait_until_ok(conn, connection, wait)
+            if waiters_entered > 0 and is_hub_itself():
+                wait_in_hub(conn, connection, wait)
+            else:
+                wait_until_ok(conn, connection, wait)
             connection.is_failed = False
             if has_left_copy(conn, connection):
                 abandon_copy(conn, connection, wait)
@@ -201,6 +204,32 @@ cdef object drive(
     if is_query:
         return stop(conn, connection, wait, block, interruption)
     raise_again(without_query(connection, wait, block, interruption))
+
+
+cdef int wait_in_hub(object conn, Known connection, Wait* wait) except -1:
+    """Wait in the greenlet of a framework's hub, which stops all others of the thread.
+
+    A finalizer's rollback may come to that. It has the grace and no more: closing the connection
+    ends the transaction too. Any other statement takes as long as it takes.
+    """
+    cdef int64_t deadline_ns = wait.deadline_ns
+    wait.deadline_ns = min(deadline_ns, after(wait.options.grace_ns))
+    try:
+        return wait_until_ok(conn, connection, wait)
+    except deadline_passed:
+        if monotonic_ns() >= deadline_ns:
+            raise
+    interruption = find_ending(connection, wait, None)
+    if interruption is not None:
+        raise interruption
+    if wait.ending == ROLLBACK:
+        raise OperationalError(
+            f"the server has not answered a rollback within {wait.options.grace_ns / 1e9:g} s. "
+            "It was called in the event loop's own greenlet, by a finalizer for instance, and "
+            "stops all others there. The connection is closed, which ends the transaction"
+        )
+    wait.deadline_ns = deadline_ns
+    return wait_until_ok(conn, connection, wait)
 
 
 cdef timeout_block set_deadline(Wait* wait, bint is_query):
@@ -264,12 +293,17 @@ cdef object stop(
 
 
 cdef object begin_stopping(Known connection, Wait* wait, object interruption):
-    """Give the server the grace from now on; return what interrupts the wait.
+    """Give the server the grace from now on; return what interrupts the wait."""
+    wait.deadline_ns = after(wait.options.grace_ns)
+    wait.is_stopping = True
+    return find_ending(connection, wait, interruption)
+
+
+cdef object find_ending(Known connection, Wait* wait, object interruption):
+    """Find out whether the end of a transaction is waited for; return what interrupts the wait.
 
     That may be another exception, which comes as the caller's code is looked at.
     """
-    wait.deadline_ns = after(wait.options.grace_ns)
-    wait.is_stopping = True
     wait.ending, wait.is_two_phase = NO_ENDING, False
     if connection.ending != NO_ENDING and connection.ending_thread == PyThread_get_thread_ident():
         wait.ending = connection.ending
@@ -283,7 +317,9 @@ cdef object begin_stopping(Known connection, Wait* wait, object interruption):
             second = exc
         if isinstance(interruption, handler_raised):
             second = higher(interruption.exception, second)
-        elif not isinstance(interruption, (deadline_passed, Psycopg2Error)):
+        elif not (
+            interruption is None or isinstance(interruption, (deadline_passed, Psycopg2Error))
+        ):
             second = higher(interruption, second)
         interruption = handler_raised(second)
     if called is not None:

@@ -38,5 +38,6 @@ cdef Known known(object conn)
 cdef bint is_in_query(object conn) except -1
 cdef bint is_in_transaction(object conn) except -1
 cdef bint is_ready(object conn) except -1
+cdef bint is_at_work(object conn) except -1
 cdef int prepare(Known connection, object conn) except -1
 cdef PGconn* pgconn_of(object conn) except? NULL

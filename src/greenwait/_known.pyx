@@ -38,6 +38,12 @@ cdef enum:
     STATUS_BEGIN = 2
     STATUS_CONNECTING = 20
 
+cdef extern from "connection_mutex.h":
+    bint connection_mutex_is_known(type connection) noexcept
+    bint connection_mutex_is_held(object conn) noexcept
+
+cdef bint can_see_mutex = connection_mutex_is_known(connection_type)
+
 cdef dict known_by_address = {}
 # The one asked for last: a connection that waits usually waited before.
 cdef size_t last_address = 0
@@ -98,6 +104,11 @@ cdef bint is_ready(object conn) except -1:
     """Is no transaction open, as far as psycopg2 knows, and none prepared?"""
     cdef int status = connection_status.__get__(conn)
     return status == STATUS_READY
+
+
+cdef bint is_at_work(object conn) except -1:
+    """Does psycopg2 hold the connection's mutex, or wait for the server on it?"""
+    return known(conn).is_waiting or (can_see_mutex and connection_mutex_is_held(conn))
 
 
 cdef int prepare(Known connection, object conn) except -1:

@@ -5,9 +5,12 @@ the thread, and with it an event loop that runs there. So it is given addresses.
 """
 
 import _socket
+import _thread
 import contextlib
 import socket
-from _thread import start_new_thread
+import sys
+from collections.abc import Callable
+from types import BuiltinFunctionType, FunctionType
 from typing import Any
 
 from psycopg2.extensions import POLL_OK, POLL_READ
@@ -17,6 +20,37 @@ __all__ = ["Lookup"]
 # socket's own takes the descriptors out of one object and puts them into another: an
 # interrupt between the two would lose them.
 _socketpair = getattr(_socket, "socketpair", socket.socketpair)
+
+# Monkey patching replaces socket.getaddrinfo, and leaves the module below it alone. gevent's and
+# eventlet's would open a hub in the thread, which nobody closes: two descriptors each.
+_getaddrinfo = _socket.getaddrinfo
+_FRAMEWORKS = ("gevent", "eventlet")
+
+
+def _native_start_new_thread() -> Callable[..., int]:
+    """Return _thread's own, which starts no greenlet, though that be patched."""
+    start = _thread.start_new_thread
+    if not isinstance(start, BuiltinFunctionType):
+        if "gevent.monkey" in sys.modules:
+            start = sys.modules["gevent.monkey"].get_original("_thread", "start_new_thread")
+        if not isinstance(start, BuiltinFunctionType) and "eventlet.patcher" in sys.modules:
+            start = sys.modules["eventlet.patcher"].original("_thread").start_new_thread
+    return start
+
+
+_start_native_thread = _native_start_new_thread()
+
+
+def _is_replaced() -> bool:
+    """Has somebody put an own function in the place of ``socket.getaddrinfo``?
+
+    As tests do, and programs with a name server of their own. A framework's counts as none.
+    """
+    function = socket.getaddrinfo
+    if type(function) is not FunctionType:  # a wrapper passes itself off as what it wraps
+        return True
+    module = str(function.__globals__.get("__name__"))  # functools.wraps() leaves it alone
+    return module != "socket" and module.partition(".")[0] not in _FRAMEWORKS
 
 
 class Lookup:
@@ -34,12 +68,17 @@ class Lookup:
         self._reading, writing = pair
         self._reading.setblocking(False)
         # Not a threading.Thread: an interrupt while it starts would keep that for ever.
-        start_new_thread(self._look_up, (writing,))
+        if _is_replaced():  # it may be written for green threads: these, where threads are patched
+            _thread.start_new_thread(self._look_up, (writing, socket.getaddrinfo))
+        else:
+            _start_native_thread(self._look_up, (writing, _getaddrinfo))
 
-    def _look_up(self, writing: Any) -> None:  # pragma: no cover: not traced in such a thread
+    def _look_up(  # pragma: no cover: not traced in such a thread
+        self, writing: Any, getaddrinfo: Callable[..., Any]
+    ) -> None:
         with contextlib.closing(writing):
             try:
-                found = socket.getaddrinfo(self.host, None, type=socket.SOCK_STREAM)
+                found = getaddrinfo(self.host, None, type=_socket.SOCK_STREAM)
                 self.addresses = list(dict.fromkeys(str(each[4][0]) for each in found))
             except (OSError, UnicodeError) as exc:  # UnicodeError: no name at all, to IDNA
                 self.error = exc

@@ -6,9 +6,11 @@ it, and with it the greenlet that is to give it back. So a turn is taken before.
 
 cimport cython
 
-from greenwait._known cimport known
+from greenwait._finalizing cimport Py_IsFinalizing
+from greenwait._known cimport is_at_work
 from greenwait._line cimport Line
 from greenwait._monotonic cimport NO_DEADLINE
+from greenwait._waiter cimport is_hub_itself, waiters_entered
 
 from functools import update_wrapper
 
@@ -22,6 +24,7 @@ __all__ = ["Turn", "cursor_in_turn", "in_turn"]
 # exit still finds them.
 cdef object current_greenlet = getcurrent
 cdef object programming_error = ProgrammingError
+cdef object at_exit = object()  # owns turns when greenlets are no more
 
 
 @cython.auto_pickle(False)
@@ -45,20 +48,30 @@ cdef class Turn:
 
         :param conn: the connection.
         :param what: the method of it, or of a cursor, that is called.
-        :raises psycopg2.ProgrammingError: it waits for the server in this very greenlet.
+        :raises psycopg2.ProgrammingError: psycopg2 is at work on it below this very greenlet; or
+            another one is, and this one can't wait: an event loop's own, or at interpreter exit.
 
-        A method may call another one. A signal handler's exception, or a deadline, ends the
+        A method may call another one, and so may an adapter or a typecaster: psycopg2 calls them
+        without its mutex. A signal handler's exception, or a deadline, ends the
         wait. Not a pair of methods to take a turn and to give it back: an interrupt between
         the two would keep it for ever.
         """
-        here = current_greenlet()
+        here = at_exit if Py_IsFinalizing() else current_greenlet()
         if self.owner is here:
-            if not known(conn).is_waiting:
+            if not is_at_work(conn):
                 return function(*args, **kwargs)
             raise programming_error(
                 f"{what}: this connection is at work for the very greenlet or thread that "
                 "calls, below a signal handler or a __del__; use another connection there, "
                 "or cancel()"
+            )
+        if self.line.free == 0 and (
+            here is at_exit or (waiters_entered > 0 and is_hub_itself())
+        ):
+            raise programming_error(
+                f"{what}: another greenlet or thread is at work on this connection, and can't be "
+                "waited for here, in an event loop's own greenlet or at interpreter exit; use "
+                "another connection, or cancel()"
             )
         self.line.enter(NO_DEADLINE)
         self.owner = here

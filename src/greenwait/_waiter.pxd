@@ -16,6 +16,7 @@ cdef class Waiter:
 
 cdef class Adapter(Waiter):
     cdef bint is_at_home(self) except -1
+    cdef bint is_hub_itself(self) except -1
     cdef Waiter find_waiter(self)
 
 cdef class Bell:
@@ -40,6 +41,8 @@ cdef int complaint_about(int fd) except? 1
 cdef object seconds_until_look(int64_t deadline_ns)
 
 cdef Waiter waiter_here()
+cdef bint is_hub_itself() except -1
 cdef int adopt_first(Adapter adapter) except -1
 cdef int enter_waiter(Waiter waiter) except -1
 cdef int leave_waiter() except -1
+cdef int keep_waiter(Waiter waiter) except -1

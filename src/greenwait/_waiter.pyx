@@ -6,11 +6,12 @@ which is asked whether it is at home in this one.
 """
 
 cimport cython
-from cpython.dict cimport PyDict_DelItem, PyDict_GetItemWithError, PyDict_SetItem
+from cpython.dict cimport PyDict_GetItemWithError, PyDict_SetItem
 from cpython.object cimport PyObject
 from cpython.pystate cimport PyThreadState_GetDict
 from libc.stdint cimport int64_t
 
+from greenwait._finalizing cimport Py_IsFinalizing
 from greenwait._known cimport Known
 from greenwait._monotonic cimport NO_DEADLINE, monotonic_ns
 from greenwait._readiness cimport READINESS_READ, READINESS_WRITE
@@ -89,6 +90,10 @@ cdef class Adapter(Waiter):
         """Step aside for at most *seconds*, or None; return the events that have come."""
         raise NotImplementedError
 
+    def is_hub(self):
+        """Does the framework's own greenlet run, so that a wait stops all others?"""
+        return False
+
     # These three need not be written anew; they cost a descriptor for each place.
 
     def make_place(self):
@@ -105,6 +110,9 @@ cdef class Adapter(Waiter):
 
     cdef bint is_at_home(self) except -1:
         return self.is_here()
+
+    cdef bint is_hub_itself(self) except -1:
+        return self.is_hub()
 
     cdef Waiter find_waiter(self):
         """Return who waits in this thread, or None: the framework is not at home."""
@@ -214,8 +222,11 @@ cdef int adopt_first(Adapter adapter) except -1:
 cdef Waiter waiter_here():
     """Return the waiter of this thread, or None."""
     cdef Waiter waiter
-    cdef PyObject* state = <PyObject*>PyThreadState_GetDict()
+    cdef PyObject* state
     cdef PyObject* found = NULL
+    if Py_IsFinalizing():
+        return None  # its other greenlets never run again
+    state = <PyObject*>PyThreadState_GetDict()
     if state is not NULL:
         found = PyDict_GetItemWithError(<dict>state, waiter_key)
     if found is not NULL:
@@ -225,6 +236,16 @@ cdef Waiter waiter_here():
         if waiter is not None:
             return waiter
     return None
+
+
+cdef bint is_hub_itself() except -1:
+    """Is it a framework's own greenlet that runs here, and stops all others if it waits?"""
+    if Py_IsFinalizing():
+        return False
+    for adapter in adapters:
+        if (<Adapter>adapter).is_hub_itself():
+            return True
+    return False
 
 
 cdef int enter_waiter(Waiter waiter) except -1:
@@ -241,7 +262,14 @@ cdef int leave_waiter() except -1:
     global hubs_entered, waiters_entered
     waiters_entered -= 1
     hubs_entered -= 1
-    PyDict_DelItem(<dict><PyObject*>PyThreadState_GetDict(), waiter_key)
+    # At its end the thread loses its dict first; then a generator is closed that it had kept.
+    (<dict><PyObject*>PyThreadState_GetDict()).pop(waiter_key, None)
+    return 0
+
+
+cdef int keep_waiter(Waiter waiter) except -1:
+    """Have it still be this thread's, though the thread is at its end and has lost its dict."""
+    PyDict_SetItem(<dict><PyObject*>PyThreadState_GetDict(), waiter_key, waiter)
     return 0
 
 

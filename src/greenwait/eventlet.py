@@ -6,10 +6,10 @@ A drop-in for ``psycogreen.eventlet``. Eventlet itself advises against its use i
 from typing import TYPE_CHECKING, Any
 
 import eventlet  # pyright: ignore[reportMissingTypeStubs]  # there are none
-from eventlet import hubs  # pyright: ignore[reportMissingTypeStubs]
+from eventlet import hubs, patcher  # pyright: ignore[reportMissingTypeStubs]
 from greenlet import getcurrent
 
-from greenwait._callback import WaitCallback
+from greenwait._callback import WaitCallback, is_registered
 from greenwait._errors import time_limits
 from greenwait._install import install
 from greenwait._waiter import READ, WRITE, Adapter, adopt
@@ -28,6 +28,10 @@ class _Eventlet(Adapter):
     def is_here(self) -> bool:
         hub = getattr(hubs._threadlocal, "hub", None)  # pyright: ignore[reportPrivateUsage]
         return hub is not None and hub.greenlet is not getcurrent()
+
+    def is_hub(self) -> bool:
+        hub = getattr(hubs._threadlocal, "hub", None)  # pyright: ignore[reportPrivateUsage]
+        return hub is not None and hub.greenlet is getcurrent()
 
     def wait(self, fd: int, events: int, seconds: float | None) -> int:
         hub = hubs.get_hub()
@@ -67,6 +71,18 @@ def patch_psycopg(**options: "Unpack[Options]") -> WaitCallback:
     ``eventlet.Timeout``, ``kill()`` and whatever else is thrown into a green thread that
     waits: its query is cancelled on the server, the exception raised as it is, and the
     connection stays usable. Threads without a hub of eventlet's sleep by themselves.
+
+    It may be called before ``eventlet.monkey_patch()`` or after it.
     """
     adopt(_adapter)
-    return install(**options)
+    callback = install(**options)
+    # monkey_patch() would register a callback of eventlet's own, in place of ours.
+    patcher.already_patched.setdefault("psycopg", _UnlessReplaced())
+    return callback
+
+
+class _UnlessReplaced:
+    """Says, to ``eventlet.monkey_patch()``, that psycopg2 is patched while it is by us."""
+
+    def __bool__(self) -> bool:
+        return is_registered()
