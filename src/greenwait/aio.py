@@ -33,7 +33,7 @@ from greenwait import _connect
 from greenwait._aio import Call, await_, awaited, in_call
 from greenwait._aio_pool import AsyncPool
 from greenwait._interrupt import cancel
-from greenwait._notifies import has_notify
+from greenwait._notifies import Listening
 from greenwait._pool import Pool
 from greenwait._psycopg2 import ProgrammingError, connection
 from greenwait.connection import Connection, Cursor, guarded
@@ -466,8 +466,8 @@ async def notifies(conn: Any, timeout: float | None = None) -> AsyncGenerator[No
 
     When the task is cancelled none is lost: the next iterator begins with it.
     """
-    deadline = None if timeout is None else time.monotonic() + timeout
-    while await Call(has_notify, (conn, deadline), {}):
+    listening = Listening(conn, timeout)
+    while await Call(listening.has_next, (), {}):
         yield conn.notifies.pop(0)
 
 
