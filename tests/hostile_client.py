@@ -40,27 +40,34 @@ class _OwnPoll(psycopg2.extensions.connection):
 class Trial:
     """A few calls, each with a time limit of its own."""
 
-    def __init__(self, seed: str, port: int, limit: float = LIMIT) -> None:
+    def __init__(
+        self, seed: str, port: int, *, grace: float = GRACE, margin: float = MARGIN
+    ) -> None:
         self.seed = seed
         self.problems: list[str] = []
         self.outcomes: list[str] = []
-        self._limit = limit
+        self._longest = LIMIT + grace + margin
         self._rng = random.Random(f"{seed}-client")
         self._dsn = dsn(port, sslmode=self._rng.choice(["disable", "prefer", "prefer"]))
         self._conn: Any = None
 
-    moments = ()  # as a job of the soak's has them
+    moments: Any = ()  # as a job of the soak's has them
     is_native = is_over = False
 
     def __call__(self) -> None:
         try:
-            self._play()
+            self.play()
         except BaseException:
             self.problems.append(traceback.format_exc())
-        if self._conn is not None:
-            self._do("close", self._conn.close)
-        self._conn = None  # and with it all that it was notified of
         self.is_over = True
+
+    def play(self) -> None:
+        try:
+            self._play()
+        finally:
+            if self._conn is not None:
+                self._do("close", self._conn.close)
+            self._conn = None  # and with it all that it was notified of
 
     def _play(self) -> None:
         kind = self._rng.choice(["plain", "plain", "shared", "own poll", "async", "pool"])
@@ -82,13 +89,13 @@ class Trial:
         outcome = "done"
         began = time.monotonic()
         try:
-            with greenwait.timeout(self._limit):
+            with greenwait.timeout(LIMIT):
                 function()
         except _OF_PSYCOPG2 as exc:
             outcome = type(exc).__name__
         seconds = time.monotonic() - began
         self.outcomes.append(f"{what}: {outcome} after {seconds:.2f} s")
-        if seconds > self._limit + GRACE + MARGIN:
+        if seconds > self._longest:
             self.problems.append(f"{what} took {seconds:.1f} s")
         return outcome == "done"
 
@@ -123,13 +130,13 @@ class Trial:
             pass
 
     def _cancel(self) -> None:
-        greenwait.cancel(self._conn, timeout=self._limit)
+        greenwait.cancel(self._conn, timeout=LIMIT)
 
     def _end(self) -> None:
         self._conn.commit() if self._rng.random() < 0.5 else self._conn.rollback()
 
     def _borrow(self) -> None:
-        pool = greenwait.Pool(self._dsn, max_size=1, timeout=self._limit)
+        pool = greenwait.Pool(self._dsn, max_size=1, timeout=LIMIT)
 
         def use() -> None:
             with pool.connection() as self._conn:

@@ -1,4 +1,4 @@
-"""A hostile server: it speaks PostgreSQL's protocol up to a stage, and there it does what it must not.
+"""A hostile server: it speaks PostgreSQL's protocol up to a stage, and misbehaves there.
 
     python -m tests.hostile_server
 
@@ -52,10 +52,13 @@ def text(value: str) -> bytes:
 
 def fields(severity: str, code: str, words: str) -> bytes:
     """Return what a notice or an error consists of."""
-    return b"".join(
-        kind + text(value)
-        for kind, value in ((b"S", severity), (b"V", severity), (b"C", code), (b"M", words))
-    ) + b"\0"
+    return (
+        b"".join(
+            kind + text(value)
+            for kind, value in ((b"S", severity), (b"V", severity), (b"C", code), (b"M", words))
+        )
+        + b"\0"
+    )
 
 
 def error(words: str, code: str = "XX000") -> bytes:
@@ -229,7 +232,7 @@ class Plan:
         plan = Plan(
             seed=seed,
             stage=stage,
-            way=rng.choice(WAYS + ("endless", "endless")),
+            way=rng.choice((*WAYS, "endless", "endless")),
             endless=rng.choice(STAGES[stage]),
             afterwards=rng.choice(AFTERWARDS),
             on_cancel=rng.choice(ON_CANCEL),
@@ -325,10 +328,10 @@ class _Session:
         raise EOFError
 
     def _look_for_cancel(self, seconds: float) -> None:
-        is_told = self._port.is_cancelled.wait(seconds) if seconds else (
-            self._port.is_cancelled.is_set())
+        told = self._port.is_cancelled
+        is_told = told.wait(seconds) if seconds else told.is_set()
         if is_told and self._plan.on_cancel == "obey" and self._queries:
-            self._port.is_cancelled.clear()
+            told.clear()
             raise _Cancelled
 
     def _stay_silent(self) -> None:
@@ -449,8 +452,10 @@ class _Session:
         elif query.startswith(b"begin"):
             self._say(complete("BEGIN") + ready("T"), "begin")
         elif query.startswith(b"copy"):
-            self._say(copy("H") + message("d", b"1\n") + message("c") + complete("COPY 1")
-                      + ready("T"), "query")
+            self._say(
+                copy("H") + message("d", b"1\n") + message("c") + complete("COPY 1") + ready("T"),
+                "query",
+            )
         else:
             self._say(description("c") + row("1") + complete("SELECT 1") + ready("T"), "query")
 
@@ -531,6 +536,10 @@ class HostileServer:
         assert self._process.stdout
         self._process.stdin.close()
         self._process.stdout.close()
+
+    @property
+    def is_running(self) -> bool:
+        return self._process.poll() is None
 
     def port(self, seed: str, **given: Any) -> int:
         """Return the port at which the plan with this seed is followed; see ``Plan.of()``."""

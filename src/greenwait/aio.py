@@ -14,7 +14,6 @@ async def main():
 are to be awaited.
 """
 
-import time
 from collections.abc import (
     AsyncGenerator,
     AsyncIterator,
