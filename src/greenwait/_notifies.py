@@ -69,7 +69,8 @@ def notifies(conn: Any, timeout: float | None = None) -> Generator[Notify, None,
     """Yield the notifications that *conn* gets, as they come.
 
     :param conn: a connection that has executed ``LISTEN``, and committed it.
-    :param timeout: seconds after which it ends; None: never. 0 gives what is there already.
+    :param timeout: seconds after which it ends, once it has given what is there by then; None:
+        never. 0 gives what is there already.
     :returns: an iterator of ``psycopg2.extensions.Notify``.
     :raises psycopg2.OperationalError: the connection is lost.
 
