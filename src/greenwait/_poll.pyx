@@ -29,6 +29,8 @@ cdef extern from "Python.h":
 # interpreter exit still finds them.
 cdef type connection_type = _psycopg2.connection
 cdef object connection_poll = connection_type.poll
+cdef object connection_notices = connection_type.notices
+cdef object connection_notifies = connection_type.notifies
 cdef object OperationalError = _psycopg2.OperationalError
 
 
@@ -42,10 +44,12 @@ cdef int wait_until_ok(object conn, Known connection, Wait* wait) except -1:
     answers. Where more is to come, libpq takes that in by itself, without the GIL.
     """
     cdef bint is_received = False  # by libpq, without poll()
-    cdef bint is_whole
+    cdef bint is_whole, is_same
+    cdef int64_t polled_ns
     cdef bint has_sent = False     # and read what came meanwhile, which poll(2) won't show again
-    cdef int64_t period_ns = FIRST_PERIOD_NS
+    cdef int64_t period_ns = LONGEST_PERIOD_NS
     cdef int64_t rested_ns = 0     # when libpq has last left off, because that was over
+    cdef tuple messages = None     # what there was by then
     cdef int state
     while True:
         state = call_poll(conn)
@@ -59,10 +63,15 @@ cdef int wait_until_ok(object conn, Known connection, Wait* wait) except -1:
                 wait.is_answered = sleep_for_answer(conn, connection, wait)
             elif is_native(connection):
                 if rested_ns > 0:
-                    period_ns = next_period_ns(period_ns, monotonic_ns() - rested_ns)
+                    polled_ns = monotonic_ns() - rested_ns
+                    is_same = are_same(messages_of(conn), messages)
+                    period_ns = next_period_ns(period_ns, 0 if is_same else polled_ns)
                 is_whole = receive(conn, connection, wait, period_ns)
                 is_received = is_received or is_whole or not connection.look_again
-                rested_ns = 0 if is_whole else monotonic_ns()
+                rested_ns = 0
+                if not is_whole:
+                    messages = messages_of(conn)
+                    rested_ns = monotonic_ns()
             else:
                 sleep_for_rest(conn, connection, wait)
         else:
@@ -167,17 +176,32 @@ cdef enum:
 
 
 # How long libpq takes in a result before ``poll()`` is called in between. Only that decodes the
-# notices and notifications that have come with it, all that there are, with the GIL held.
-cdef int64_t FIRST_PERIOD_NS = 40_000_000
+# notices and notifications that have come with it, all that there are, with the GIL held. Not
+# sooner without need: it also reads, as long as the server keeps up.
+cdef int64_t LONGEST_PERIOD_NS = 100_000_000
 cdef int64_t SHORTEST_PERIOD_NS = 1_000_000
-cdef int64_t LONGEST_PERIOD_NS = 80_000_000
 
 
 cdef inline int64_t next_period_ns(int64_t period_ns, int64_t polled_ns) noexcept:
-    """Return how long the next one is, *poll()* having taken that long after the last."""
+    """Return how long the next one is, *poll()* having decoded for that long after the last."""
     if 4 * polled_ns > period_ns:
         return max(period_ns // 4, SHORTEST_PERIOD_NS)
     return min(2 * period_ns, LONGEST_PERIOD_NS)
+
+
+cdef tuple messages_of(object conn):
+    """Return what is another one when notices or notifications have been decoded."""
+    notices = connection_notices.__get__(conn)
+    notifies = connection_notifies.__get__(conn)
+    return (
+        notices[-1] if type(notices) is list and notices else None,  # the oldest are dropped
+        len(notifies) if type(notifies) is list else 0,
+    )
+
+
+cdef inline bint are_same(tuple these, tuple those) noexcept:
+    # A server may repeat its notice, and the text be equal; what *those* keep is no other one.
+    return these[0] is those[0] and these[1] == those[1]
 
 
 cdef bint receive(object conn, Known connection, Wait* wait, int64_t period_ns) except -1:
