@@ -224,7 +224,9 @@ def _dsn_for(dsn: str, hosts: Sequence[_Host]) -> str:
 
 def _left(hosts: Sequence[_Host], exc: HostTimeout, options: dict[str, str]) -> list[_Host]:
     """Return the hosts that may still let us in, now that one of them was silent."""
-    silent = next((i for i, host in enumerate(hosts) if host.is_at(exc.places[-1])), len(hosts))
+    silent = next((i for i, host in enumerate(hosts) if host.is_at(exc.places[-1])), None)
+    if silent is None:  # libpq calls it by another name; the same hosts again would take for ever
+        return []
     if options.get("target_session_attrs") != "prefer-standby":
         return list(hosts[silent + 1 :])
     # Those before it have only been put off: libpq comes back to a primary.

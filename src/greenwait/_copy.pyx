@@ -20,7 +20,7 @@ from greenwait._libpq cimport (
 )
 from greenwait._poll cimport Wait, a_sleep
 from greenwait._readiness cimport READINESS_READ, READINESS_WRITE
-from greenwait._sleep cimport Sleep, sleep_until_ready
+from greenwait._sleep cimport CALL_AGAIN, Sleep, sleep_until_ready
 
 from greenwait import _psycopg2
 
@@ -30,9 +30,9 @@ cdef object connection_info = _psycopg2.connection.info
 cdef object OperationalError = _psycopg2.OperationalError
 cdef object ProgrammingError = _psycopg2.ProgrammingError
 
-# What end_more() returns.
+# What end_more() returns, besides CALL_AGAIN.
 cdef enum:
-    DONE
+    DONE = 1
     MUST_RECEIVE
     MUST_SEND
     FAILED  # the connection is lost
@@ -48,55 +48,60 @@ cdef int end_copy(object conn, Known connection, Wait* wait) except -1:
     Whoever waits has cancelled the statement: a COPY to the client can be long.
     """
     cdef Sleep sleep
-    cdef int rc, events
+    cdef int events, rc = CALL_AGAIN
     if not can_end_copy:
         raise ProgrammingError(  # as psycopg2 does
             "execute() has begun a COPY, which can't be ended without libpq's functions "
             "(see python -m greenwait); the connection is closed, use copy_expert() "
             "where no wait callback is registered"
         )
-    while True:
-        with nogil:
-            rc = end_more(connection.has_state)
-        if rc == DONE:
-            return 0
+    while rc != DONE:
+        events = READINESS_WRITE if rc == MUST_SEND else READINESS_READ
+        sleep = a_sleep(events, connection, wait)
+        sleep.look_again = leaves_tls_bytes and connection_info.__get__(conn).ssl_in_use
+        sleep.is_ready = rc == CALL_AGAIN
+        sleep.may_stay = True
+        sleep.advance = end_more
+        sleep.argument = connection.has_state
+        rc = sleep_until_ready(conn, wait.options.poller, &sleep)
         if rc == FAILED:
             raise OperationalError(
                 libpq.errorMessage(connection.has_state).decode("utf-8", "replace")
             )
-        events = READINESS_WRITE if rc == MUST_SEND else READINESS_READ
-        sleep = a_sleep(events, connection, wait)
-        sleep.look_again = leaves_tls_bytes and connection_info.__get__(conn).ssl_in_use
-        sleep_until_ready(conn, wait.options.poller, &sleep)
+        if rc == 0:  # time to look again
+            rc = CALL_AGAIN
+    return 0
 
 
-cdef int end_more(PGconn* pgconn) noexcept nogil:
-    """Do what can be done without waiting; returns one of the above."""
+cdef int end_more(void* argument, int revents) noexcept nogil:
+    """Take one step of what can be done without waiting; see ``Advance``."""
+    cdef PGconn* pgconn = <PGconn*>argument
     cdef PGresult* result
     cdef char* row = NULL
     cdef int status, rc
-    while True:
-        if not libpq.consumeInput(pgconn):
-            return FAILED
-        rc = libpq.flush(pgconn)
-        if rc != 0:
-            return MUST_SEND if rc == 1 else FAILED
-        if libpq.isBusy(pgconn):
+    if not libpq.consumeInput(pgconn):
+        return FAILED
+    rc = libpq.flush(pgconn)
+    if rc != 0:
+        return MUST_SEND if rc == 1 else FAILED
+    if libpq.isBusy(pgconn):
+        return MUST_RECEIVE
+    result = libpq.getResult(pgconn)
+    if result is NULL:
+        return DONE
+    # Of a COPY again and again until its end, and a server may begin the next one at once.
+    status = libpq.resultStatus(result)
+    libpq.clear(result)
+    if status == PGRES_COPY_IN or status == PGRES_COPY_BOTH:
+        rc = libpq.putCopyEnd(pgconn, "COPY in execute() is not possible")
+        if rc <= 0:
+            return MUST_SEND if rc == 0 else FAILED
+    elif status == PGRES_COPY_OUT:
+        rc = 1
+        while rc > 0:  # until the buffer is empty: it reads nothing
+            rc = libpq.getCopyData(pgconn, &row, 1)
+            if rc > 0:
+                libpq.freemem(row)
+        if rc == 0:
             return MUST_RECEIVE
-        result = libpq.getResult(pgconn)
-        if result is NULL:
-            return DONE
-        status = libpq.resultStatus(result)  # of a COPY again and again, until its end
-        libpq.clear(result)
-        if status == PGRES_COPY_IN or status == PGRES_COPY_BOTH:
-            rc = libpq.putCopyEnd(pgconn, "COPY in execute() is not possible")
-            if rc <= 0:
-                return MUST_SEND if rc == 0 else FAILED
-        elif status == PGRES_COPY_OUT:
-            rc = 1
-            while rc > 0:
-                rc = libpq.getCopyData(pgconn, &row, 1)
-                if rc > 0:
-                    libpq.freemem(row)
-            if rc == 0:
-                return MUST_RECEIVE
+    return CALL_AGAIN

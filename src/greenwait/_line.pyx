@@ -26,6 +26,8 @@ from greenwait._waiter cimport Waiter, waiter_here, waiters_entered
 
 from collections import deque
 
+__all__ = ["check_deadline", "give_way"]
+
 cdef extern from "pythread.h":
     int PY_LOCK_ACQUIRED
     int PyThread_acquire_lock_timed(
@@ -183,3 +185,22 @@ cdef int pause_until(int64_t deadline_ns) except -1:
     """Let time pass, as Line.enter() does."""
     Ticket().wait(deadline_ns)
     return 0
+
+
+def check_deadline():
+    """Raise QueryTimeout if an outer timeout() has expired, as the next wait would."""
+    cdef timeout_block block = nearest_block() if blocks_entered > 0 else None
+    if block is not None and monotonic_ns() >= block.deadline_ns:
+        raise block_has_expired(block)
+
+
+def give_way():
+    """Let others go on, as a wait does, where there was nothing to wait for.
+
+    Raises what interrupts it, and QueryTimeout as ``check_deadline()`` does.
+    """
+    cdef Waiter waiter = waiter_here() if waiters_entered > 0 else None
+    if waiter is not None:
+        waiter.wait_for_call(waiter.a_place(), monotonic_ns())
+    PyErr_CheckSignals()
+    check_deadline()

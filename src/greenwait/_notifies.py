@@ -9,8 +9,9 @@ from psycopg2.extensions import POLL_OK, POLL_READ, Notify
 from greenwait._callback import wait
 from greenwait._deadline import timeout as timeout_block
 from greenwait._errors import QueryTimeout
+from greenwait._line import check_deadline, give_way
 
-__all__ = ["has_notify", "notifies"]
+__all__ = ["Listening", "notifies"]
 
 
 class _Listener:
@@ -19,11 +20,13 @@ class _Listener:
     def __init__(self, conn: Any) -> None:
         self._conn = conn
         self._turn = getattr(conn, "_turn", None)  # of a greenwait.Connection, that is
+        self.polls = 0
 
     def fileno(self) -> int:
         return int(self._conn.fileno())
 
     def poll(self) -> int:
+        self.polls += 1
         if not self._conn.notifies:
             if self._turn is None:
                 self._conn.poll()
@@ -32,25 +35,42 @@ class _Listener:
         return POLL_OK if self._conn.notifies else POLL_READ
 
 
-def has_notify(conn: Any, deadline: float | None) -> bool:
-    """Wait until it has, or the deadline, of ``time.monotonic()``, has passed."""
-    if conn.notifies:
-        return True
-    seconds = None if deadline is None else max(0.0, deadline - time.monotonic())
-    with timeout_block(seconds) as limit:
-        try:
-            wait(_Listener(conn))
-        except QueryTimeout as exc:
-            if exc.timeout is not limit:
-                raise
-    return bool(conn.notifies)
+class Listening:
+    """One listening to a connection, for so many seconds."""
+
+    def __init__(self, conn: Any, seconds: float | None) -> None:
+        self._conn = conn
+        self._deadline = None if seconds is None else time.monotonic() + seconds
+        self._is_over = False
+
+    def has_next(self) -> bool:
+        """Wait until there is a notification, or the time is over."""
+        check_deadline()  # also where others keep the list from getting empty
+        if not (self._conn.notifies or self._is_over):
+            self._wait()
+        return bool(self._conn.notifies)
+
+    def _wait(self) -> None:
+        left = None if self._deadline is None else self._deadline - time.monotonic()
+        self._is_over = left is not None and left <= 0  # one last look, whatever that brings
+        listener = _Listener(self._conn)
+        with timeout_block(None if left is None else max(0.0, left)) as limit:
+            try:
+                wait(listener)
+            except QueryTimeout as exc:
+                if exc.timeout is not limit:
+                    raise
+        if listener.polls == 1 and not self._is_over:
+            # They come faster than they are taken, and nobody has waited.
+            give_way()
 
 
 def notifies(conn: Any, timeout: float | None = None) -> Generator[Notify, None, None]:
     """Yield the notifications that *conn* gets, as they come.
 
     :param conn: a connection that has executed ``LISTEN``, and committed it.
-    :param timeout: seconds after which it ends; None: never. 0 gives what is there already.
+    :param timeout: seconds after which it ends, once it has given what is there by then; None:
+        never. 0 gives what is there already.
     :returns: an iterator of ``psycopg2.extensions.Notify``.
     :raises psycopg2.OperationalError: the connection is lost.
 
@@ -59,6 +79,6 @@ def notifies(conn: Any, timeout: float | None = None) -> Generator[Notify, None,
     nobody asks for the next one is kept, in ``conn.notifies``, and given first. The server
     sends nothing to a connection that is in a transaction.
     """
-    deadline = None if timeout is None else time.monotonic() + timeout
-    while has_notify(conn, deadline):
+    listening = Listening(conn, timeout)
+    while listening.has_next():
         yield conn.notifies.pop(0)

@@ -5,6 +5,7 @@ from libc.stdint cimport int64_t
 from libc.string cimport memset
 
 from greenwait._known cimport Ending, Known
+from greenwait._monotonic cimport NO_DEADLINE
 from greenwait._sleep cimport OnEventLoop, Poller, Sleep
 
 # psycopg2 names these in psycopg2.extensions; their values are part of its API.
@@ -46,6 +47,7 @@ cdef inline Sleep a_sleep(int events, Known connection, const Wait* wait) noexce
     memset(&sleep, 0, sizeof(sleep))
     sleep.events = events
     sleep.deadline_ns = wait.deadline_ns
+    sleep.rest_ns = NO_DEADLINE
     sleep.is_stopping = wait.is_stopping
     sleep.on_event_loop = wait.options.on_event_loop
     if connection is not None:

@@ -10,11 +10,13 @@ that runs a query, in a forked child, and while the interpreter shuts down.
 """
 
 from cpython.long cimport PyLong_AsLongAndOverflow
+from libc.stdint cimport int64_t
 
 from greenwait._known cimport Known, pgconn_of
 from greenwait._libpq cimport PGconn, can_see_pending, can_send, libpq
+from greenwait._monotonic cimport monotonic_ns
 from greenwait._readiness cimport READINESS_READ, READINESS_WRITE
-from greenwait._sleep cimport Sleep, run_signal_handlers, sleep_until_ready
+from greenwait._sleep cimport CALL_AGAIN, Sleep, sleep_until_ready
 from greenwait._spin cimport spin_learn, spin_limit_ns
 from greenwait._stats cimport counters
 
@@ -27,17 +29,27 @@ cdef extern from "Python.h":
 # interpreter exit still finds them.
 cdef type connection_type = _psycopg2.connection
 cdef object connection_poll = connection_type.poll
+cdef object connection_notices = connection_type.notices
+cdef object connection_notifies = connection_type.notifies
 cdef object OperationalError = _psycopg2.OperationalError
 
 
 cdef int wait_until_ok(object conn, Known connection, Wait* wait) except -1:
     """Call ``conn.poll()`` until POLL_OK, and sleep in between.
 
+    Between two calls there is a sleep, however short, which looks at the clock and at signals;
+    only after something was sent the next call follows at once, and then a sleep.
+
     It is called for the first that arrives of an answer, which is cheapest for most
     answers. Where more is to come, libpq takes that in by itself, without the GIL.
     """
-    cdef bint is_received = False  # by libpq, the whole answer
+    cdef bint is_received = False  # by libpq, without poll()
+    cdef bint is_whole, is_same
+    cdef int64_t polled_ns
     cdef bint has_sent = False     # and read what came meanwhile, which poll(2) won't show again
+    cdef int64_t period_ns = LONGEST_PERIOD_NS
+    cdef int64_t rested_ns = 0     # when libpq has last left off, because that was over
+    cdef tuple messages = None     # what there was by then
     cdef int state
     while True:
         state = call_poll(conn)
@@ -50,7 +62,16 @@ cdef int wait_until_ok(object conn, Known connection, Wait* wait) except -1:
             elif not wait.is_answered:
                 wait.is_answered = sleep_for_answer(conn, connection, wait)
             elif is_native(connection):
-                is_received = receive(conn, connection, wait) or is_received
+                if rested_ns > 0:
+                    polled_ns = monotonic_ns() - rested_ns
+                    is_same = are_same(messages_of(conn), messages)
+                    period_ns = next_period_ns(period_ns, 0 if is_same else polled_ns)
+                is_whole = receive(conn, connection, wait, period_ns)
+                is_received = is_received or is_whole or not connection.look_again
+                rested_ns = 0
+                if not is_whole:
+                    messages = messages_of(conn)
+                    rested_ns = monotonic_ns()
             else:
                 sleep_for_rest(conn, connection, wait)
         else:
@@ -83,7 +104,6 @@ cdef int sleep_for(object conn, Known connection, int state, Wait* wait) except 
     cdef int events = READINESS_READ if state == POLL_READ else READINESS_WRITE
     cdef Sleep sleep = a_sleep(events, connection, wait)
     sleep_until_ready(conn, wait.options.poller, &sleep)
-    run_signal_handlers()
     return 0
 
 
@@ -146,25 +166,56 @@ cdef bint sleep_for_answer(object conn, Known connection, Wait* wait) except -1:
 cdef int sleep_for_rest(object conn, Known connection, Wait* wait) except -1:
     cdef Sleep sleep = a_sleep(READINESS_READ, connection, wait)
     sleep.look_again = connection is not None and connection.look_again
+    sleep.may_stay = True
     sleep_until_ready(conn, wait.options.poller, &sleep)
-    # A descriptor that is always ready would put the handlers off until the end.
-    run_signal_handlers()
     return 0
 
 
-# What an advance returns; 0 is "go on sleeping".
+# What an advance returns besides 0, "go on sleeping", and CALL_AGAIN.
 cdef enum:
     DONE = 1
     FAILED = 2  # the connection is lost
 
 
-cdef bint receive(object conn, Known connection, Wait* wait) except -1:
-    """Let libpq take in the rest of a result. Returns whether it has."""
+# How long libpq takes in a result before ``poll()`` is called in between. Only that decodes the
+# notices and notifications that have come with it, all that there are, with the GIL held. Not
+# sooner without need: it also reads, as long as the server keeps up.
+cdef int64_t LONGEST_PERIOD_NS = 100_000_000
+cdef int64_t SHORTEST_PERIOD_NS = 1_000_000
+
+
+cdef inline int64_t next_period_ns(int64_t period_ns, int64_t polled_ns) noexcept:
+    """Return how long the next one is, *poll()* having decoded for that long after the last."""
+    if 4 * polled_ns > period_ns:
+        return max(period_ns // 4, SHORTEST_PERIOD_NS)
+    return min(2 * period_ns, LONGEST_PERIOD_NS)
+
+
+cdef tuple messages_of(object conn):
+    """Return what is another one when notices or notifications have been decoded."""
+    notices = connection_notices.__get__(conn)
+    notifies = connection_notifies.__get__(conn)
+    return (
+        notices[-1] if type(notices) is list and notices else None,  # the oldest are dropped
+        len(notifies) if type(notifies) is list else 0,
+    )
+
+
+cdef inline bint are_same(tuple these, tuple those) noexcept:
+    # A server may repeat its notice, and the text be equal; what *those* keep is no other one.
+    return these[0] is those[0] and these[1] == those[1]
+
+
+cdef bint receive(object conn, Known connection, Wait* wait, int64_t period_ns) except -1:
+    """Let libpq take in the rest of a result. Returns whether it has, or it is time to poll()."""
     cdef Sleep sleep = a_sleep(READINESS_READ, connection, wait)
     cdef PGconn* pgconn = pgconn_of(conn)
     cdef int rc
-    if pgconn is NULL or has_pending(pgconn):
-        return False  # poll() says that it is closed, or goes on reading
+    if pgconn is NULL:
+        return False  # poll() says that it is closed
+    sleep.is_ready = has_pending(pgconn)
+    sleep.may_stay = True
+    sleep.rest_ns = monotonic_ns() + period_ns
     sleep.look_again = connection.look_again
     sleep.advance = receive_more
     sleep.argument = pgconn
@@ -176,13 +227,11 @@ cdef bint receive(object conn, Known connection, Wait* wait) except -1:
 
 cdef int receive_more(void* argument, int revents) noexcept nogil:
     cdef PGconn* pgconn = <PGconn*>argument
-    while True:
-        if not libpq.consumeInput(pgconn):
-            return FAILED
-        if not libpq.isBusy(pgconn):
-            return DONE
-        if not has_pending(pgconn):
-            return 0
+    if not libpq.consumeInput(pgconn):
+        return FAILED
+    if not libpq.isBusy(pgconn):
+        return DONE
+    return CALL_AGAIN if has_pending(pgconn) else 0
 
 
 cdef int send(object conn, Known connection, Wait* wait) except -1:
@@ -202,7 +251,10 @@ cdef int send(object conn, Known connection, Wait* wait) except -1:
 
 cdef int send_more(void* argument, int revents) noexcept nogil:
     cdef int rc = libpq.flush(<PGconn*>argument)
-    return 0 if rc == 1 else DONE if rc == 0 else FAILED
+    if rc == 1:
+        libpq.isBusy(<PGconn*>argument)  # it parses what flush() has read, a part at a time
+        return 0
+    return DONE if rc == 0 else FAILED
 
 
 cdef inline bint has_pending(PGconn* pgconn) noexcept nogil:

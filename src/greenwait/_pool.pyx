@@ -47,6 +47,9 @@ cdef int64_t LONGEST_PAUSE_NS = 640_000_000
 cdef enum:
     MESSAGES = 64
 
+# ... and one whose messages take so long to read is, too.
+cdef int64_t LONGEST_LOOK_NS = 20_000_000
+
 # Connection settings that a borrower may change, and the next one wants as they were.
 cdef tuple SETTINGS = ("autocommit", "isolation_level", "readonly", "deferrable")
 
@@ -511,9 +514,12 @@ check=None, **kwargs)
 cdef bint is_alive(object conn) except -1:
     """Has the server left it open? It sends nothing but notices to one that is idle."""
     cdef int messages = 0
+    cdef int64_t until_ns = after(LONGEST_LOOK_NS)
     while conn.closed == 0 and messages < MESSAGES and has_input(conn.fileno()):
         conn.poll()
         messages += 1
+        if monotonic_ns() >= until_ns:
+            break
     return conn.closed == 0
 
 

@@ -15,9 +15,14 @@ cdef enum OnEventLoop:
     WARN_ALWAYS
     RAISE_ERROR
 
-# Called without the GIL when the descriptor is ready; *revents* are poll(2)'s. Returns
-# 0 to go on sleeping, anything else to end the sleep, which returns it.
+# Called without the GIL when the descriptor is ready; *revents* are poll(2)'s. It does what
+# can be done without waiting, and not more than takes a few milliseconds: the clock is looked at
+# between two calls. Returns 0 to go on sleeping, CALL_AGAIN where more can be done without a
+# sleep, or what the sleep shall return, which ends it: a number above 0.
 ctypedef int (*Advance)(void* argument, int revents) noexcept nogil
+
+cdef enum:
+    CALL_AGAIN = -1
 
 cdef struct Sleep:
     PyObject* known       # the connection's Known, if it keeps its descriptor; NULL
@@ -29,6 +34,9 @@ cdef struct Sleep:
     int64_t deadline_ns   # raise DeadlinePassed then; NO_DEADLINE
     int64_t spin_ns       # look for this long first; counted down
     Advance advance       # NULL: the sleep ends when the descriptor is ready, and returns 1
+    bint is_ready         # advance before sleeping, whatever the descriptor is
+    int64_t rest_ns       # end it then if the descriptor was ready, and return 0; NO_DEADLINE
+    bint may_stay         # a greenlet need not step aside for each part that is there already
     void* argument
     # out:
     int64_t began_ns

@@ -2,6 +2,10 @@
 
 The one place that sleeps for a plain thread: it runs Python's signal handlers, and
 turns the kernel's errors into exceptions.
+
+Each step of each wait comes through ``sleep_until_ready()``, in every context, and that looks
+at the clock before it sleeps. So a server that always has something to say can't hold off a
+deadline or a signal, and no loop above this one needs a clock of its own.
 """
 
 cimport cython
@@ -55,6 +59,9 @@ cdef int[2] SLICE_MS = [50, 1000]  # by role
 # How long the main thread may go on without the GIL while data keeps coming: a signal
 # waits that long. Taking the GIL from a busy thread takes 5 ms (sys.getswitchinterval).
 cdef int64_t LONGEST_WITHOUT_GIL_NS = 80_000_000
+# ... and how long a greenlet may, before others have their turn. Not less: what is in the
+# sockets' buffers, some megabytes, is to be drained within the grace beside one that computes.
+cdef int64_t LONGEST_STAY_NS = 1_000_000
 
 # Module-level C variables outlive the module's dict: a query from a __del__ at
 # interpreter exit still finds them.
@@ -181,13 +188,19 @@ cdef struct Turn:
 
 cdef void take_turn(Sleep* sleep, Turn* turn) noexcept nogil:
     """Spin, sleep and advance until that is done, or Python is wanted."""
-    cdef int64_t began_ns = monotonic_ns()
-    turn.now_ns = began_ns
+    cdef int64_t until_ns = sleep.deadline_ns
+    turn.now_ns = monotonic_ns()
     if sleep.began_ns == 0:
-        sleep.began_ns = began_ns
-    if began_ns >= sleep.deadline_ns:
+        sleep.began_ns = turn.now_ns
+    if turn.now_ns >= sleep.deadline_ns:
         return
-    if sleep.spin_ns > 0:
+    if turn.longest_ns != INT64_MAX:
+        until_ns = min(until_ns, turn.now_ns + turn.longest_ns)
+    until_ns = min(until_ns, sleep.rest_ns)
+    if sleep.is_ready:
+        sleep.is_ready = False
+        turn.rc = sleep.events
+    elif sleep.spin_ns > 0:
         spin(sleep, turn)
         if turn.rc <= 0 and sleep.spin_ns > 0:
             return
@@ -196,14 +209,27 @@ cdef void take_turn(Sleep* sleep, Turn* turn) noexcept nogil:
             sleep_slice(sleep, turn)
         if turn.rc <= 0:
             return
-        turn.done = 1 if sleep.advance is NULL else sleep.advance(sleep.argument, turn.rc)
-        if (
-            turn.done != 0
-            or turn.now_ns - began_ns >= turn.longest_ns
-            or turn.now_ns >= sleep.deadline_ns
-        ):
+        if sleep.advance is NULL:
+            turn.done = 1
+            return
+        turn.done = advance_until(until_ns, sleep, turn.rc)
+        if turn.done != 0:
+            return
+        turn.now_ns = monotonic_ns()
+        if turn.now_ns >= until_ns:
             return
         turn.rc = 0
+
+
+cdef int advance_until(int64_t until_ns, Sleep* sleep, int revents) noexcept nogil:
+    """Advance as long as that takes no sleep, or until then. Returns what ends the sleep, or 0."""
+    cdef int done = sleep.advance(sleep.argument, revents)
+    while done == CALL_AGAIN:
+        if monotonic_ns() >= until_ns:
+            sleep.is_ready = True
+            return 0
+        done = sleep.advance(sleep.argument, revents)
+    return done
 
 
 cdef inline void spin(Sleep* sleep, Turn* turn) noexcept nogil:
@@ -258,20 +284,24 @@ cdef int run_signal_handlers() except -1:
     return 0
 
 
+cdef int look(int fd, int events) noexcept:
+    """Return what ``readiness_poll()`` does, without sleeping."""
+    cdef int no_ticker = -1
+    return readiness_poll(fd, events, 0, 0, &no_ticker)
+
+
 cdef bint has_input(int fd) noexcept:
     """Is there something to read, or an end? Without sleeping."""
-    cdef int no_ticker = -1
-    return readiness_poll(fd, READINESS_READ, 0, 0, &no_ticker) != 0
+    return look(fd, READINESS_READ) != 0
 
 
 cdef int sleep_until_ready(object conn, Poller poller, Sleep* sleep) except -1:
     """Sleep until the connection's descriptor is ready.
 
-    Returns 1 when it is, 0 when it is time to look again (``look_again``), or what
-    ``advance`` returned. Signal handlers run as often as it takes, and before it returns
-    if it has stopped the main thread. Where it steps aside they are the event loop's, but
-    not when it returns at once: a caller that sleeps again and again runs them, too. Raises
-    DeadlinePassed when that has, though the descriptor be ready.
+    Returns 1 when it is, 0 when it is time to look again (``look_again``, ``rest_ns``), or
+    what ``advance`` returned. Signal handlers run as often as it takes, and before it returns if
+    this is the main thread, whoever waits. Raises DeadlinePassed, also where the descriptor
+    is ready, if the deadline had passed before: what comes during the sleep stands.
     """
     if waiters_entered > 0:
         waiter = waiter_here()
@@ -308,39 +338,55 @@ cdef int tell_of_event_loop(OnEventLoop what) except -1:
 cdef int step_aside(object conn, Sleep* sleep, Waiter waiter) except -1:
     """Sleep without stopping the thread."""
     cdef int64_t began_ns = monotonic_ns()
-    cdef int64_t now_ns, until_ns = sleep.deadline_ns
+    cdef int64_t now_ns = began_ns
+    cdef int64_t until_ns = sleep.deadline_ns
     cdef int fd, revents, done
     if sleep.look_again:
         until_ns = min(until_ns, began_ns + SLICE_MS[MAIN_THREAD] * <int64_t>1_000_000)
     while True:
+        if now_ns >= sleep.deadline_ns:
+            raise deadline_passed
         fd = fileno_of(conn, sleep)
         if fd < 0:
             raise_cannot_wait(fd, EBADF)
-        try:
-            revents = waiter.wait_for(
-                fd,
-                sleep.events,
-                until_ns,
-                sleep.is_stopping,
-                None if sleep.known is NULL else <Known>sleep.known,
-            )
-        except Psycopg2Error as exc:
-            raise handler_raised(exc) from None
-        counters.sleeps += 1
+        revents = 0
+        if sleep.may_stay and now_ns < waiter.stay_until_ns:
+            revents = sleep.events if sleep.is_ready else look(fd, sleep.events)
+        if revents == 0:
+            try:
+                revents = waiter.wait_for(
+                    fd,
+                    sleep.events,
+                    now_ns if sleep.is_ready else until_ns,
+                    sleep.is_stopping,
+                    None if sleep.known is NULL else <Known>sleep.known,
+                )
+            except Psycopg2Error as exc:
+                raise handler_raised(exc) from None
+            counters.sleeps += 1
+            waiter.stay_until_ns = monotonic_ns() + LONGEST_STAY_NS
+        # A thread that is never idle may run no Python code of its own, which is where handlers
+        # run: a hub or an event loop in C, and us.
+        run_signal_handlers()
         now_ns = monotonic_ns()
         sleep.answer_ns = now_ns - began_ns
         if revents < 0:
             raise_cannot_wait(fd, -revents)
+        if sleep.is_ready and revents == 0:
+            revents = sleep.events
+        sleep.is_ready = False
         if revents > 0:
-            done = 1
-            if sleep.advance is not NULL:
-                with nogil:
-                    done = sleep.advance(sleep.argument, revents)
+            if sleep.advance is NULL:
+                return 1
+            with nogil:
+                done = advance_until(
+                    min(waiter.stay_until_ns, sleep.deadline_ns), sleep, revents)
             if done != 0:
                 return done
-        if now_ns >= sleep.deadline_ns:
-            raise deadline_passed
-        if revents == 0 and sleep.look_again:
+            now_ns = monotonic_ns()
+            if now_ns >= sleep.rest_ns and now_ns < sleep.deadline_ns:
+                return 0
+        elif sleep.look_again and now_ns < sleep.deadline_ns:
             return 0
 
 
@@ -381,7 +427,7 @@ cdef int sleep_in_poll(object conn, int role, Sleep* sleep, Turn* turn) except -
         look_up(sleep, turn)
         if turn.rc < 0 and turn.rc != -EINTR:
             raise_cannot_wait(turn.fd, -turn.rc)
-        if turn.rc == 0 and sleep.look_again:
+        if is_to_rest(sleep, turn):
             return 0
 
 
@@ -409,7 +455,7 @@ cdef int sleep_in_epoll(object conn, int role, Sleep* sleep, Turn* turn) except 
                 if not readiness_epoll_is_set(turn.epfd):
                     epoll.epfd = -1  # abandoned: the number may be another's by now
                 return TAKE_POLL
-            if turn.rc == 0 and sleep.look_again:
+            if is_to_rest(sleep, turn):
                 return 0
     except BaseException:
         if turn.fd >= 0:
@@ -423,6 +469,11 @@ cdef inline int look_up(Sleep* sleep, Turn* turn) except -1:
     if turn.now_ns >= sleep.deadline_ns:
         raise deadline_passed
     return 0
+
+
+cdef inline bint is_to_rest(Sleep* sleep, Turn* turn) noexcept:
+    """Is it time for the caller to look for itself?"""
+    return sleep.look_again if turn.rc == 0 else turn.rc > 0 and turn.now_ns >= sleep.rest_ns
 
 
 cdef inline void release_gil(Sleep* sleep, Turn* turn) noexcept:

@@ -6,6 +6,7 @@ from greenwait._known cimport Known
 
 cdef class Waiter:
     cdef bint is_of_parent  # this is a forked child, which does not go on with its greenlets
+    cdef int64_t stay_until_ns  # whoever runs need not step aside before, if there is work to do
     cdef int wait_for(
         self, int fd, int events, int64_t deadline_ns, bint is_stopping, Known connection
     ) except -1

@@ -14,7 +14,6 @@ async def main():
 are to be awaited.
 """
 
-import time
 from collections.abc import (
     AsyncGenerator,
     AsyncIterator,
@@ -33,7 +32,7 @@ from greenwait import _connect
 from greenwait._aio import Call, await_, awaited, in_call
 from greenwait._aio_pool import AsyncPool
 from greenwait._interrupt import cancel
-from greenwait._notifies import has_notify
+from greenwait._notifies import Listening
 from greenwait._pool import Pool
 from greenwait._psycopg2 import ProgrammingError, connection
 from greenwait.connection import Connection, Cursor, guarded
@@ -460,14 +459,15 @@ async def notifies(conn: Any, timeout: float | None = None) -> AsyncGenerator[No
     """Yield the notifications that *conn* gets; see ``greenwait.notifies()``.
 
     :param conn: a connection that has executed ``LISTEN``, and committed it.
-    :param timeout: seconds after which it ends; None: never. 0 gives what is there already.
+    :param timeout: seconds after which it ends, once it has given what is there by then; None:
+        never. 0 gives what is there already.
     :returns: an asynchronous iterator of ``psycopg2.extensions.Notify``.
     :raises psycopg2.OperationalError: the connection is lost.
 
     When the task is cancelled none is lost: the next iterator begins with it.
     """
-    deadline = None if timeout is None else time.monotonic() + timeout
-    while await Call(has_notify, (conn, deadline), {}):
+    listening = Listening(conn, timeout)
+    while await Call(listening.has_next, (), {}):
         yield conn.notifies.pop(0)
 
 

@@ -12,6 +12,9 @@ fails with an error that the documentation names, and then the connection is clo
 ones are struck by nothing but their own time limits and interrupts, and a restart of the server:
 so each other failure is a defect, and what was interrupted must be usable afterwards.
 
+Beside them is a hostile server (``hostile.py``), which breaks the protocol wherever it can: each
+call to it ends in time, with an error of psycopg2's, and leaves the others alone.
+
 The seed decides what is done and what strikes, in each context by itself. When that happens is
 up to the machine, so that a seed repeats a run's kind, not its moments.
 """

@@ -1,4 +1,4 @@
-"""Starts a server, a proxy and a process for each context; strikes, waits, and adds up."""
+"""Starts the servers, a proxy and a process for each context; strikes, waits, and adds up."""
 
 import argparse
 import contextlib
@@ -16,8 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from tests.fault_lab import FaultProxy
+from tests.hostile_server import HostileServer
 from tests.soak.board import Board
 from tests.soak.contexts import CONTEXTS
+from tests.soak.hostile import plans
 from tests.soak.operations import ACCOUNTS, AMOUNT
 from tests.soak.trouble import Restarts, Striker, Watcher
 from tools.postgres import Server
@@ -105,6 +107,7 @@ def soak(seed, minutes, kinds):
     counts = Counter()
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(Server())
+        hostile = stack.enter_context(HostileServer())
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         board = Board.create(directory / "board")
         watcher = Watcher(server.dsn("unix"))
@@ -120,6 +123,10 @@ def soak(seed, minutes, kinds):
                 "total": total,
                 "board": str(directory / "board"),
                 "dsns": _dsns(server, proxy, kind),
+                "hostile": [
+                    (plan, hostile.port(**plan))
+                    for plan in plans(f"{seed}-{kind}", random.Random(f"{seed}-{kind}-plans"))
+                ],
             }
             rng = random.Random(f"{seed}-{kind}-faults")
             strikers.append(Striker(kind, proxy, rng, counts))
@@ -133,6 +140,7 @@ def soak(seed, minutes, kinds):
             for striker in strikers:
                 striker.go_on(watcher)
             restarts.go_on()
+            assert hostile.is_running, "the hostile server has ended"
             time.sleep(0.02)
         found = {client.kind: json.loads(client.process.stdout.read()) for client in clients}
         for striker in strikers:

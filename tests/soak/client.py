@@ -22,12 +22,14 @@ import greenwait
 from tests.soak.board import Board
 from tests.soak.contexts import CONTEXTS
 from tests.soak.growth import Sample, growth
+from tests.soak.hostile import Hostile
 from tests.soak.jobs import Job, Look
 from tests.soak.stacks import Watchdog
 from tests.soak.storm import Storm
 
 GRACE = 2.0  # seconds
 _JOBS = 24  # in a round
+_HOSTILE = 0.03  # of these
 _MAX_POOL = 5
 _SAMPLES = 12
 
@@ -39,6 +41,7 @@ class Soak:
         self.seed, self.index = settings["seed"], settings["index"]
         self.total, self.minutes = settings["total"], settings["minutes"]
         self.dsns = settings["dsns"]
+        self.hostile = settings["hostile"]  # plans, and their ports
         self.board = Board(Path(settings["board"]))
         self.kind = kind
         self.rng = random.Random(f"{self.seed}-{kind}")
@@ -127,6 +130,8 @@ class Soak:
             assert stats.size <= _MAX_POOL, stats
 
     def new_job(self, rng):
+        if rng.random() < _HOSTILE:
+            return Hostile(self, rng, GRACE)
         if self.context.has_native and rng.random() < 0.3:
             from tests.soak.native import NativeJob
 
