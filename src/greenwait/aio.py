@@ -118,7 +118,7 @@ def _set_if_free(name: str) -> Any:
     own: Any = getattr(Connection, name)
 
     def set_value(self: Any, value: Any) -> None:
-        if self._turn.is_taken and not in_call():
+        if (self._turn.is_taken or self._turn.is_left_open) and not in_call():
             raise ProgrammingError(
                 f"{name}: a task is at work on this connection, and setting this does not wait; "
                 "await set_session() does"
@@ -245,9 +245,9 @@ class AsyncConnection(  # type: ignore[misc]  # pyright: ignore[reportIncompatib
         return super().__enter__()
 
     async def __aenter__(self) -> "Self":
-        if self.closed:
-            await self.commit()  # which says so
-        return self
+        while self._turn.is_left_open:
+            await self.rollback()
+        return super().__enter__()
 
     async def __aexit__(
         self,
@@ -255,7 +255,10 @@ class AsyncConnection(  # type: ignore[misc]  # pyright: ignore[reportIncompatib
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        await (self.commit() if kind is None else self.rollback())
+        await _end_of_block(self, kind, exc, traceback)
+
+
+_end_of_block = _of_connection("__exit__")
 
 
 # -- Cursors
