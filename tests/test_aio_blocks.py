@@ -421,10 +421,12 @@ def test_deadline_that_passes_in_line_at_the_end_of_a_block_rolls_back(
     conn = greenwait.connect(dsn)
     with contextlib.closing(conn):
         thread = threading.Thread(target=lambda: conn.cursor().execute("select pg_sleep(1)"))
-        with pytest.raises(greenwait.QueryTimeout), greenwait.timeout(0.5), conn:
-            conn.cursor().execute("insert into blocks values ('late')")
-            thread.start()
-            wait_until_asleep(connect(), conn.info.backend_pid)
+        conn.__enter__()
+        conn.cursor().execute("insert into blocks values ('late')")
+        thread.start()
+        wait_until_asleep(connect(), conn.info.backend_pid)
+        with pytest.raises(greenwait.QueryTimeout), greenwait.timeout(0.1):
+            conn.__exit__(None, None, None)
         assert thread.is_alive()
         with conn:
             conn.cursor().execute("insert into blocks values ('next')")

@@ -36,6 +36,7 @@ cdef object OperationalError = _psycopg2.OperationalError
 cdef object ServerHasCanceled = _psycopg2.QueryCanceled
 cdef object InterfaceError = _psycopg2.InterfaceError
 cdef int IDLE = TRANSACTION_STATUS_IDLE
+cdef int STATUS_BEGIN = _psycopg2.STATUS_BEGIN
 cdef int STATUS_READY = _psycopg2.STATUS_READY
 
 # From one attempt to connect to the next: then twice as long, and so on; and a little less,
@@ -46,6 +47,11 @@ cdef int64_t LONGEST_PAUSE_NS = 640_000_000
 # A connection that gets so many messages while nobody uses it is a listener, and alive.
 cdef enum:
     MESSAGES = 64
+
+# So often it is tried to clean a connection while that is interrupted: for psycopg2's rollback,
+# for its view of that, and for one of the settings.
+cdef enum:
+    ATTEMPTS = 4
 
 # Connection settings that a borrower may change, and the next one wants as they were.
 cdef tuple SETTINGS = ("autocommit", "isolation_level", "readonly", "deferrable")
@@ -438,8 +444,19 @@ check=None, **kwargs)
         if member.line is not self.line:
             return 0  # it was the parent's, and this is a forked child
         member.is_lent = False
+        interruption = None
         try:
-            is_clean = not self.is_closed and self.is_clean(member)
+            # What interrupts it once may do so again and again, as anyio's cancel scopes do; each
+            # time the answer of the server has come, or the connection is closed.
+            for _ in range(ATTEMPTS):
+                try:
+                    is_clean = not self.is_closed and self.is_clean(member)
+                    break
+                except QueryTimeout:
+                    raise
+                except BaseException as exc:
+                    if interruption is None:
+                        interruption = exc
         finally:
             try:
                 if is_clean:
@@ -449,6 +466,8 @@ check=None, **kwargs)
             finally:
                 self.in_use -= 1
                 self.give_place_back(member.line)
+        if interruption is not None:
+            raise interruption
         return 0
 
     cdef int give_place_back(self, Line line) except -1:
@@ -469,6 +488,10 @@ check=None, **kwargs)
                 roll_back_by_hand(conn)
             if conn.closed != 0 or conn.info.transaction_status != IDLE:
                 return False
+            if conn.status == STATUS_BEGIN:
+                # A rollback was done, and interrupted: psycopg2 has seen an error, and does not know
+                # that there is no transaction. After a commit it does, whatever has come of that.
+                conn.commit()
             if conn.status != STATUS_READY:
                 return False  # prepared: psycopg2 wants that to be ended here or nowhere
             for name, value in zip(SETTINGS, member.settings):
