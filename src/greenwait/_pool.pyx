@@ -470,6 +470,18 @@ check=None, **kwargs)
             raise interruption
         return 0
 
+    def give_up(self, conn):
+        """Close a connection that was lent and that nobody will give back; it does not wait."""
+        cdef Member member = self.members.get(id(conn))
+        if member is None or not member.is_lent or member.line is not self.line:
+            return
+        member.is_lent = member.is_in_block = False
+        try:
+            self.discard(member)
+        finally:
+            self.in_use -= 1
+            self.give_place_back(member.line)
+
     cdef int give_place_back(self, Line line) except -1:
         if line is self.line:
             self.taken -= 1
@@ -506,6 +518,8 @@ check=None, **kwargs)
     cdef int put_aside(self, Member member) except -1:
         cdef int64_t now_ns = monotonic_ns()
         member.idle_since_ns = now_ns
+        if getattr(member.conn, "_event_loop", None) is not None:
+            member.conn._event_loop = None  # greenwait.aio's: the next task may be another one's
         if member.expires_ns <= now_ns:
             return self.discard(member)
         self.idle.append(member)

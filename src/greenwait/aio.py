@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, overload
 from psycopg2.extensions import Notify
 
 from greenwait import _connect
-from greenwait._aio import Call, await_, awaited, in_call
+from greenwait._aio import Call, await_, awaited, end_connection, in_call, is_inherited
 from greenwait._aio_pool import AsyncPool
 from greenwait._interrupt import cancel
 from greenwait._notifies import has_notify
@@ -224,7 +224,13 @@ class AsyncConnection(  # type: ignore[misc]  # pyright: ignore[reportIncompatib
         return super().cursor(name, factory, *args, **kwargs)
 
     def close(self) -> Any:
-        """Close it now; if a task is at work on it, when that is through. To be awaited, or not."""
+        """Close it now; if a task is at work on it, when that is through. To be awaited, or not.
+
+        If the event loop of that task is closed, now. In a forked child that runs on in the
+        event loop of its parent, never: the parent goes on with it.
+        """
+        if is_inherited(self) or end_connection(self):
+            return _DONE
         if in_call() or not self._turn.is_taken:
             super().close()
             return _DONE
@@ -255,6 +261,8 @@ class AsyncConnection(  # type: ignore[misc]  # pyright: ignore[reportIncompatib
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        if is_inherited(self) or (kind is GeneratorExit and self.closed):
+            return  # it is the parent process's, or was lost with its event loop
         await _end_of_block(self, kind, exc, traceback)
 
 
