@@ -113,8 +113,8 @@ cdef str THREAD_ENDED = (
     "closed; the server may still be at work on the query, so look before you repeat it"
 )
 cdef str CONNECTION_LOST = (
-    "an event loop was closed in which a task was at work on this connection, which was lost with "
-    "it: connect again"
+    "the event loop in which a task was at work on this connection is closed, and the connection "
+    "with it: connect again"
 )
 cdef str INHERITED = (
     "this event loop is the parent process's: leave the forked child by os._exit(), or run an "
@@ -933,13 +933,14 @@ def await_(awaitable):
     or returned.
     """
     here = current_greenlet()
-    if not is_below_call(here):
+    cdef Call call = here.call if is_below_call(here) else None
+    if call is None or call.loop.ended is not None:
         if hasattr(awaitable, "close"):
             awaitable.close()  # or it would complain that it was never awaited
         raise RuntimeError(
             "await_() is for synchronous code below greenwait.aio.run(); elsewhere, await it"
+            if call is None else call.loop.ended
         )
-    cdef Call call = here.call
     cdef Awaited awaited = Awaited.__new__(Awaited)
     awaited.loop, awaited.awaitable = call.loop, awaitable
     awaited.parked = a_parked(-1, NO_DEADLINE)
