@@ -14,7 +14,7 @@ import pytest
 import greenwait
 from greenwait import aio
 from tests.event_loops import LOOPS, runner
-from tests.fault_lab import no_leaked_descriptors, silent_listener
+from tests.fault_lab import FaultProxy, no_leaked_descriptors, silent_listener
 
 SLEEP = "select pg_sleep(20)"
 CLOSED = "event loop .* closed"
@@ -470,3 +470,184 @@ def test_idle_connection_belongs_to_no_event_loop(new_loop, dsn):
     seen = {loop.run_until_complete(borrow()) for loop in (first, second, first)}
     assert len(seen) == 1
     second.run_until_complete(pool.close())
+
+
+# -- Within each other, which nest_asyncio makes possible
+
+NESTED = """
+import asyncio, sys, time
+import nest_asyncio
+import greenwait
+from greenwait import aio
+
+greenwait.install()
+complaints = []
+
+async def ask(conn, number):
+    async with conn, conn.cursor() as cur:
+        await cur.execute("select %s from pg_sleep(0.02)", (number,))
+        return (await cur.fetchone())[0]
+
+async def both(first, second):
+    return await asyncio.gather(ask(first, 1), ask(second, 2))
+
+async def stopped(conn):
+    try:
+        await asyncio.wait_for(conn.cursor().execute("select pg_sleep(20)"), 0.05)
+    except asyncio.TimeoutError:
+        await conn.rollback()
+        return "stopped"
+
+async def main():
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, context: complaints.append(context))
+    first, second = [await aio.connect(sys.argv[1]) for _ in range(2)]
+    assert await ask(first, 0) == 0
+    began = time.monotonic()
+    beside = asyncio.ensure_future(second.cursor().execute("select pg_sleep(0.5)"))
+    for _ in range(10):
+        assert loop.run_until_complete(ask(first, 3)) == 3
+        assert await ask(first, 4) == 4
+    await beside
+    assert time.monotonic() - began < 5  # by its one-second ticks: 20
+    for _ in range(10):
+        assert loop.run_until_complete(both(first, second)) == [1, 2]
+        assert await both(first, second) == [1, 2]
+    assert loop.run_until_complete(stopped(first)) == "stopped"
+    assert asyncio.run(ask(first, 6)) == 6
+    assert await both(first, second) == [1, 2]
+    first.close()
+    second.close()
+
+loop = asyncio.new_event_loop()
+asyncio.set_event_loop(loop)
+nest_asyncio.apply(loop)
+loop.run_until_complete(main())
+loop.close()
+print(complaints)
+"""
+
+
+def test_event_loop_within_a_task_goes_on_as_well(run_python):
+    assert run_python(NESTED) == "[]\n"
+
+
+# -- In a forked child
+
+FORKING = """
+import asyncio, gc, os, signal, sys, psycopg2, greenwait, uvloop
+from greenwait import aio
+
+greenwait.install()
+dsn, kind, where, end = sys.argv[2:]
+parent = os.getpid()
+
+def leave():
+    child = os.fork()
+    if child == 0:
+        signal.alarm(20)  # the parent's watchdog is not here
+        if end == "_exit":
+            os._exit(0)
+        raise SystemExit(3)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+def wait_and_leave():
+    conn = psycopg2.connect(dsn)
+    conn.cursor().execute("select pg_sleep(0.1)")
+    found = leave()
+    conn.close()
+    return found
+
+async def in_block():
+    conn = await aio.connect(dsn)
+    try:
+        async with conn, conn.cursor() as cur:
+            await cur.execute("select 1 from pg_sleep(0.5)")
+            return (await cur.fetchone())[0]
+    finally:
+        await conn.close()
+
+async def idle_in_block():
+    conn = await aio.connect(dsn)
+    try:
+        async with conn, conn.cursor("named") as cur:
+            await cur.execute("select generate_series(2, 10)")
+            await asyncio.sleep(0.5)
+            return (await cur.fetchone())[0]
+    except BaseException:
+        await conn.rollback()
+        raise
+    finally:
+        conn.close()
+
+async def in_pool():
+    async with await aio.create_pool(dsn) as pool:
+        async with pool.connection() as conn:
+            await conn.cursor().execute("select 1 from pg_sleep(0.5)")
+        conn = await pool.getconn()
+        try:
+            cur = conn.cursor()
+            await cur.execute("select 3 from pg_sleep(0.5)")
+            return (await cur.fetchone())[0]
+        finally:
+            await pool.putconn(conn)
+
+def ask():
+    conn = psycopg2.connect(dsn)
+    with conn, conn.cursor() as cur:
+        cur.execute("select 4 from pg_sleep(0.5)")
+        found = cur.fetchone()[0]
+    conn.close()
+    return found
+
+async def main():
+    tasks = []
+    for question in in_block, idle_in_block, in_pool, lambda: aio.run(ask):
+        tasks.append(asyncio.ensure_future(question()))  # one after the other: they are compared
+        await asyncio.sleep(0.05)
+    function = {"first": leave, "after a wait": wait_and_leave}[where]
+    found = await aio.run(function)
+    return [found, *await asyncio.gather(*tasks)]
+
+def run():
+    if kind == "uvloop" :
+        loop = uvloop.new_event_loop()
+    else:
+        loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    try:
+        return loop.run_until_complete(main())
+    finally:  # as asyncio.run() does
+        tasks = asyncio.all_tasks(loop)
+        for task in tasks:
+            task.cancel()
+        loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        asyncio.set_event_loop(None)
+        loop.close()
+
+try:
+    found = run()
+except SystemExit as exc:
+    gc.collect()
+    if os.getpid() != parent:
+        os._exit(exc.code)  # at its exit faulthandler waits for a thread that is not here
+    raise
+print(found)
+"""
+
+
+@pytest.mark.parametrize("where", ["first", "after a wait"])
+@pytest.mark.parametrize("kind", LOOPS)
+def test_forked_child_that_leaves_an_event_loop_leaves_the_queries_there_alone(
+    run_python, server, kind, where
+):
+    def outcome(end):
+        with FaultProxy(server) as proxy:
+            said = run_python(FORKING, proxy.dsn(sslmode="disable"), kind, where, end)
+            return said, [bytes(each.to_server) for each in proxy.connections]
+
+    said, sent = outcome("sys.exit")
+    assert said == "[3, 1, 2, 3, 4]\n"
+    # What a child that leaves at once does not send, this one does not send either.
+    assert sent == outcome("_exit")[1]

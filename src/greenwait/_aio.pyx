@@ -190,8 +190,7 @@ cdef class EventLoop(Loop):
                 deep_call(worker.switch)  # not with the call, which the greenlet would keep
             worker.switch(call)
         finally:
-            if self.is_serving:
-                self.entered_by = outer
+            self.entered_by = outer
         if call.is_over:
             self.over.pop()  # its task need not be told
         if not self.is_resuming:  # or it will be seen to then
@@ -382,11 +381,8 @@ cdef class EventLoop(Loop):
                 if due is not None:
                     self.go_on(due, here)  # and they to each other
             finally:
-                self.is_serving = was_serving
-                self.until_ns = outer_until_ns
-                if was_serving:
-                    self.entered_by = outer
-                    self.left_of_batch = 0
+                self.is_serving, self.until_ns = was_serving, outer_until_ns
+                self.entered_by, self.left_of_batch = outer, 0
         else:
             self.step_back()
         # A task may begin the next call at once; that is not this one's turn any more.
