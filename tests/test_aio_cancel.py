@@ -252,17 +252,29 @@ async def group_and_timeout_cancel_at_once(wait, log):
         log.append(isinstance(exc, (TimeoutError, BaseExceptionGroup)))  # noqa: F821, 3.11's
 
 
-async def cancelled_beside_scope(wait, log):
+async def cancelled_by_scope_and_from_outside(wait, log, *, scope_first=True):
     task = asyncio.current_task()
     assert task is not None
-    asyncio.get_running_loop().call_later(0.05, task.cancel, "from outside")
+    cancels = [lambda: scope.cancel(), lambda: task.cancel("from outside")]
+    if not scope_first:
+        cancels.reverse()
+
+    def cancel_both():
+        for cancel in cancels:
+            cancel()
+
+    asyncio.get_running_loop().call_later(0.05, cancel_both)
     try:
-        with anyio.move_on_after(0.05) as scope:
+        with anyio.CancelScope() as scope:
             await wait()
     except asyncio.CancelledError:
         log.append("raised")
         task.uncancel()
     log.append((scope.cancelled_caught, task.cancelling()))
+
+
+async def cancelled_from_outside_and_by_scope(wait, log):
+    await cancelled_by_scope_and_from_outside(wait, log, scope_first=False)
 
 
 PROGRAMS = [nested, nested_outer_first, shielded]
@@ -275,7 +287,8 @@ if HAS_TIMEOUT:
         group_in_scope,
         group_that_fails_in_scope,
         group_and_timeout_cancel_at_once,
-        cancelled_beside_scope,
+        cancelled_by_scope_and_from_outside,
+        cancelled_from_outside_and_by_scope,
     ]
 
 

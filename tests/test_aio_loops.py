@@ -640,10 +640,10 @@ print(found)
 @pytest.mark.parametrize("where", ["first", "after a wait"])
 @pytest.mark.parametrize("kind", LOOPS)
 def test_forked_child_that_leaves_an_event_loop_leaves_the_queries_there_alone(
-    run_python, server, kind, where
+    run_python, own_server, kind, where
 ):
     def outcome(end):
-        with FaultProxy(server) as proxy:
+        with FaultProxy(own_server) as proxy:
             said = run_python(FORKING, proxy.dsn(sslmode="disable"), kind, where, end)
             return said, [bytes(each.to_server) for each in proxy.connections]
 

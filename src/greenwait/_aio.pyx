@@ -352,7 +352,7 @@ cdef class EventLoop(Loop):
     # -- What the event loop calls
 
     cdef int schedule(self) except -1:
-        if not self.is_scheduled:
+        if not self.is_scheduled and self.ended is None:
             self.event_loop.call_soon(self.serve)
             self.is_scheduled = True
         return 0
@@ -428,7 +428,7 @@ cdef class EventLoop(Loop):
         """See to the waits whose time is up."""
         self.timer = None
         self.serve()
-        if self.event_loop is not None and self.is_at_home():
+        if self.event_loop is not None and self.is_at_home() and self.forks == forks:
             self.set_alarm()
 
     def tick(self):

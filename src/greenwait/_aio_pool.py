@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from greenwait._aio import Call, Loan, is_inherited
-from greenwait._pool import Pool, PoolStats
+from greenwait._pool import Pool, PoolStats, give_up
 
 __all__ = ["AsyncPool"]
 
@@ -43,7 +43,7 @@ class AsyncPool:
 
     def _give_up(self, conn: Any) -> None:
         self._loans.pop(id(conn), None)
-        self._pool.give_up(conn)
+        give_up(self._pool, conn)
 
     async def putconn(self, conn: Any) -> None:
         """Give a connection back. What it has not committed is rolled back.
@@ -97,6 +97,7 @@ class _Borrowed:
     """A block that has a connection of a pool's."""
 
     _loan: Loan
+    _give_up: Callable[[], None]
 
     def __init__(self, pool: Pool, timeout: float | None) -> None:
         self._pool = pool
@@ -104,8 +105,8 @@ class _Borrowed:
 
     async def __aenter__(self) -> Any:
         conn = await _lent(self._block.__enter__, give_back=self._give_back)
-        self._loan = Loan(lambda: self._pool.give_up(conn))
-        self._give_up = lambda: self._pool.give_up(conn)
+        self._give_up = lambda: give_up(self._pool, conn)
+        self._loan = Loan(self._give_up)
         return conn
 
     def _give_back(self, conn: Any) -> None:

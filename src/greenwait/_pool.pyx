@@ -29,7 +29,7 @@ from greenwait import _psycopg2
 from greenwait._connect import connect
 from greenwait._errors import PoolTimeout, QueryTimeout
 
-__all__ = ["Pool", "PoolStats"]
+__all__ = ["Pool", "PoolStats", "give_up"]
 
 cdef object Psycopg2Error = _psycopg2.Error
 cdef object OperationalError = _psycopg2.OperationalError
@@ -470,18 +470,6 @@ check=None, **kwargs)
             raise interruption
         return 0
 
-    def give_up(self, conn):
-        """Close a connection that was lent and that nobody will give back; it does not wait."""
-        cdef Member member = self.members.get(id(conn))
-        if member is None or not member.is_lent or member.line is not self.line:
-            return
-        member.is_lent = member.is_in_block = False
-        try:
-            self.discard(member)
-        finally:
-            self.in_use -= 1
-            self.give_place_back(member.line)
-
     cdef int give_place_back(self, Line line) except -1:
         if line is self.line:
             self.taken -= 1
@@ -543,6 +531,19 @@ check=None, **kwargs)
         except Psycopg2Error:
             pass  # whoever else is at work on it has it
         return 0
+
+
+def give_up(Pool pool, conn):
+    """Close a connection that *pool* has lent and nobody will give back; it does not wait."""
+    cdef Member member = pool.members.get(id(conn))
+    if member is None or not member.is_lent or member.line is not pool.line:
+        return
+    member.is_lent = member.is_in_block = False
+    try:
+        pool.discard(member)
+    finally:
+        pool.in_use -= 1
+        pool.give_place_back(member.line)
 
 
 cdef bint is_alive(object conn) except -1:
