@@ -168,6 +168,9 @@ cdef class EventLoop(Loop):
         self.over = deque()
         self.forks = forks
         self.open()
+        # Only while it is at work: greenlet frees the main one of a thread that ends, whoever has
+        # it (ThreadState's destructor, which takes a last reference for one that was leaked).
+        self.entered_by = None
         self.is_main_thread = False  # signals are asyncio's
         see_to_end_of_thread(self)
 
@@ -505,12 +508,14 @@ cdef class EventLoop(Loop):
     cdef int fail_calls(self) except -1:
         """Have each raise why; what it waits for then raises the same at once."""
         cdef Call call
+        outer = self.entered_by
         here = self.entered_by = current_greenlet()
         for call in list(self.calls):
             if call.seat is not None and call.seat.innermost is not None:
                 call.seat.interruption = RuntimeError(self.ended)
                 call.seat.is_patient = False
                 self.go_on(call.seat.innermost, here)
+        self.entered_by = outer
         self.due.clear()
         self.timers = []
         return 0
@@ -603,9 +608,11 @@ def _work():
         call.run()
         current_greenlet().call = None
         loop.end_call(call)
-        loop.idle.append(current_greenlet())
         due = loop.pop_due()
         target = loop.entered_by if due is None else (<Parked>due).greenlet
+        if target is None:  # it has ended by itself: nobody has the greenlet any more
+            return
+        loop.idle.append(current_greenlet())
         if due is not None:
             (<Parked>due).is_due = True
         # An idle worker keeps nothing: neither its loop, which has it, nor itself.
