@@ -26,32 +26,16 @@ from psycopg2 import errors
 import greenwait
 from greenwait import aio
 from tests import orm_program
+from tests.event_loops import LOOPS, runner
 from tests.fault_lab import frozen, no_leaked_descriptors, silent_listener
 
 TELLS_WHY = sys.version_info >= (3, 11)  # before, a task loses cancel()'s message
-LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 
 
 @pytest.fixture(params=LOOPS)
 def run(request):
     """Return a function that runs a coroutine to its end, on each kind of event loop."""
-    psycopg2.extensions.set_wait_callback(greenwait.wait)  # its poller is not used there
-
-    def run(coroutine, seconds=30):
-        loop = LOOPS[request.param]()
-        complaints = []
-        loop.set_exception_handler(lambda _, context: complaints.append(context))
-        try:
-            return loop.run_until_complete(asyncio.wait_for(coroutine, seconds))
-        finally:
-            loop.run_until_complete(loop.shutdown_asyncgens())
-            loop.run_until_complete(loop.shutdown_default_executor())
-            left = asyncio.all_tasks(loop)
-            loop.close()
-            assert not left
-            assert not complaints
-
-    return run
+    return runner(request.param)
 
 
 @pytest.fixture

@@ -750,6 +750,32 @@ def test_job_can_not_wait_for_itself(callback):
             jobs[0].result()
 
 
+@pytest.mark.parametrize("limit", [None, 1, 2])
+def test_gather_calls_each_in_a_context_of_its_own(callback, limit):
+    variable = contextvars.ContextVar("variable", default="the caller's")
+
+    def see_and_set(number):
+        seen = variable.get()
+        variable.set(number)
+        return seen
+
+    calls = [lambda number=number: see_and_set(number) for number in range(5)]
+    assert greenwait.gather(*calls, limit=limit) == ["the caller's"] * 5
+    assert list(greenwait.map(see_and_set, range(5), concurrency=limit or 5)) == (
+        ["the caller's"] * 5
+    )
+    assert variable.get() == "the caller's"
+
+
+@pytest.mark.parametrize("limit", [None, 1])
+def test_deadline_around_gather_holds_for_each(limit, callback, connect):
+    conn = connect()
+    began = time.monotonic()
+    with pytest.raises(greenwait.QueryTimeout), greenwait.timeout(0.2):
+        greenwait.gather(lambda: True, lambda: one(conn, TWENTY_SECONDS), limit=limit)
+    assert time.monotonic() - began < 10
+
+
 def test_jobs_have_a_copy_of_the_context(callback):
     variable = contextvars.ContextVar("variable", default="nobody's")
 

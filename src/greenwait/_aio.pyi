@@ -1,7 +1,15 @@
 from collections.abc import Awaitable, Callable, Generator
 from typing import Any, TypeVar, final
 
-__all__ = ["Call", "await_", "awaited", "in_call"]
+__all__ = [
+    "Call",
+    "Loan",
+    "await_",
+    "awaited",
+    "end_connection",
+    "in_call",
+    "is_inherited",
+]
 
 _Result = TypeVar("_Result")
 
@@ -18,6 +26,11 @@ class Call:
     def close(self) -> None: ...
     def begin(self) -> Call: ...
 
+@final
+class Loan:
+    def __init__(self, give_up: Callable[[], object]) -> None: ...
+    def end(self) -> bool: ...
+
 def awaited(
     own: Callable[..., Any],
     name: str,
@@ -27,3 +40,5 @@ def awaited(
 ) -> Any: ...
 def await_(awaitable: Awaitable[_Result]) -> _Result: ...
 def in_call() -> bool: ...
+def end_connection(conn: Any) -> bool: ...
+def is_inherited(conn: Any = None) -> bool: ...

@@ -7,10 +7,16 @@ the connections stay from one wait to the next. A loop that were told of each of
 keep it when the connection is closed, and mistake the next one of that number for it.
 
 When a call is over its task goes on from there, without another turn of the loop.
+
+A greenlet is its thread's and its process's. While the event loop runs in another thread, or in
+a forked child, nobody is switched to; when the event loop is closed, or the thread ends, the
+calls that wait there fail.
 """
 
 cimport cython
 from cpython.contextvars cimport PyContext_CopyCurrent, PyContext_Enter, PyContext_Exit
+from cpython.object cimport PyObject
+from cpython.pystate cimport PyThreadState_GetDict
 from cpython.pythread cimport PyThread_get_thread_ident
 from libc.stdint cimport int64_t
 
@@ -30,6 +36,9 @@ from greenwait._waiter cimport (
 )
 
 import asyncio
+import os
+import socket
+import sys
 import weakref
 from collections import deque
 from functools import update_wrapper
@@ -39,7 +48,15 @@ from greenlet import getcurrent, greenlet
 
 from greenwait._callback import check_registered
 
-__all__ = ["Call", "await_", "awaited", "in_call"]
+__all__ = [
+    "Call",
+    "Loan",
+    "await_",
+    "awaited",
+    "end_connection",
+    "in_call",
+    "is_inherited",
+]
 
 cdef extern from *:
     """
@@ -60,17 +77,51 @@ cdef extern from *:
     """
     object deep_call(object function)
 
+cdef extern from *:
+    """
+    /* The context that is entered, or NULL: a member of the struct in every CPython so far. */
+    static PyObject *
+    entered_context(void)
+    {
+        return PyThreadState_Get()->context;
+    }
+    """
+    PyObject* entered_context()
+
 # Module-level C variables outlive the module's dict: what waits at interpreter exit still
 # finds them.
 cdef object current_greenlet = getcurrent
 cdef object switch_to = greenlet.switch  # a look-up of the method costs as much as the call
 cdef object running_loop = asyncio.get_running_loop
 cdef object cancelled_error = asyncio.CancelledError
+cdef object is_finalizing = sys.is_finalizing
 
 # The event loop has its turn after so long, however many of ours are due.
 cdef int64_t LONGEST_TURN_NS = 3_000_000
 # So often, while somebody waits, it is looked whether a descriptor was closed under a wait.
 cdef double TICK_SECONDS = 1.0
+# So often it is looked whether the event loop is back in the thread of its calls.
+cdef double AWAY_SECONDS = 0.05
+
+cdef str LOOP_CLOSED = (
+    "the event loop in which this waited was closed. The connection is closed too; the server may "
+    "still be at work on the query, so look before you repeat it"
+)
+cdef str THREAD_ENDED = (
+    "the thread in which this waited has ended, and only there it could go on. The connection is "
+    "closed; the server may still be at work on the query, so look before you repeat it"
+)
+cdef str CONNECTION_LOST = (
+    "the event loop in which a task was at work on this connection is closed, and the connection "
+    "with it: connect again"
+)
+cdef str INHERITED = (
+    "this event loop is the parent process's: leave the forked child by os._exit(), or run an "
+    "event loop and connections of its own there"
+)
+
+# In the place of a connection's event loop: that was closed while a task was at work on it.
+cdef object lost = object()
 
 
 class _Worker(greenlet):
@@ -93,7 +144,7 @@ cdef class EventLoop(Loop):
     # at once, and this with it, though it has an attribute that is this.
     cdef object event_loop
     cdef object event_loop_reference  # weak
-    cdef Py_ssize_t calls       # under way
+    cdef set calls              # under way
     cdef int forks              # how many there had been when it was made
     cdef list idle              # workers
     cdef object over            # calls that are, and whose tasks do not know
@@ -102,59 +153,78 @@ cdef class EventLoop(Loop):
     cdef bint is_resuming       # the tasks of those calls that are over have
     cdef bint is_scheduled      # ... or will have it as soon as the event loop gets there
     cdef bint is_listening      # the event loop has our descriptor
-    cdef bint is_ticking
+    cdef object ticker          # asyncio's handle
+    cdef str ended              # why nobody can wait here any more, or not now
+    cdef set loans
     cdef object timer           # asyncio's handle
     cdef int64_t timer_ns
     cdef object __weakref__
 
     def __cinit__(self):
+        self.calls = set()
         self.idle = []
+        self.loans = set()
         self.over = deque()
         self.forks = forks
         self.open()
+        # Only while it is at work: greenlet frees the main one of a thread that ends, whoever has
+        # it (ThreadState's destructor, which takes a last reference for one that was leaked).
+        self.entered_by = None
         self.is_main_thread = False  # signals are asyncio's
+        see_to_end_of_thread(self)
 
     cdef Seat seat_of(self, object here):
         return (<Call>here.call).seat if type(here) is Worker else None
 
     cdef int begin_call(self, Call call, object event_loop) except -1:
         """Call its function, in a greenlet, until it waits or returns."""
-        if PyThread_get_thread_ident() != self.thread:
+        if not self.is_at_home():
             self.move_here()
-        self.entered_by = current_greenlet()
+        outer = self.entered_by
+        here = self.entered_by = current_greenlet()
         self.event_loop = event_loop
-        self.calls += 1
-        if self.idle:
-            worker = self.idle.pop()
-        else:
-            worker = Worker(_work, self.entered_by)
-            deep_call(worker.switch)  # not with the call, which the greenlet would keep
-        worker.switch(call)
+        self.calls.add(call)
+        try:
+            if self.idle:
+                worker = self.idle.pop()
+            else:
+                worker = Worker(_work, here)
+                deep_call(worker.switch)  # not with the call, which the greenlet would keep
+            worker.switch(call)
+        finally:
+            self.entered_by = outer
         if call.is_over:
             self.over.pop()  # its task need not be told
         if not self.is_resuming:  # or it will be seen to then
             self.see_to_the_rest()
         return 0
 
+    cdef bint is_at_home(self) noexcept:
+        """Is this the thread in which its greenlets can go on?"""
+        return PyThread_get_thread_ident() == self.thread
+
     cdef int move_here(self) except -1:
         """The event loop runs in another thread than before."""
-        if self.calls > 0:
+        if self.calls:
             raise RuntimeError(
                 "this event loop has run in another thread, and calls of greenwait.aio's that were "
                 "begun there are not through"
             )
         self.idle = []  # a greenlet is its thread's
         self.thread = PyThread_get_thread_ident()
+        see_to_end_of_thread(self)
         return 0
 
     cdef int end_call(self, Call call) except -1:
         self.over.append(call)
-        self.calls -= 1
+        self.calls.discard(call)
         return 0
 
     cdef int bind(self, object conn) except -1:
         """A connection belongs to the event loop that used it first, as long as that lives."""
         cdef EventLoop other
+        if conn._event_loop is lost:
+            raise RuntimeError(CONNECTION_LOST)
         if conn._event_loop is not None:
             other = conn._event_loop()
             if other is self:
@@ -201,20 +271,32 @@ cdef class EventLoop(Loop):
         finally:
             if watched.parked is parked:
                 watched.parked = None
-            if events & READINESS_READ:
-                event_loop.remove_reader(fd)
-            if events & READINESS_WRITE:
-                event_loop.remove_writer(fd)
+            if self.ended is None:  # or the event loop is closed
+                if events & READINESS_READ:
+                    event_loop.remove_reader(fd)
+                if events & READINESS_WRITE:
+                    event_loop.remove_writer(fd)
         return parked.revents
 
     cdef int park(self, Parked parked) except -1:
-        if not self.is_listening and self.fileno() >= 0:
-            self.event_loop.add_reader(self.fileno(), self.serve)
-            self.is_listening = True
-        if not self.is_ticking:
-            self.event_loop.call_later(TICK_SECONDS, self.tick)
-            self.is_ticking = True
+        if self.ended is not None:
+            raise RuntimeError(self.ended)
+        self.start_listening()
+        if self.ticker is None:
+            self.ticker = self.event_loop.call_later(TICK_SECONDS, self.tick)
         return Loop.park(self, parked)
+
+    cdef int start_listening(self) except -1:
+        if not self.is_listening and self.fileno() >= 0:
+            self.event_loop.add_reader(self.fileno(), self.serve_in_no_context)
+            self.is_listening = True
+        return 0
+
+    cdef int stop_listening(self) except -1:
+        if self.is_listening:
+            self.event_loop.remove_reader(self.fileno())
+            self.is_listening = False
+        return 0
 
     cdef object next_due(self, Parked own):
         """Return a wait that is over; None when *own* is, or it was another one's turn."""
@@ -224,6 +306,8 @@ cdef class EventLoop(Loop):
         return due
 
     cdef object pop_due(self):
+        if self.forks != forks:
+            return None  # these are the parent's
         while self.is_serving and self.left_of_batch > 0 and monotonic_ns() < self.until_ns:
             self.left_of_batch -= 1
             due = self.due.popleft()
@@ -238,12 +322,9 @@ cdef class EventLoop(Loop):
         return 0
 
     cdef int begin_anew(self) except -1:
-        if self.is_listening:
-            self.event_loop.remove_reader(self.fileno())
+        self.stop_listening()
         Loop.begin_anew(self)
-        self.event_loop.add_reader(self.fileno(), self.serve)
-        self.is_listening = True
-        return 0
+        return self.start_listening()
 
     cdef int fileno(self) except -2:
         """Return the descriptor that the event loop listens to: the set's, or the bell's, or -1."""
@@ -273,67 +354,229 @@ cdef class EventLoop(Loop):
     # -- What the event loop calls
 
     cdef int schedule(self) except -1:
-        if not self.is_scheduled:
+        if not self.is_scheduled and self.ended is None:
             self.event_loop.call_soon(self.serve)
             self.is_scheduled = True
         return 0
 
     def serve(self):
         """Let those greenlets have their turn whose waits are over, then the tasks of theirs."""
+        cdef int64_t until_ns = monotonic_ns() + LONGEST_TURN_NS
+        cdef Py_ssize_t left
+        # These are somebody's where an event loop runs within one of its callbacks, which
+        # nest_asyncio makes possible.
+        cdef bint was_serving = self.is_serving, was_resuming = self.is_resuming
+        cdef int64_t outer_until_ns = self.until_ns
         cdef Call call
         self.is_scheduled = False
-        here = self.entered_by = current_greenlet()
-        self.is_serving = True
-        self.until_ns = monotonic_ns() + LONGEST_TURN_NS
-        try:
-            self.poll(False)
-            self.left_of_batch = len(self.due)
-            due = self.pop_due()
-            if due is not None:
-                self.go_on(due, here)  # and they to each other
-        finally:
-            self.is_serving = False
+        if self.forks != forks:
+            return
+        if self.is_at_home():
+            outer = self.entered_by
+            here = self.entered_by = current_greenlet()
+            self.is_serving = True
+            self.until_ns = until_ns
+            try:
+                self.poll(False)
+                self.left_of_batch = len(self.due)
+                due = self.pop_due()
+                if due is not None:
+                    self.go_on(due, here)  # and they to each other
+            finally:
+                self.is_serving, self.until_ns = was_serving, outer_until_ns
+                self.entered_by, self.left_of_batch = outer, 0
+        else:
+            self.step_back()
         # A task may begin the next call at once; that is not this one's turn any more.
         self.is_resuming = True
+        left = len(self.over)
         try:
-            for _ in range(len(self.over)):
+            while left > 0 and self.over:  # an event loop that runs in a task takes them, too
+                left -= 1
                 call = self.over.popleft()
                 call.resume_task()
-                if monotonic_ns() > self.until_ns:
+                if monotonic_ns() > until_ns:
                     break
         finally:
-            self.is_resuming = False
+            self.is_resuming = was_resuming
             self.see_to_the_rest()
+
+    def serve_in_no_context(self):
+        """Do so for the descriptor's sake.
+
+        asyncio has one handle for it, and with that one context, which can't be entered twice: an
+        event loop that runs within a task that is resumed here, nest_asyncio's, does enter it.
+        """
+        cdef PyObject* entered = entered_context()
+        if entered is NULL:
+            return self.serve()
+        context = <object>entered
+        PyContext_Exit(context)
+        try:
+            self.serve()
+        finally:
+            PyContext_Enter(context)
+
+    cdef int step_back(self) except -1:
+        """The event loop runs in another thread than its calls: look later whether it is back."""
+        if self.event_loop is not None:
+            self.stop_listening()
+            if self.ticker is not None:
+                self.ticker.cancel()
+            self.ticker = self.event_loop.call_later(AWAY_SECONDS, self.tick)
+        return 0
 
     def expire(self):
         """See to the waits whose time is up."""
         self.timer = None
         self.serve()
-        if self.event_loop is not None:
+        if self.event_loop is not None and self.is_at_home() and self.forks == forks:
             self.set_alarm()
 
     def tick(self):
-        """See to descriptors that were closed under a wait."""
+        """See to descriptors that were closed under a wait, and whether this is the thread."""
+        self.ticker = None
+        if self.forks != forks:
+            return
         event_loop = running_loop()
-        self.is_ticking = self.calls > 0
-        if self.is_ticking:
-            event_loop.call_later(TICK_SECONDS, self.tick)
+        if not self.calls:
+            if self.is_listening:
+                event_loop.remove_reader(self.fileno())
+                self.is_listening = False
+        elif self.is_at_home():
+            self.ticker = event_loop.call_later(TICK_SECONDS, self.tick)
+            self.start_listening()
             self.serve()
-        elif self.is_listening:
-            event_loop.remove_reader(self.fileno())
-            self.is_listening = False
+            if self.event_loop is not None:
+                self.set_alarm()
+        else:
+            self.step_back()
 
     cdef int see_to_the_rest(self) except -1:
         """Have those served who are due by now; if no call is under way, let go of the loop."""
-        if self.due or self.over:
+        if self.over or (self.due and self.is_at_home()):
             return self.schedule()
-        if self.calls == 0:
+        if not self.calls:
             if self.timer is not None:
                 self.timer.cancel()
                 self.timer = None
             self.timers = []
             self.event_loop = None
         return 0
+
+    # -- The end
+
+    def end(self):
+        """Have all calls fail, since the event loop is closed, and let go of everything."""
+        cdef Call call
+        if self.forks != forks:
+            return
+        calls = list(self.calls)
+        for call in calls:
+            if call.conn is not None:
+                call.conn._event_loop = lost
+        self.ended = LOOP_CLOSED
+        if self.is_at_home():
+            self.fail_calls()
+        for call in [*calls, *self.over]:  # their tasks are the event loop's
+            call.wake_up = call.wake_up_context = call.suspension = None
+        self.over.clear()
+        self.event_loop = self.timer = self.ticker = None
+        loans, self.loans = self.loans, set()
+        for loan in loans:
+            (<Loan>loan).give_up()
+        self.close_if_unused()
+
+    cdef int leave_thread(self) except -1:
+        """This thread ends: whoever waits in it can't go on any more."""
+        if not self.is_at_home() or self.forks != forks:
+            return 0
+        was_ended = self.ended
+        if self.calls:
+            self.ended = self.ended or THREAD_ENDED
+            self.fail_calls()
+            self.ended = was_ended
+        self.idle = []
+        self.thread = 0  # the number may be another one's soon
+        if was_ended is not None:
+            self.close_if_unused()
+        elif self.over:  # in whichever thread the event loop runs
+            self.event_loop.call_soon_threadsafe(self.serve)
+        return 0
+
+    cdef int fail_calls(self) except -1:
+        """Have each raise why; what it waits for then raises the same at once."""
+        cdef Call call
+        outer = self.entered_by
+        here = self.entered_by = current_greenlet()
+        for call in list(self.calls):
+            if call.seat is not None and call.seat.innermost is not None:
+                call.seat.interruption = RuntimeError(self.ended)
+                call.seat.is_patient = False
+                self.go_on(call.seat.innermost, here)
+        self.entered_by = outer
+        self.due.clear()
+        self.timers = []
+        return 0
+
+    cdef int close_if_unused(self) except -1:
+        if not self.calls and self.is_open:
+            self.idle = []
+            self.watched = []
+            self.is_listening = False
+            Loop.close(self)
+        return 0
+
+
+@cython.auto_pickle(False)
+@cython.final
+@cython.internal
+cdef class Guests:
+    """The event loops that run in a thread; it is freed as that ends, while greenlets go on."""
+
+    cdef unsigned long thread
+    cdef list loops  # weak
+
+    def __del__(self):
+        cdef EventLoop loop
+        if is_finalizing() or PyThread_get_thread_ident() != self.thread:  # or in a forked child
+            return
+        for reference in self.loops:
+            loop = reference()
+            if loop is not None:
+                loop.leave_thread()
+
+
+cdef str guests_key = "greenwait's event loops"
+
+
+cdef int see_to_end_of_thread(EventLoop loop) except -1:
+    """Have it leave this thread as that ends."""
+    cdef dict state = <dict><PyObject*>PyThreadState_GetDict()
+    cdef Guests guests = state.get(guests_key)
+    if guests is None:
+        guests = state[guests_key] = Guests()
+        guests.thread = PyThread_get_thread_ident()
+        guests.loops = []
+    guests.loops = [reference for reference in guests.loops if reference() is not None]
+    guests.loops.append(weakref.ref(loop))
+    return 0
+
+
+def end_when_closed(event_loop):
+    """Have our calls end when the event loop is closed, which tells nobody of that."""
+    reference = weakref.ref(event_loop)
+    own_close = vars(event_loop).get("close")  # somebody else's
+
+    def close():
+        event_loop = reference()
+        if own_close is not None:
+            own_close()
+        else:
+            type(event_loop).close(event_loop)
+        event_loop._greenwait.end()
+
+    event_loop.close = update_wrapper(close, type(event_loop).close)
 
 
 @cython.auto_pickle(False)
@@ -364,9 +607,11 @@ def _work():
         call.run()
         current_greenlet().call = None
         loop.end_call(call)
-        loop.idle.append(current_greenlet())
         due = loop.pop_due()
         target = loop.entered_by if due is None else (<Parked>due).greenlet
+        if target is None:  # it has ended by itself: nobody has the greenlet any more
+            return
+        loop.idle.append(current_greenlet())
         if due is not None:
             (<Parked>due).is_due = True
         # An idle worker keeps nothing: neither its loop, which has it, nor itself.
@@ -454,6 +699,8 @@ cdef class Call:
             check_no_other()
         self.is_begun = True
         self.loop = loop_of(event_loop)
+        if self.loop.forks != forks:
+            raise RuntimeError(INHERITED)
         if self.conn is not None:
             self.loop.bind(self.conn)
         self.seat = Seat.__new__(Seat)
@@ -463,7 +710,7 @@ cdef class Call:
     cdef int run(self) except -1:
         """Call the function; nothing comes out of it."""
         function, args, kwargs = self.function, self.args, self.kwargs
-        self.function = self.args = self.kwargs = self.conn = None
+        self.function = self.args = self.kwargs = None
         PyContext_Enter(self.context)
         try:
             self.value = call_function(function, args, kwargs)
@@ -480,8 +727,17 @@ cdef class Call:
             interruption.__context__ = self.exception_raised
             self.exception_raised = interruption
         self.is_over = True
-        self.context = self.seat = None
+        self.context = self.seat = self.conn = None
         return 0
+
+    def fail(self, exc):
+        """Be over for its task, in a forked child: there nobody goes on with the function."""
+        self.exception_raised, self.is_over = exc, True
+        self.loop.event_loop.call_soon(self.resume)
+
+    def resume(self):
+        """Have its task go on; the event loop calls this in a forked child."""
+        self.resume_task()
 
     cdef int resume_task(self) except -1:
         """Have the task that awaits it go on, if one does."""
@@ -545,7 +801,10 @@ cdef class Suspension:
         if self.call.is_over:
             return False
         exc = cancelled_error() if msg is None else cancelled_error(msg)
-        self.call.loop.interrupt(self.call.seat, exc, True)
+        if self.call.loop.forks != forks:
+            self.call.fail(exc)
+        else:
+            self.call.loop.interrupt(self.call.seat, exc, True)
         return True
 
     def done(self):
@@ -673,13 +932,14 @@ def await_(awaitable):
     or returned.
     """
     here = current_greenlet()
-    if not is_below_call(here):
+    cdef Call call = here.call if is_below_call(here) else None
+    if call is None or call.loop.ended is not None:
         if hasattr(awaitable, "close"):
             awaitable.close()  # or it would complain that it was never awaited
         raise RuntimeError(
             "await_() is for synchronous code below greenwait.aio.run(); elsewhere, await it"
+            if call is None else call.loop.ended
         )
-    cdef Call call = here.call
     cdef Awaited awaited = Awaited.__new__(Awaited)
     awaited.loop, awaited.awaitable = call.loop, awaitable
     awaited.parked = a_parked(-1, NO_DEADLINE)
@@ -694,7 +954,7 @@ def await_(awaitable):
                     if hasattr(awaitable, "close"):
                         awaitable.close()
                     raise
-                if not awaited.future.cancel():
+                if call.loop.ended is not None or not awaited.future.cancel():
                     raise  # it is done, at the same time
                 awaited.parked = a_parked(-1, NO_DEADLINE)
     finally:
@@ -712,8 +972,58 @@ cdef EventLoop loop_of(object event_loop):
         check_no_other()
         loop = event_loop._greenwait = EventLoop()
         loop.event_loop_reference = weakref.ref(event_loop)
+        end_when_closed(event_loop)
         adopt_first(adapter)
     return loop
+
+
+def is_inherited(conn=None):
+    """Return whether the event loop that runs here, or *conn*'s, is a parent process's."""
+    cdef EventLoop loop = None
+    if conn is not None and conn._event_loop is not None and conn._event_loop is not lost:
+        loop = conn._event_loop()
+    if loop is None:
+        try:
+            loop = getattr(running_loop(), "_greenwait", None)
+        except RuntimeError:  # none does
+            return False
+    return loop is not None and loop.forks != forks
+
+
+def end_connection(conn):
+    """End a connection whose task was lost in another thread, with its mutex; is that so?
+
+    It can't be closed, but the server be told that nobody is there.
+    """
+    if conn._event_loop is not lost or not conn._turn.is_taken or conn.closed:
+        return False
+    with socket.socket(fileno=os.dup(conn.fileno())) as own:
+        own.shutdown(socket.SHUT_RDWR)
+    return True
+
+
+@cython.auto_pickle(False)
+@cython.final
+cdef class Loan:
+    """What a pool has lent to a task of the event loop that runs here: *give_up* is called when
+    that is closed before the loan is over.
+    """
+
+    cdef EventLoop loop
+    cdef object give_up
+
+    def __init__(self, give_up):
+        self.loop = loop_of(running_loop())
+        self.give_up = give_up
+        self.loop.loans.add(self)
+
+    def end(self):
+        """Return whether it was not over yet; now it is."""
+        cdef bint was_open = self.loop is not None and self in self.loop.loans
+        if was_open:
+            self.loop.loans.discard(self)
+        self.loop = self.give_up = None
+        return was_open
 
 
 cdef int check_no_other() except -1:

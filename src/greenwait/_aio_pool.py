@@ -1,10 +1,11 @@
 """The pool of an event loop: what ``greenwait.aio.create_pool()`` returns."""
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from greenwait._aio import Call
-from greenwait._pool import Pool, PoolStats
+from greenwait._aio import Call, Loan, is_inherited
+from greenwait._pool import Pool, PoolStats, give_up
 
 __all__ = ["AsyncPool"]
 
@@ -13,11 +14,14 @@ class AsyncPool:
     """What ``create_pool()`` returns: a ``greenwait.Pool`` whose methods are awaited.
 
     ``async with`` closes it. Tasks wait in line with everybody else; whoever is cancelled
-    leaves it, and a connection that was just lent goes back.
+    leaves it, and a connection that was just lent goes back. One that is idle belongs to no
+    event loop: those of several threads may use the same pool. What is lent to the tasks of an
+    event loop comes back, closed, when that is closed.
     """
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
+        self._loans: dict[int, Loan] = {}  # of getconn()
 
     def connection(self, timeout: float | None = None) -> "_Borrowed":
         """Return an ``async with`` block that has a connection; see ``Pool.connection()``.
@@ -33,7 +37,13 @@ class AsyncPool:
         :param timeout: seconds to wait for one, instead of the pool's.
         :raises greenwait.PoolTimeout: there was none in that time.
         """
-        return await _lent(self._pool.getconn, timeout, give_back=self._pool.putconn)
+        conn = await _lent(self._pool.getconn, timeout, give_back=self._pool.putconn)
+        self._loans[id(conn)] = Loan(lambda: self._give_up(conn))
+        return conn
+
+    def _give_up(self, conn: Any) -> None:
+        self._loans.pop(id(conn), None)
+        give_up(self._pool, conn)
 
     async def putconn(self, conn: Any) -> None:
         """Give a connection back. What it has not committed is rolled back.
@@ -41,6 +51,11 @@ class AsyncPool:
         :param conn: one that ``getconn()`` has returned.
         :raises ValueError: it is none of this pool's, or was given back already.
         """
+        if is_inherited():
+            return  # it is the parent's
+        loan = self._loans.pop(id(conn), None)
+        if loan is not None:
+            loan.end()
         await Call(self._pool.putconn, (conn,), {})
 
     def stats(self) -> PoolStats:
@@ -59,7 +74,8 @@ class AsyncPool:
         return self
 
     async def __aexit__(self, *exc_info: Any) -> None:
-        await Call(self._pool.__exit__, exc_info, {})
+        if not is_inherited():
+            await Call(self._pool.__exit__, exc_info, {})
 
     def __repr__(self) -> str:
         return repr(self._pool).replace("greenwait.Pool", "greenwait.aio.AsyncPool", 1)
@@ -80,14 +96,26 @@ async def _lent(lend: Callable[..., Any], *args: Any, give_back: Callable[[Any],
 class _Borrowed:
     """A block that has a connection of a pool's."""
 
+    _loan: Loan
+    _give_up: Callable[[], None]
+
     def __init__(self, pool: Pool, timeout: float | None) -> None:
+        self._pool = pool
         self._block = pool.connection(timeout)
 
     async def __aenter__(self) -> Any:
-        return await _lent(self._block.__enter__, give_back=self._give_back)
+        conn = await _lent(self._block.__enter__, give_back=self._give_back)
+        self._give_up = lambda: give_up(self._pool, conn)
+        self._loan = Loan(self._give_up)
+        return conn
 
     def _give_back(self, conn: Any) -> None:
         self._block.__exit__(None, None, None)
 
     async def __aexit__(self, *exc_info: Any) -> None:
+        if not self._loan.end() or is_inherited():
+            return  # its event loop was closed, or the connection is the parent process's
+        if asyncio._get_running_loop() is None:  # the coroutine is closed, of a task that is freed
+            self._give_up()
+            return
         await Call(self._block.__exit__, exc_info, {})

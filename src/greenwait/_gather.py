@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
+from contextvars import copy_context
 from typing import Any, TypeVar
 
 from greenlet import GreenletExit
@@ -29,10 +30,11 @@ def gather(*callables: Callable[[], _Result], limit: int | None = None) -> list[
     :raises RuntimeError: greenwait's callback is not registered.
 
     An interrupt, as Ctrl-C, cancels all of them, and is raised when they have ended. A
-    second one costs their connections. ``greenwait.timeout()`` holds for the queries of
-    those it is entered around.
+    second one costs their connections. Each is called in a copy of the caller's context
+    variables: a ``greenwait.timeout()`` that is entered around ``gather()`` holds for all.
     """
     _check(callables, "gather() takes functions")
+    context = copy_context()  # not that of a worker, which calls several
     workers = len(callables) if limit is None else min(_checked(limit, "limit"), len(callables))
     results: dict[int, _Result] = {}
     failures: list[BaseException] = []
@@ -42,7 +44,7 @@ def gather(*callables: Callable[[], _Result], limit: int | None = None) -> list[
     def work() -> None:
         for index, call in todo:
             try:
-                results[index] = call()
+                results[index] = context.copy().run(call)
             except GreenletExit:
                 raise
             except BaseException as exc:
@@ -79,7 +81,8 @@ def map(  # noqa: A001, the fixed name
     :raises RuntimeError: greenwait's callback is not registered.
 
     It begins with the first result that is asked for. Closing the iterator cancels what is
-    under way: the queries stop on the server, the connections stay usable.
+    under way: the queries stop on the server, the connections stay usable. Each call has a
+    copy of the context variables of whoever asked for a result when it began.
     """
     _check([fn], "map() takes a function")
     return _map(fn, iter(iterable), _checked(concurrency, "concurrency"))

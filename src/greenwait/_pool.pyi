@@ -3,7 +3,7 @@ from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any, NamedTuple, final
 
-__all__ = ["Pool", "PoolStats"]
+__all__ = ["Pool", "PoolStats", "give_up"]
 
 class PoolStats(NamedTuple):
     size: int
@@ -44,3 +44,5 @@ class Pool:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None: ...
+
+def give_up(pool: Pool, conn: Any) -> None: ...

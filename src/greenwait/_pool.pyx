@@ -29,13 +29,14 @@ from greenwait import _psycopg2
 from greenwait._connect import connect
 from greenwait._errors import PoolTimeout, QueryTimeout
 
-__all__ = ["Pool", "PoolStats"]
+__all__ = ["Pool", "PoolStats", "give_up"]
 
 cdef object Psycopg2Error = _psycopg2.Error
 cdef object OperationalError = _psycopg2.OperationalError
 cdef object ServerHasCanceled = _psycopg2.QueryCanceled
 cdef object InterfaceError = _psycopg2.InterfaceError
 cdef int IDLE = TRANSACTION_STATUS_IDLE
+cdef int STATUS_BEGIN = _psycopg2.STATUS_BEGIN
 cdef int STATUS_READY = _psycopg2.STATUS_READY
 
 # From one attempt to connect to the next: then twice as long, and so on; and a little less,
@@ -49,6 +50,11 @@ cdef enum:
 
 # ... and one whose messages take so long to read is, too.
 cdef int64_t LONGEST_LOOK_NS = 20_000_000
+
+# So often it is tried to clean a connection while that is interrupted: for psycopg2's rollback,
+# for its view of that, and for one of the settings.
+cdef enum:
+    ATTEMPTS = 4
 
 # Connection settings that a borrower may change, and the next one wants as they were.
 cdef tuple SETTINGS = ("autocommit", "isolation_level", "readonly", "deferrable")
@@ -441,8 +447,19 @@ check=None, **kwargs)
         if member.line is not self.line:
             return 0  # it was the parent's, and this is a forked child
         member.is_lent = False
+        interruption = None
         try:
-            is_clean = not self.is_closed and self.is_clean(member)
+            # What interrupts it once may do so again and again, as anyio's cancel scopes do; each
+            # time the answer of the server has come, or the connection is closed.
+            for _ in range(ATTEMPTS):
+                try:
+                    is_clean = not self.is_closed and self.is_clean(member)
+                    break
+                except QueryTimeout:
+                    raise
+                except BaseException as exc:
+                    if interruption is None:
+                        interruption = exc
         finally:
             try:
                 if is_clean:
@@ -452,6 +469,8 @@ check=None, **kwargs)
             finally:
                 self.in_use -= 1
                 self.give_place_back(member.line)
+        if interruption is not None:
+            raise interruption
         return 0
 
     cdef int give_place_back(self, Line line) except -1:
@@ -472,6 +491,10 @@ check=None, **kwargs)
                 roll_back_by_hand(conn)
             if conn.closed != 0 or conn.info.transaction_status != IDLE:
                 return False
+            if conn.status == STATUS_BEGIN:
+                # A rollback was done, and interrupted: psycopg2 has seen an error, and does not know
+                # that there is no transaction. After a commit it does, whatever has come of that.
+                conn.commit()
             if conn.status != STATUS_READY:
                 return False  # prepared: psycopg2 wants that to be ended here or nowhere
             for name, value in zip(SETTINGS, member.settings):
@@ -486,6 +509,8 @@ check=None, **kwargs)
     cdef int put_aside(self, Member member) except -1:
         cdef int64_t now_ns = monotonic_ns()
         member.idle_since_ns = now_ns
+        if getattr(member.conn, "_event_loop", None) is not None:
+            member.conn._event_loop = None  # greenwait.aio's: the next task may be another one's
         if member.expires_ns <= now_ns:
             return self.discard(member)
         self.idle.append(member)
@@ -509,6 +534,19 @@ check=None, **kwargs)
         except Psycopg2Error:
             pass  # whoever else is at work on it has it
         return 0
+
+
+def give_up(Pool pool, conn):
+    """Close a connection that *pool* has lent and nobody will give back; it does not wait."""
+    cdef Member member = pool.members.get(id(conn))
+    if member is None or not member.is_lent or member.line is not pool.line:
+        return
+    member.is_lent = member.is_in_block = False
+    try:
+        pool.discard(member)
+    finally:
+        pool.in_use -= 1
+        pool.give_place_back(member.line)
 
 
 cdef bint is_alive(object conn) except -1:

@@ -9,6 +9,7 @@ __all__ = [
     "LIBPQ_VERSION",
     "OLDEST",
     "SQLSTATE_ERRORS",
+    "STATUS_BEGIN",
     "STATUS_READY",
     "VERSION",
     "DatabaseError",
@@ -70,6 +71,7 @@ from psycopg2 import (  # noqa: E402, only once it is one of ours
 )
 from psycopg2.errors import QueryCanceled  # noqa: E402
 from psycopg2.extensions import (  # noqa: E402
+    STATUS_BEGIN,
     STATUS_READY,
     connection,
     cursor,

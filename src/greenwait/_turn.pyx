@@ -5,6 +5,7 @@ it, and with it the greenlet that is to give it back. So a turn is taken before.
 """
 
 cimport cython
+from cpython.exc cimport PyErr_CheckSignals
 
 from greenwait._finalizing cimport Py_IsFinalizing
 from greenwait._known cimport is_at_work
@@ -16,15 +17,24 @@ from functools import update_wrapper
 
 from greenlet import getcurrent
 
-from greenwait._psycopg2 import ProgrammingError
+from greenwait._psycopg2 import STATUS_BEGIN, ProgrammingError, connection
 
-__all__ = ["Turn", "cursor_in_turn", "in_turn"]
+__all__ = ["Turn", "block_alone", "block_end", "cursor_in_turn", "in_turn"]
 
 # Module-level C variables outlive the module's dict: a commit in a __del__ at interpreter
 # exit still finds them.
 cdef object current_greenlet = getcurrent
 cdef object programming_error = ProgrammingError
 cdef object at_exit = object()  # owns turns when greenlets are no more
+cdef object end_of_block = connection.__exit__
+cdef int STATUS_IN_TRANSACTION = STATUS_BEGIN
+
+cdef str ENTERED = (
+    "a with block of this connection is open already, in this task, greenlet or thread, or in "
+    "another one that shares it. Blocks do not nest, nor wait for each other: the end of this one "
+    "would commit, or roll back, what the other one does. The open block goes on; use a "
+    "connection for each, from a pool for instance, and a savepoint within a block"
+)
 
 
 @cython.auto_pickle(False)
@@ -34,6 +44,9 @@ cdef class Turn:
 
     cdef Line line
     cdef object owner  # the greenlet whose turn it is, or None; each thread has one at least
+    # A block was left, and its end interrupted before its turn came: it is not committed, and
+    # whoever has the next turn rolls it back.
+    cdef readonly bint is_left_open
 
     def __cinit__(self):
         self.line = Line(1)
@@ -76,10 +89,67 @@ cdef class Turn:
         self.line.enter(NO_DEADLINE)
         self.owner = here
         try:
+            if self.is_left_open and what != "close()":
+                end_of_block(conn, programming_error, None, None)  # it calls conn.rollback()
+                self.is_left_open = False
             return function(*args, **kwargs)
         finally:
             self.owner = None
             self.line.leave()
+
+
+    cdef int leave_block(self, conn, own, tuple exc_info) except -1:
+        """End the transaction of a block, when it is this greenlet's turn."""
+        cdef list begun = []
+
+        if self.owner is current_greenlet():  # below a method of the connection's, see run()
+            own(conn, *exc_info)
+            return 0
+
+        # psycopg2 lets the next block be entered as soon as it is called.
+        def end():
+            begun.append(True)
+            own(conn, *exc_info)
+
+        try:
+            self.run(conn, "the end of a with block", end)
+        except BaseException:
+            if conn.closed == 0 and not (begun and conn.status != STATUS_IN_TRANSACTION):
+                self.is_left_open = True
+            raise
+        return 0
+
+
+def nothing():
+    """Do nothing."""
+
+
+def block_alone(own):
+    """Return *own*, a connection's ``__enter__()``, which tells what it means if it can't be.
+
+    Compiled, as is the other one: an interrupt between two lines would leave it entered.
+    """
+
+    def __enter__(self, /):
+        cdef Turn turn = self._turn
+        if turn.is_left_open:
+            turn.run(self, "a with block", nothing)
+        PyErr_CheckSignals()
+        try:
+            return own(self)
+        except programming_error:
+            raise programming_error(ENTERED) from None
+
+    return update_wrapper(__enter__, own)
+
+
+def block_end(own):
+    """Return *own*, a connection's ``__exit__()``, to be executed when it is the caller's turn."""
+
+    def __exit__(self, /, kind, exc, traceback):
+        (<Turn>self._turn).leave_block(self, own, (kind, exc, traceback))
+
+    return update_wrapper(__exit__, own)
 
 
 def in_turn(own, str name):

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, overload
 from psycopg2.extensions import Notify
 
 from greenwait import _connect
-from greenwait._aio import Call, await_, awaited, in_call
+from greenwait._aio import Call, await_, awaited, end_connection, in_call, is_inherited
 from greenwait._aio_pool import AsyncPool
 from greenwait._interrupt import cancel
 from greenwait._notifies import Listening
@@ -117,7 +117,7 @@ def _set_if_free(name: str) -> Any:
     own: Any = getattr(Connection, name)
 
     def set_value(self: Any, value: Any) -> None:
-        if self._turn.is_taken and not in_call():
+        if (self._turn.is_taken or self._turn.is_left_open) and not in_call():
             raise ProgrammingError(
                 f"{name}: a task is at work on this connection, and setting this does not wait; "
                 "await set_session() does"
@@ -223,7 +223,13 @@ class AsyncConnection(  # type: ignore[misc]  # pyright: ignore[reportIncompatib
         return super().cursor(name, factory, *args, **kwargs)
 
     def close(self) -> Any:
-        """Close it now; if a task is at work on it, when that is through. To be awaited, or not."""
+        """Close it now; if a task is at work on it, when that is through. To be awaited, or not.
+
+        If the event loop of that task is closed, now. In a forked child that runs on in the
+        event loop of its parent, never: the parent goes on with it.
+        """
+        if is_inherited(self) or end_connection(self):
+            return _DONE
         if in_call() or not self._turn.is_taken:
             super().close()
             return _DONE
@@ -244,9 +250,9 @@ class AsyncConnection(  # type: ignore[misc]  # pyright: ignore[reportIncompatib
         return super().__enter__()
 
     async def __aenter__(self) -> "Self":
-        if self.closed:
-            await self.commit()  # which says so
-        return self
+        while self._turn.is_left_open:
+            await self.rollback()
+        return super().__enter__()
 
     async def __aexit__(
         self,
@@ -254,7 +260,12 @@ class AsyncConnection(  # type: ignore[misc]  # pyright: ignore[reportIncompatib
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        await (self.commit() if kind is None else self.rollback())
+        if is_inherited(self) or (kind is GeneratorExit and self.closed):
+            return  # it is the parent process's, or was lost with its event loop
+        await _end_of_block(self, kind, exc, traceback)
+
+
+_end_of_block = _of_connection("__exit__")
 
 
 # -- Cursors

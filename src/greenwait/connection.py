@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 from greenwait._errors import CommitInDoubt, lost_commit
 from greenwait._known import begin_method, end_method
 from greenwait._psycopg2 import STATUS_READY, Error, QueryCanceled, connection, cursor
-from greenwait._turn import Turn, cursor_in_turn, in_turn
+from greenwait._turn import Turn, block_alone, block_end, cursor_in_turn, in_turn
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -161,6 +161,9 @@ class Connection(connection):
         """
         self._turn.run(self, "tpc_rollback()", _end, self, "rollback", super().tpc_rollback, *xid)
 
+    # Not in the methods above, lest the end of a block were no more than a call of them.
+    __enter__ = block_alone(connection.__enter__)
+    __exit__ = block_end(connection.__exit__)
     close = in_turn(connection.close, "close")
     reset = in_turn(_whole(connection.reset), "reset")
     lobject = in_turn(connection.lobject, "lobject")

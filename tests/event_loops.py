@@ -1,0 +1,36 @@
+"""Run a coroutine to its end, on each kind of event loop, and let nothing pass unnoticed."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import psycopg2.extensions
+import uvloop
+
+import greenwait
+
+LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
+    "asyncio": asyncio.new_event_loop,
+    "uvloop": uvloop.new_event_loop,
+}
+
+
+def runner(name: str) -> Callable[..., Any]:
+    """Return a function that runs a coroutine on that event loop, with greenwait's callback."""
+    psycopg2.extensions.set_wait_callback(greenwait.wait)  # its poller is not used there
+
+    def run(coroutine: Coroutine[Any, Any, Any], seconds: float = 30) -> Any:
+        loop = LOOPS[name]()
+        complaints: list[Any] = []
+        loop.set_exception_handler(lambda _, context: complaints.append(context))
+        try:
+            return loop.run_until_complete(asyncio.wait_for(coroutine, seconds))
+        finally:
+            loop.run_until_complete(loop.shutdown_asyncgens())
+            loop.run_until_complete(loop.shutdown_default_executor())
+            left = asyncio.all_tasks(loop)
+            loop.close()
+            assert not left
+            assert not complaints
+
+    return run

@@ -1,0 +1,653 @@
+"""Event loops that are closed, that run in several threads, or within each other, or in a child."""
+
+import asyncio
+import contextlib
+import gc
+import threading
+import time
+import weakref
+from typing import Any
+
+import psycopg2
+import pytest
+
+import greenwait
+from greenwait import aio
+from tests.event_loops import LOOPS, runner
+from tests.fault_lab import FaultProxy, no_leaked_descriptors, silent_listener
+
+SLEEP = "select pg_sleep(20)"
+CLOSED = "event loop .* closed"
+
+
+@pytest.fixture(params=LOOPS)
+def run(request):
+    return runner(request.param)
+
+
+@pytest.fixture(params=LOOPS)
+def new_loop(request):
+    """Return a function that makes event loops, which complain to ``complaints``."""
+    psycopg2.extensions.set_wait_callback(greenwait.wait)
+    made = []
+
+    def make():
+        loop = LOOPS[request.param]()
+        made.append(loop)
+        loop.complaints = []
+        loop.set_exception_handler(lambda _, context: loop.complaints.append(context))
+        return loop
+
+    yield make
+    for loop in made:
+        loop.close()
+
+
+@pytest.fixture
+def dsn(server):
+    return server.dsn(server.transports[0])
+
+
+async def one(conn: Any, query: str) -> Any:
+    async with conn.cursor() as cur:
+        await cur.execute(query)
+        return (await cur.fetchone())[0]
+
+
+def in_thread(function, *arguments):
+    """Return what it returns in a thread of its own, when that has ended."""
+    outcome = []
+    thread = threading.Thread(target=lambda: outcome.append(function(*arguments)))
+    thread.start()
+    thread.join()
+    return outcome[0]
+
+
+# -- Closed while calls are under way
+
+
+async def at_work(dsn):
+    """Return a connection, and a task that is at work on it."""
+    conn = await aio.connect(dsn)
+    task = asyncio.ensure_future(conn.cursor().execute(SLEEP))
+    await asyncio.sleep(0.05)
+    return conn, task
+
+
+def test_connection_is_closed_with_the_event_loop_and_its_methods_say_so(new_loop, dsn):
+    loop = new_loop()
+    conn, task = loop.run_until_complete(at_work(dsn))
+    cur = conn.cursor()
+    loop.close()
+    assert conn.closed
+    conn.close()
+    conn.close()
+    loop.close()
+    assert not task.done()
+
+    async def again():
+        for method in (conn.rollback, conn.commit, conn.reset, lambda: cur.execute("select 1")):
+            with pytest.raises(RuntimeError, match=CLOSED):
+                await method()
+        with pytest.raises(psycopg2.InterfaceError, match="closed"):
+            async with conn:
+                pass
+        await conn.close()
+
+    other = new_loop()
+    other.run_until_complete(asyncio.wait_for(again(), 5))
+
+
+def wait_in_run(conn, dsn):
+    return aio.run(psycopg2.extensions.cursor.execute, conn.cursor(), SLEEP)
+
+
+async def wait_for_commit(conn, dsn):
+    async with conn:
+        await conn.cursor().execute(SLEEP)
+
+
+async def wait_in_line(conn, dsn):
+    await asyncio.gather(*[conn.cursor().execute(SLEEP) for _ in range(3)])
+
+
+async def wait_for_notify(conn, dsn):
+    await conn.set_session(autocommit=True)
+    await conn.cursor().execute("listen nobody")
+    async for _ in aio.notifies(conn):
+        pass
+
+
+async def wait_for_awaitable(conn, dsn):
+    await aio.run(lambda: aio.await_(asyncio.sleep(20)))
+
+
+async def wait_for_deadline(conn, dsn):
+    def work():
+        with greenwait.timeout(20), psycopg2.connect(dsn) as own:
+            own.cursor().execute(SLEEP)
+
+    await aio.run(work)
+
+
+async def wait_to_connect(conn, dsn):
+    with silent_listener() as port:
+        await aio.connect(f"host=127.0.0.1 port={port}")
+
+
+async def wait_for_end_of_drain(conn, dsn):
+    task = asyncio.ensure_future(conn.cursor().execute(SLEEP))
+    await asyncio.sleep(0.02)
+    task.cancel()
+    await task
+
+
+async def wait_again_and_again(conn, dsn):
+    def stubborn():
+        seen = []
+        for _ in range(5):
+            with contextlib.suppress(psycopg2.Error, RuntimeError):
+                with psycopg2.connect(dsn) as own:
+                    own.cursor().execute(SLEEP)
+            seen.append(True)
+        with contextlib.suppress(RuntimeError):
+            aio.await_(asyncio.sleep(20))
+        return seen
+
+    await aio.run(stubborn)
+
+
+WAITS = [
+    wait_in_run,
+    wait_for_commit,
+    wait_in_line,
+    wait_for_notify,
+    wait_for_awaitable,
+    wait_for_deadline,
+    wait_to_connect,
+    wait_for_end_of_drain,
+    wait_again_and_again,
+]
+
+
+@pytest.mark.parametrize("wait", WAITS, ids=lambda wait: wait.__name__)
+def test_nothing_is_left_of_an_event_loop_that_is_closed(new_loop, dsn, wait):
+    async def main():
+        conn = await aio.connect(dsn)
+        task = asyncio.ensure_future(wait(conn, dsn))
+        await asyncio.sleep(0.05)
+        return conn, task
+
+    def close_one():
+        loop = LOOPS[kind]()
+        loop.set_exception_handler(lambda *_: None)  # tasks are destroyed that are pending
+        conn, _ = loop.run_until_complete(main())
+        began = time.monotonic()
+        loop.close()
+        conn.close()
+        assert time.monotonic() - began < 3
+        return weakref.ref(loop), weakref.ref(conn)
+
+    kind = "asyncio" if type(new_loop()).__module__.startswith("asyncio") else "uvloop"
+    close_one()  # what is made once
+    gc.collect()
+    with no_leaked_descriptors():
+        references = close_one()
+        gc.collect()
+    assert [reference() for reference in references] == [None, None]
+
+
+def test_synchronous_code_is_unwound_when_the_event_loop_is_closed(new_loop, dsn):
+    log = []
+
+    def work():
+        conn = psycopg2.connect(dsn)
+        try:
+            conn.cursor().execute(SLEEP)
+        except BaseException as exc:
+            log.append(exc)
+            raise
+        finally:
+            log.append(conn.closed)
+
+    async def main():
+        task = asyncio.ensure_future(aio.run(work))
+        await asyncio.sleep(0.05)
+        return task
+
+    loop = new_loop()
+    task = loop.run_until_complete(main())
+    loop.close()
+    assert log[1]
+    with pytest.raises(RuntimeError, match=CLOSED):
+        raise log[0]
+    assert not task.done()
+
+
+async def hold_in_block(pool):
+    async with pool.connection() as conn, conn, conn.cursor() as cur:
+        await cur.execute(SLEEP)
+
+
+async def hold_while_asleep(pool):
+    async with pool.connection() as conn:
+        await conn.cursor().execute("select 1")
+        await asyncio.sleep(20)
+
+
+async def hold_by_getconn(pool):
+    conn = await pool.getconn()
+    await conn.cursor().execute(SLEEP)
+    await pool.putconn(conn)
+
+
+async def hold_in_run(pool):
+    def work():
+        with pool._pool.connection() as conn:
+            conn.cursor().execute(SLEEP)
+
+    await aio.run(work)
+
+
+@pytest.mark.parametrize("keeps_task", [False, True])
+@pytest.mark.parametrize(
+    "hold",
+    [hold_in_block, hold_while_asleep, hold_by_getconn, hold_in_run],
+    ids=lambda hold: hold.__name__,
+)
+def test_pool_gets_its_places_back_when_the_event_loop_is_closed(new_loop, dsn, hold, keeps_task):
+    async def main():
+        pool = await aio.create_pool(dsn, max_size=2)
+        tasks = [asyncio.ensure_future(hold(pool)) for _ in range(3)]  # one is in line
+        while (pool.stats().in_use, pool.stats().waiting) != (2, 1):
+            await asyncio.sleep(0.01)
+        return pool, tasks
+
+    async def again():
+        assert await asyncio.gather(*[ask(number) for number in range(5)]) == list(range(5))
+        await pool.close()
+
+    async def ask(number):
+        async with pool.connection(timeout=5) as conn:
+            return await one(conn, f"select {number}")
+
+    loop = new_loop()
+    pool, tasks = loop.run_until_complete(main())
+    loop.close()
+    if not keeps_task:
+        tasks.clear()
+        gc.collect()
+    assert pool.stats().in_use == 0
+    assert pool.stats().waiting == 0
+    other = new_loop()
+    other.run_until_complete(asyncio.wait_for(again(), 10))
+    assert not other.complaints
+    tasks.clear()
+    gc.collect()
+    assert pool.stats().in_use == 0
+
+
+def test_event_loop_that_is_in_use_is_not_closed(new_loop, dsn):
+    async def main():
+        conn, task = await at_work(dsn)
+        with pytest.raises(RuntimeError, match="running"):
+            asyncio.get_running_loop().close()
+        assert not conn.closed
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await conn.rollback()
+        conn.close()
+
+    new_loop().run_until_complete(main())
+
+
+# -- In several threads
+
+
+def test_thread_that_ends_ends_its_calls(new_loop, dsn):
+    loop = new_loop()
+    with no_leaked_descriptors():
+        conn, task = in_thread(loop.run_until_complete, at_work(dsn))
+        assert conn.closed
+        with pytest.raises(RuntimeError, match="thread in which this waited has ended"):
+            loop.run_until_complete(asyncio.wait_for(task, 5))
+
+        async def again():
+            conn = await aio.connect(dsn)
+            assert await one(conn, "select 42") == 42
+            conn.close()
+
+        loop.run_until_complete(again())
+        in_thread(loop.run_until_complete, again())
+        loop.close()
+        assert not loop.complaints
+
+
+def test_event_loop_of_a_thread_that_has_ended_can_be_closed(new_loop, dsn):
+    async def main():
+        pool = await aio.create_pool(dsn, max_size=2)
+        tasks = [asyncio.ensure_future(hold_in_block(pool)) for _ in range(2)]
+        await asyncio.sleep(0.1)
+        return pool, tasks
+
+    with no_leaked_descriptors():
+        loop = new_loop()
+        pool, _ = in_thread(loop.run_until_complete, main())
+        loop.close()
+        assert pool.stats().in_use == 0
+        del _
+        gc.collect()
+
+
+def test_event_loop_closed_by_another_thread_ends_its_calls_with_theirs(new_loop, dsn):
+    loop = new_loop()
+    closed = threading.Event()
+    parked = threading.Event()
+    found = []
+
+    def work():
+        found.extend(loop.run_until_complete(at_work(dsn)))
+        parked.set()
+        closed.wait()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    parked.wait()
+    conn, _ = found
+    loop.close()
+
+    async def again():
+        with pytest.raises(RuntimeError, match="connect again"):
+            await conn.rollback()
+        await conn.close()
+
+    other = new_loop()
+    other.run_until_complete(asyncio.wait_for(again(), 5))
+    conn.close()
+    closed.set()
+    thread.join()
+    assert conn.closed
+
+
+def test_answer_that_comes_while_another_thread_runs_the_event_loop_waits_for_its_own(
+    new_loop, dsn
+):
+    async def begin():
+        conn = await aio.connect(dsn)
+        task = asyncio.ensure_future(one(conn, "select 42 from pg_sleep(0.2)"))
+        await asyncio.sleep(0.05)
+        return conn, task
+
+    async def other_work():
+        began, cpu_began = time.monotonic(), time.thread_time()
+        await asyncio.sleep(0.5)
+        assert time.monotonic() - began < 5
+        return time.thread_time() - cpu_began
+
+    loop = new_loop()
+    conn, task = loop.run_until_complete(begin())
+    assert in_thread(loop.run_until_complete, other_work()) < 0.25
+    assert not task.done()
+    assert loop.run_until_complete(asyncio.wait_for(task, 5)) == 42
+    assert loop.run_until_complete(one(conn, "select 43")) == 43
+    assert not loop.complaints
+    conn.close()
+
+
+def test_cancellation_and_deadline_in_another_thread_wait_for_its_own(new_loop, dsn):
+    async def begin():
+        conns = [await aio.connect(dsn) for _ in range(2)]
+        with greenwait.timeout(0.2):
+            late = asyncio.ensure_future(one(conns[0], SLEEP))
+            await asyncio.sleep(0.05)
+        cancelled = asyncio.ensure_future(one(conns[1], SLEEP))
+        await asyncio.sleep(0.05)
+        return conns, late, cancelled
+
+    async def cancel(task):
+        task.cancel()
+        cpu_began = time.thread_time()
+        await asyncio.sleep(0.3)
+        return time.thread_time() - cpu_began
+
+    loop = new_loop()
+    conns, late, cancelled = loop.run_until_complete(begin())
+    assert in_thread(loop.run_until_complete, cancel(cancelled)) < 0.2
+    with pytest.raises(asyncio.CancelledError):
+        loop.run_until_complete(asyncio.wait_for(cancelled, 5))
+    with pytest.raises(greenwait.QueryTimeout):
+        loop.run_until_complete(asyncio.wait_for(late, 5))
+    assert not loop.complaints
+    for conn in conns:
+        loop.run_until_complete(conn.rollback())
+        assert loop.run_until_complete(one(conn, "select 42")) == 42
+        conn.close()
+
+
+def test_pool_is_used_by_event_loops_in_several_threads(run, new_loop, dsn):
+    """Two connections for four event loops of ten tasks each: they go from one to the other."""
+
+    async def work(pool):
+        async def ask(number):
+            async with pool.connection() as conn:
+                if number % 3:
+                    return await one(conn, f"select {number}")
+                async with conn:
+                    return await one(conn, f"select {number} from pg_sleep(0.001)")
+
+        for _ in range(10):
+            assert await asyncio.gather(*[ask(number) for number in range(10)]) == list(range(10))
+        return True
+
+    pool = aio.AsyncPool(
+        greenwait.Pool(dsn, max_size=2, connection_factory=aio.AsyncConnection)
+    )
+    loops = [new_loop() for _ in range(4)]
+    outcomes = []
+    threads = [
+        threading.Thread(target=lambda loop=loop: outcomes.append(loop.run_until_complete(work(pool))))
+        for loop in loops
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert outcomes == [True] * 4
+    assert pool.stats().discarded == 0
+    assert pool.stats().made == 2
+    assert not any(loop.complaints for loop in loops)
+    run(pool.close())
+
+
+def test_idle_connection_belongs_to_no_event_loop(new_loop, dsn):
+    async def borrow():
+        async with pool.connection() as conn:
+            return await one(conn, "select pg_backend_pid()")
+
+    first, second = new_loop(), new_loop()
+    pool = first.run_until_complete(aio.create_pool(dsn, max_size=1))
+    seen = {loop.run_until_complete(borrow()) for loop in (first, second, first)}
+    assert len(seen) == 1
+    second.run_until_complete(pool.close())
+
+
+# -- Within each other, which nest_asyncio makes possible
+
+NESTED = """
+import asyncio, sys, time
+import nest_asyncio
+import greenwait
+from greenwait import aio
+
+greenwait.install()
+complaints = []
+
+async def ask(conn, number):
+    async with conn, conn.cursor() as cur:
+        await cur.execute("select %s from pg_sleep(0.02)", (number,))
+        return (await cur.fetchone())[0]
+
+async def both(first, second):
+    return await asyncio.gather(ask(first, 1), ask(second, 2))
+
+async def stopped(conn):
+    try:
+        await asyncio.wait_for(conn.cursor().execute("select pg_sleep(20)"), 0.05)
+    except asyncio.TimeoutError:
+        await conn.rollback()
+        return "stopped"
+
+async def main():
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, context: complaints.append(context))
+    first, second = [await aio.connect(sys.argv[1]) for _ in range(2)]
+    assert await ask(first, 0) == 0
+    began = time.monotonic()
+    beside = asyncio.ensure_future(second.cursor().execute("select pg_sleep(0.5)"))
+    for _ in range(10):
+        assert loop.run_until_complete(ask(first, 3)) == 3
+        assert await ask(first, 4) == 4
+    await beside
+    assert time.monotonic() - began < 5  # by its one-second ticks: 20
+    for _ in range(10):
+        assert loop.run_until_complete(both(first, second)) == [1, 2]
+        assert await both(first, second) == [1, 2]
+    assert loop.run_until_complete(stopped(first)) == "stopped"
+    assert asyncio.run(ask(first, 6)) == 6
+    assert await both(first, second) == [1, 2]
+    first.close()
+    second.close()
+
+loop = asyncio.new_event_loop()
+asyncio.set_event_loop(loop)
+nest_asyncio.apply(loop)
+loop.run_until_complete(main())
+loop.close()
+print(complaints)
+"""
+
+
+def test_event_loop_within_a_task_goes_on_as_well(run_python):
+    assert run_python(NESTED) == "[]\n"
+
+
+# -- In a forked child
+
+FORKING = """
+import asyncio, gc, os, signal, sys, psycopg2, greenwait, uvloop
+from greenwait import aio
+
+greenwait.install()
+dsn, kind, where, end = sys.argv[2:]
+parent = os.getpid()
+
+def leave():
+    child = os.fork()
+    if child == 0:
+        signal.alarm(20)  # the parent's watchdog is not here
+        if end == "_exit":
+            os._exit(0)
+        raise SystemExit(3)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+def wait_and_leave():
+    conn = psycopg2.connect(dsn)
+    conn.cursor().execute("select pg_sleep(0.1)")
+    found = leave()
+    conn.close()
+    return found
+
+async def in_block():
+    conn = await aio.connect(dsn)
+    try:
+        async with conn, conn.cursor() as cur:
+            await cur.execute("select 1 from pg_sleep(0.5)")
+            return (await cur.fetchone())[0]
+    finally:
+        await conn.close()
+
+async def idle_in_block():
+    conn = await aio.connect(dsn)
+    try:
+        async with conn, conn.cursor("named") as cur:
+            await cur.execute("select generate_series(2, 10)")
+            await asyncio.sleep(0.5)
+            return (await cur.fetchone())[0]
+    except BaseException:
+        await conn.rollback()
+        raise
+    finally:
+        conn.close()
+
+async def in_pool():
+    async with await aio.create_pool(dsn) as pool:
+        async with pool.connection() as conn:
+            await conn.cursor().execute("select 1 from pg_sleep(0.5)")
+        conn = await pool.getconn()
+        try:
+            cur = conn.cursor()
+            await cur.execute("select 3 from pg_sleep(0.5)")
+            return (await cur.fetchone())[0]
+        finally:
+            await pool.putconn(conn)
+
+def ask():
+    conn = psycopg2.connect(dsn)
+    with conn, conn.cursor() as cur:
+        cur.execute("select 4 from pg_sleep(0.5)")
+        found = cur.fetchone()[0]
+    conn.close()
+    return found
+
+async def main():
+    tasks = []
+    for question in in_block, idle_in_block, in_pool, lambda: aio.run(ask):
+        tasks.append(asyncio.ensure_future(question()))  # one after the other: they are compared
+        await asyncio.sleep(0.05)
+    function = {"first": leave, "after a wait": wait_and_leave}[where]
+    found = await aio.run(function)
+    return [found, *await asyncio.gather(*tasks)]
+
+def run():
+    if kind == "uvloop" :
+        loop = uvloop.new_event_loop()
+    else:
+        loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    try:
+        return loop.run_until_complete(main())
+    finally:  # as asyncio.run() does
+        tasks = asyncio.all_tasks(loop)
+        for task in tasks:
+            task.cancel()
+        loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        asyncio.set_event_loop(None)
+        loop.close()
+
+try:
+    found = run()
+except SystemExit as exc:
+    gc.collect()
+    if os.getpid() != parent:
+        os._exit(exc.code)  # at its exit faulthandler waits for a thread that is not here
+    raise
+print(found)
+"""
+
+
+@pytest.mark.parametrize("where", ["first", "after a wait"])
+@pytest.mark.parametrize("kind", LOOPS)
+def test_forked_child_that_leaves_an_event_loop_leaves_the_queries_there_alone(
+    run_python, own_server, kind, where
+):
+    def outcome(end):
+        with FaultProxy(own_server) as proxy:
+            said = run_python(FORKING, proxy.dsn(sslmode="disable"), kind, where, end)
+            return said, [bytes(each.to_server) for each in proxy.connections]
+
+    said, sent = outcome("sys.exit")
+    assert said == "[3, 1, 2, 3, 4]\n"
+    # What a child that leaves at once does not send, this one does not send either.
+    assert sent == outcome("_exit")[1]
