@@ -63,6 +63,9 @@ setup(
             "binding": True,
             "embedsignature": False,
             "linetrace": LINETRACE,
+            # An attribute of None, as those of an object are that the garbage collector has cleared,
+            # is an AttributeError, and not a crash.
+            "nonecheck": True,
             "warn.unused": True,
         },
     ),

@@ -23,6 +23,7 @@ from greenwait._libpq cimport (
     libpq,
 )
 from greenwait._poll cimport POLL_OK, POLL_READ, POLL_WRITE
+from greenwait._sealed_type cimport seal_type
 
 import os
 
@@ -162,3 +163,7 @@ cdef class ThreadedCancelRequest:
             libpq.freeCancel(self.request)
         if self.fd >= 0:
             close(self.fd)
+
+
+seal_type(CancelRequest)
+seal_type(ThreadedCancelRequest)

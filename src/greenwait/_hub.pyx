@@ -11,6 +11,7 @@ from greenwait._deadline cimport after, checked_seconds, to_ns
 from greenwait._delivery cimport take_undelivered
 from greenwait._loop cimport Loop, Parked, Seat, a_parked
 from greenwait._monotonic cimport NO_DEADLINE, monotonic_ns
+from greenwait._sealed_type cimport seal_type
 from greenwait._waiter cimport (
     Waiter,
     enter_waiter,
@@ -71,9 +72,6 @@ cdef class Job:
     cdef bint is_cancelled
     cdef bint is_asked_for    # a failure need not be raised at the end of the block
     cdef list watchers        # who waits for the end
-
-    def __init__(self):
-        raise TypeError("a Job is made by Hub.spawn()")
 
     __class_getitem__ = classmethod(GenericAlias)  # Job[int] is a type to annotate with
 
@@ -168,7 +166,10 @@ cdef class Job:
         return 0
 
 
-def join(Hub hub, jobs, failure=None):
+seal_type(Job)
+
+
+def join(Hub hub not None, jobs, failure=None):
     """Wait until *jobs* are done; cancel them if there is a failure, or when one comes.
 
     Returns the last failure. A second one ends what a job does because of the first. What
@@ -384,7 +385,10 @@ cdef class SharedHub:
     cdef Hub hub
 
     def __enter__(self):
-        cdef Hub hub = hub_here()
+        cdef Hub hub
+        if self.hub is not None:
+            raise RuntimeError("this block is entered already: have a SharedHub for each")
+        hub = hub_here()
         if hub is None:
             hub = Hub()
             hub.__enter__()
@@ -396,6 +400,9 @@ cdef class SharedHub:
 
     def __exit__(self, kind, exc, traceback):
         cdef Hub hub = self.hub
+        if hub is None:
+            raise RuntimeError("this block is not entered, or was left: have a SharedHub for each")
+        self.hub = None
         if hub.is_of_parent or not hub.is_shared:
             return
         hub.users -= 1
@@ -403,7 +410,7 @@ cdef class SharedHub:
             hub.__exit__(kind, exc, traceback)
 
 
-def _work(Job job):
+def _work(Job job not None):
     """The life of a worker: a job, and the next one."""
     cdef Hub hub = job.hub
     here = current_greenlet()

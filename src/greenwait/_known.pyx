@@ -18,6 +18,7 @@ from greenwait._libpq cimport (
     leaves_tls_bytes,
     libpq,
 )
+from greenwait._sealed_type cimport seal_type
 
 import weakref
 
@@ -60,6 +61,9 @@ def _forget(reference):
 @cython.final
 cdef class Known:
     """See ``_known.pxd``."""
+
+
+seal_type(Known)
 
 
 cdef Known known(object conn):

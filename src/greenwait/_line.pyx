@@ -22,6 +22,7 @@ from greenwait._deadline cimport blocks_entered, nearest_block, timeout as timeo
 from greenwait._delivery cimport pending_count, take_undelivered
 from greenwait._interrupt cimport block_has_expired
 from greenwait._monotonic cimport NO_DEADLINE, monotonic_ns
+from greenwait._sealed_type cimport seal_type
 from greenwait._sleep cimport is_main_thread
 from greenwait._waiter cimport Waiter, waiter_here, waiters_entered
 
@@ -117,6 +118,9 @@ cdef class Ticket:
         return 0
 
 
+seal_type(Ticket)
+
+
 @cython.auto_pickle(False)
 cdef class Line:
     """A semaphore: so many may have entered at a time, the next ones wait in line."""
@@ -133,7 +137,7 @@ cdef class Line:
         cdef Ticket ticket
         if self.has_room():
             return True
-        ticket = Ticket()
+        ticket = Ticket.__new__(Ticket)
         if self.has_room():  # somebody has left meanwhile
             return True
         self.waiting.append(ticket)
@@ -186,5 +190,6 @@ cdef class Line:
 
 cdef int pause_until(int64_t deadline_ns) except -1:
     """Let time pass, as Line.enter() does."""
-    Ticket().wait(deadline_ns)
+    cdef Ticket ticket = Ticket.__new__(Ticket)
+    ticket.wait(deadline_ns)
     return 0

@@ -15,6 +15,7 @@ from libc.stdint cimport int64_t
 from greenwait._deadline cimport after, checked_seconds, timeout as timeout_block, to_ns
 from greenwait._line cimport Line, pause_until
 from greenwait._monotonic cimport NO_DEADLINE, monotonic_ns
+from greenwait._sealed_type cimport seal_type
 from greenwait._sleep cimport has_input
 
 import os
@@ -133,6 +134,10 @@ cdef class Borrowed:
             self.pool.take_back(member)
 
 
+seal_type(Member)
+seal_type(Borrowed)
+
+
 @cython.auto_pickle(False)
 @cython.final
 cdef class Pool:
@@ -186,7 +191,8 @@ check=None, **kwargs)
     cdef int64_t waited_ns
     cdef object __weakref__
 
-    def __init__(
+    # Not in __init__(), which a pool may lack, and which may be called again.
+    def __cinit__(
         self, dsn=None, *, min_size=0, max_size=10, timeout=30.0, max_idle=600.0,
         max_lifetime=3600.0, check=None, **kwargs
     ):
