@@ -20,8 +20,13 @@ import warnings
 from importlib.machinery import EXTENSION_SUFFIXES
 from typing import Any
 
+import gevent
+import trio
+
 import greenwait
 import greenwait.aio
+import greenwait.gevent
+import greenwait.trio
 
 NOT_TOLD = {"__init_subclass__", "__subclasshook__", "__class__", "__dir__"}  # of the type alone
 TP_CLEAR = 51  # Include/typeslots.h
@@ -112,7 +117,7 @@ def use(instance, cls):
 
 def close(found):
     """Have a coroutine that is not awaited say nothing."""
-    if hasattr(found, "close"):
+    if hasattr(found, "send"):
         found.close()
 
 
@@ -176,9 +181,6 @@ def some_work(dsn, types):
     def harvest():
         for each in live_instances(types):
             kept[id(each)] = each
-
-    class Kept:
-        """What a hub or a call has an end of, whatever becomes of it."""
 
     def query(seconds=0.01):
         conn = greenwait.connect(dsn)
@@ -257,9 +259,19 @@ def some_work(dsn, types):
         harvest()
         del job
 
-    thread = threading.Thread(target=leave_a_hub)
-    thread.start()
-    thread.join()
+    def in_gevent():
+        greenwait.gevent.patch_psycopg()
+        jobs = [gevent.spawn(query), gevent.spawn(borrow), gevent.spawn(borrow)]
+        gevent.joinall(jobs)
+        harvest()
+        gevent.get_hub().destroy()
+        greenwait.uninstall()
+
+    for function in (leave_a_hub, in_gevent):
+        thread = threading.Thread(target=function)
+        thread.start()
+        thread.join()
+    trio.run(greenwait.trio.run, query)
     pool.close()
     harvest()
     return list(kept.values())

@@ -5,6 +5,7 @@ A job is a function that runs in a greenlet; ``_loop.pyx`` says whose turn it is
 
 cimport cython
 from cpython.contextvars cimport PyContext_CopyCurrent
+from cpython.exc cimport PyErr_CheckSignals
 from libc.stdint cimport int64_t
 
 from greenwait._deadline cimport after, checked_seconds, to_ns
@@ -277,6 +278,7 @@ cdef class Hub(Loop):
         self.idle = []
 
     def __enter__(self):
+        PyErr_CheckSignals()  # see timeout.__enter__()
         if self.entered_by is not None:
             raise RuntimeError("a Hub is for one with block; make another for the next")
         check_can_enter()
@@ -386,6 +388,7 @@ cdef class SharedHub:
 
     def __enter__(self):
         cdef Hub hub
+        PyErr_CheckSignals()  # see timeout.__enter__()
         if self.hub is not None:
             raise RuntimeError("this block is entered already: have a SharedHub for each")
         hub = hub_here()

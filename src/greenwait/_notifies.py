@@ -6,9 +6,8 @@ from typing import Any
 
 from psycopg2.extensions import POLL_OK, POLL_READ, Notify
 
-from greenwait._callback import wait
-from greenwait._deadline import timeout as timeout_block
-from greenwait._errors import QueryTimeout
+from greenwait._callback import wait_at_most
+from greenwait._deadline import deadline_after
 
 __all__ = ["has_notify", "notifies"]
 
@@ -34,15 +33,9 @@ class _Listener:
 
 def has_notify(conn: Any, deadline: float | None) -> bool:
     """Wait until it has, or the deadline, of ``time.monotonic()``, has passed."""
-    if conn.notifies:
-        return True
-    seconds = None if deadline is None else max(0.0, deadline - time.monotonic())
-    with timeout_block(seconds) as limit:
-        try:
-            wait(_Listener(conn))
-        except QueryTimeout as exc:
-            if exc.timeout is not limit:
-                raise
+    if not conn.notifies:
+        seconds = None if deadline is None else max(0.0, deadline - time.monotonic())
+        wait_at_most(_Listener(conn), seconds)
     return bool(conn.notifies)
 
 
@@ -53,12 +46,17 @@ def notifies(conn: Any, timeout: float | None = None) -> Generator[Notify, None,
     :param timeout: seconds after which it ends; None: never. 0 gives what is there already.
     :returns: an iterator of ``psycopg2.extensions.Notify``.
     :raises psycopg2.OperationalError: the connection is lost.
+    :raises ValueError: *timeout* is negative or not finite.
+    :raises TypeError: it is not a number.
 
     It waits as queries do, in every context. A signal handler's exception or an outer
     ``greenwait.timeout()`` ends the wait, and the connection stays usable. What comes while
     nobody asks for the next one is kept, in ``conn.notifies``, and given first. The server
     sends nothing to a connection that is in a transaction.
     """
-    deadline = None if timeout is None else time.monotonic() + timeout
+    return _notifies(conn, deadline_after("timeout", timeout))
+
+
+def _notifies(conn: Any, deadline: float | None) -> Generator[Notify, None, None]:
     while has_notify(conn, deadline):
         yield conn.notifies.pop(0)

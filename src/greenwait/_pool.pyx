@@ -10,6 +10,7 @@ lost that way is lost for good.
 """
 
 cimport cython
+from cpython.exc cimport PyErr_CheckSignals
 from libc.stdint cimport int64_t
 
 from greenwait._deadline cimport after, checked_seconds, timeout as timeout_block, to_ns
@@ -108,6 +109,7 @@ cdef class Borrowed:
     cdef Member member
 
     def __enter__(self):
+        PyErr_CheckSignals()  # see timeout.__enter__()
         if self.is_entered:
             raise RuntimeError("this block is entered already: call connection() for each")
         self.is_entered = True
@@ -408,8 +410,11 @@ check=None, **kwargs)
         cdef timeout_block block = timeout_block(max(0, deadline_ns - monotonic_ns()) / 1e9)
         self.making += 1
         try:
-            with block:
+            block.enter()
+            try:
                 member.conn = connect(self.dsn, **self.options)
+            finally:
+                block.leave()
         except OperationalError as exc:
             self.failures += 1
             if isinstance(exc, QueryTimeout) and exc.timeout is block:

@@ -14,7 +14,6 @@ async def main():
 are to be awaited.
 """
 
-import time
 from collections.abc import (
     AsyncGenerator,
     AsyncIterator,
@@ -32,6 +31,7 @@ from psycopg2.extensions import Notify
 from greenwait import _connect
 from greenwait._aio import Call, await_, awaited, in_call
 from greenwait._aio_pool import AsyncPool
+from greenwait._deadline import deadline_after
 from greenwait._interrupt import cancel
 from greenwait._notifies import has_notify
 from greenwait._pool import Pool
@@ -463,10 +463,12 @@ async def notifies(conn: Any, timeout: float | None = None) -> AsyncGenerator[No
     :param timeout: seconds after which it ends; None: never. 0 gives what is there already.
     :returns: an asynchronous iterator of ``psycopg2.extensions.Notify``.
     :raises psycopg2.OperationalError: the connection is lost.
+    :raises ValueError: *timeout* is negative or not finite.
+    :raises TypeError: it is not a number.
 
     When the task is cancelled none is lost: the next iterator begins with it.
     """
-    deadline = None if timeout is None else time.monotonic() + timeout
+    deadline = deadline_after("timeout", timeout)
     while await Call(has_notify, (conn, deadline), {}):
         yield conn.notifies.pop(0)
 
