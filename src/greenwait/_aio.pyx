@@ -355,8 +355,8 @@ cdef class Ready:
         self.loop.serve()
 
 
-seal_type(EventLoop)
-seal_type(Ready)
+seal_type(EventLoop, "it is made where an event loop's first call is begun")
+seal_type(Ready, "an EventLoop makes it")
 
 
 def _work():
@@ -632,7 +632,7 @@ cdef extern from *:
     void fill_send_slot(type call_type, type suspension_type, void* advance)
 
 fill_send_slot(Call, Suspension, <void*>advance)
-seal_type(Suspension)
+seal_type(Suspension, "a call makes it when it is awaited")
 
 
 def awaited(own, str name, *, bint of_cursor=False, bint only_named=False):
@@ -700,7 +700,7 @@ cdef class Awaited:
             self.loop.make_due(self.parked)
 
 
-seal_type(Awaited)
+seal_type(Awaited, "it is made by await_()")
 
 
 def await_(awaitable):

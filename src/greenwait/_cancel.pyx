@@ -165,5 +165,5 @@ cdef class ThreadedCancelRequest:
             close(self.fd)
 
 
-seal_type(CancelRequest)
-seal_type(ThreadedCancelRequest)
+seal_type(CancelRequest, "it is made by cancel()")
+seal_type(ThreadedCancelRequest, "it is made by cancel()")

@@ -184,7 +184,7 @@ def _addresses(
     seconds = _connect_timeout(options)
     lookups: dict[str, Lookup] = {}
     try:
-        for name in names:
+        for name in dict.fromkeys(names):
             lookups[name] = Lookup(name)
         # All of them begin together, and so have one deadline.
         deadline = deadline_after("connect_timeout", seconds)

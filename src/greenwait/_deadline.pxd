@@ -18,7 +18,7 @@ cdef class timeout:
     cdef bint was_entered
     cdef bint is_entered
     cdef bint has_expired
-    cdef object unheard_at         # the with statement, until somebody waits by greenwait, or None
+    cdef object unheard            # what warns on leaving, unless somebody waits by greenwait
     cdef int enter(self) except -1
     cdef int leave(self) except -1
 

@@ -8,17 +8,24 @@ from cpython.contextvars cimport (
     get_value,
 )
 from cpython.exc cimport PyErr_CheckSignals
-from cpython.object cimport PyObject
+from cpython.object cimport PyObject, PyObject_TypeCheck, PyTypeObject
 from cpython.ref cimport Py_REFCNT
 from libc.math cimport isfinite
 from libc.stdint cimport int64_t
 
 from greenwait._monotonic cimport NO_DEADLINE, monotonic_ns
+from greenwait._sealed_type cimport seal_type
 
 import contextlib
+import gc
 import sys
 import time
 import warnings
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None
 
 from greenwait import _psycopg2
 
@@ -33,7 +40,13 @@ cdef object get_wait_callback = _psycopg2.get_wait_callback
 cdef object monotonic = time.monotonic
 cdef object frame_at = sys._getframe
 cdef object warn_explicit = warnings.warn_explicit
+cdef object all_objects = gc.get_objects
+# Linux tells how often a thread has slept.
+cdef object getrusage = resource.getrusage if hasattr(resource, "RUSAGE_THREAD") else None
+cdef object RUSAGE_THREAD = getattr(resource, "RUSAGE_THREAD", None)
 cdef str FILE_OF_CONTEXTLIB = contextlib.__file__
+cdef type connection_type = _psycopg2.connection
+cdef object connection_async = connection_type.async_
 
 
 @cython.no_gc  # it refers to blocks that were entered before it, and to numbers and strings
@@ -60,9 +73,8 @@ cdef class timeout:
     are of the thread, greenlet or task that entered them, by a context variable, and of
     those that run in a copy of its context. A signal is handled as in any wait.
 
-    It needs greenwait's callback to be registered: other callbacks know of no deadline. A block in
-    which nobody has waited by greenwait while another callback was registered, or none, warns of
-    that on leaving, once for each line.
+    It needs greenwait's callback to be registered: other callbacks know of no deadline. A block
+    that was left alone with another one, or with none, warns of that on leaving, once for each line.
     """
 
     def __cinit__(self, seconds, /):
@@ -87,15 +99,15 @@ cdef class timeout:
         PyErr_CheckSignals()
         self.enter()
         if self._seconds is not None and not is_registered():
-            self.unheard_at = place_of_caller()
+            self.unheard = Unheard.__new__(Unheard)
         return self
 
     def __exit__(self, *exc_info):
         self.leave()
-        place, self.unheard_at = self.unheard_at, None
-        if place is not None and not is_registered():
+        if self.unheard is not None:
+            unheard, self.unheard = self.unheard, None
             try:
-                warn_unheard(place)
+                (<Unheard>unheard).warn(monotonic_ns() >= self.deadline_ns)
             except Warning:  # where warnings are errors
                 if not exc_info or exc_info[0] is None:
                     raise  # in another one's place it would hide that
@@ -246,36 +258,72 @@ cdef int hear_blocks() except -1:
     """Note that somebody waits by greenwait, and with all deadlines of its context."""
     cdef timeout block = innermost_entered()
     while block is not None:
-        block.unheard_at = None
+        block.unheard = None
         block = block.outer
     return 0
 
 
-cdef object place_of_caller():
-    """Return the file and the line of the ``with`` statement; None outside of Python code."""
-    try:
-        frame = frame_at(0)  # compiled code has none
-    except ValueError:
-        return None
-    while frame.f_code.co_filename == FILE_OF_CONTEXTLIB and frame.f_back is not None:
-        frame = frame.f_back  # an ExitStack's
-    return frame.f_code.co_filename, frame.f_lineno
+@cython.auto_pickle(False)
+@cython.final
+@cython.internal
+@cython.no_gc
+cdef class Unheard:
+    """A block that was entered while something else was registered than greenwait's callback.
 
+    Nobody tells us of psycopg2's waits then, and whoever waits for async_=1 connections by hand
+    has none of them. So the block complains if it was overrun, or if its thread has slept in
+    it and there is a connection that it may have slept for.
+    """
 
-cdef int warn_unheard(tuple place) except -1:
-    """Say, once for each line, that a block had no effect."""
-    if place in places_told:
+    cdef str path  # of the with statement
+    cdef int line
+    cdef object sleeps
+
+    def __cinit__(self):
+        self.sleeps = sleeps_of_thread()
+        try:
+            frame = frame_at(0)  # compiled code has none
+        except ValueError:  # no Python code has called
+            return
+        while frame.f_code.co_filename == FILE_OF_CONTEXTLIB and frame.f_back is not None:
+            frame = frame.f_back  # an ExitStack's
+        self.path, self.line = frame.f_code.co_filename, frame.f_lineno
+
+    cdef int warn(self, bint was_overrun) except -1:
+        """Say so, once for each line, if it had no effect."""
+        place = (self.path, self.line)
+        if self.path is None or place in places_told or is_registered():
+            return 0
+        if not was_overrun and (self.sleeps == sleeps_of_thread() or not has_blocking_connection()):
+            return 0
+        places_told.add(place)
+        registered = get_wait_callback()
+        whose = "has no wait callback" if registered is None else f"waits by {registered!r}"
+        warn_explicit(
+            f"this timeout() block had no effect: psycopg2 {whose}, which knows of no deadline; call "
+            "greenwait.install() before",
+            RuntimeWarning,
+            self.path,
+            self.line,
+        )
         return 0
-    places_told.add(place)
-    registered = get_wait_callback()
-    whose = "has no wait callback" if registered is None else f"calls {registered!r} where it waits"
-    warn_explicit(
-        f"this timeout() block had no effect: psycopg2 {whose}, and not greenwait, so that no query "
-        "is stopped; call greenwait.install() first",
-        RuntimeWarning,
-        *place,
-    )
-    return 0
+
+
+seal_type(Unheard, "greenwait makes it, for a block that is entered")
+
+
+cdef object sleeps_of_thread():
+    """Return how many there were; something else each time, where nobody counts them."""
+    return object() if getrusage is None else getrusage(RUSAGE_THREAD).ru_nvcsw
+
+
+cdef bint has_blocking_connection() except -1:
+    """Is there a connection for which psycopg2 itself waits?"""
+    for each in all_objects():
+        if PyObject_TypeCheck(each, <PyTypeObject*>connection_type):
+            if not connection_async.__get__(each):
+                return True
+    return False
 
 
 # -- Lengths of time

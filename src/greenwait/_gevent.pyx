@@ -177,7 +177,7 @@ cdef class GeventLoop(Loop):
         return 0
 
 
-seal_type(GeventLoop)
+seal_type(GeventLoop, "it is made where a hub's first greenlet waits")
 
 
 # gevent's loop calls these, in its hub.

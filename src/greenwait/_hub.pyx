@@ -167,7 +167,7 @@ cdef class Job:
         return 0
 
 
-seal_type(Job)
+seal_type(Job, "a Job is made by Hub.spawn()")
 
 
 def join(Hub hub not None, jobs, failure=None):

@@ -63,7 +63,7 @@ cdef class Known:
     """See ``_known.pxd``."""
 
 
-seal_type(Known)
+seal_type(Known, "it is made when a connection first waits")
 
 
 cdef Known known(object conn):

@@ -118,7 +118,7 @@ cdef class Ticket:
         return 0
 
 
-seal_type(Ticket)
+seal_type(Ticket, "whoever waits in a Line makes it")
 
 
 @cython.auto_pickle(False)

@@ -72,8 +72,8 @@ cdef class Watched:
     """A descriptor, and what the readiness set knows of it."""
 
 
-seal_type(Parked)
-seal_type(Watched)
+seal_type(Parked, "a greenlet that waits makes it")
+seal_type(Watched, "a Loop makes it")
 
 
 cdef Parked a_parked(int fd, int64_t deadline_ns):

@@ -136,8 +136,8 @@ cdef class Borrowed:
             self.pool.take_back(member)
 
 
-seal_type(Member)
-seal_type(Borrowed)
+seal_type(Member, "a Pool makes it")
+seal_type(Borrowed, "it is made by Pool.connection()")
 
 
 @cython.auto_pickle(False)

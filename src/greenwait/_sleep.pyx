@@ -155,7 +155,7 @@ cdef class ThreadEpoll:
             readiness_epoll_close(self.epfd)
 
 
-seal_type(ThreadEpoll)
+seal_type(ThreadEpoll, "a thread that waits makes it")
 
 
 cdef ThreadEpoll thread_epoll(int role):

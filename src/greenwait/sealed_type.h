@@ -13,21 +13,35 @@
 
 #include <Python.h>
 
+static struct {
+    PyTypeObject *type;
+    const char *made_by;
+} sealed_types[8];
+static int sealed_types_count = 0;
+
 static PyObject *
 sealed_type_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
 {
     (void)args;
     (void)keywords;
-    return PyErr_Format(PyExc_TypeError,
-                        "greenwait alone makes instances of '%s', where it needs one",
-                        type->tp_name);
+    for (int i = 0; i < sealed_types_count; i++) {
+        if (sealed_types[i].type == type)
+            return PyErr_Format(PyExc_TypeError, "'%s' can't be made here: %s", type->tp_name,
+                                sealed_types[i].made_by);
+    }
+    return PyErr_Format(PyExc_TypeError, "'%s' can't be made here", type->tp_name);
 }
 
 /* object.__new__() and a base's refuse by themselves: their tp_new is another one (typeobject.c,
  * tp_new_wrapper). */
 static void
-seal_type(PyTypeObject *type)
+seal_type(PyTypeObject *type, const char *made_by)
 {
+    const int room = sizeof(sealed_types) / sizeof(sealed_types[0]);
+    if (sealed_types_count < room) {
+        sealed_types[sealed_types_count].type = type;
+        sealed_types[sealed_types_count++].made_by = made_by;
+    }
     type->tp_new = sealed_type_new;
     type->tp_vectorcall = NULL;
     PyType_Modified(type);
