@@ -18,6 +18,7 @@ MODULES = [
     "_delivery",
     "_gevent",
     "_hub",
+    "_install",
     "_interrupt",
     "_known",
     "_libpq",

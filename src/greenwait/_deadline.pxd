@@ -18,7 +18,10 @@ cdef class timeout:
     cdef bint was_entered
     cdef bint is_entered
     cdef bint has_expired
-    cdef object unheard            # what warns on leaving, unless somebody waits by greenwait
+    # Something else is registered than greenwait's callback, and nobody has waited by greenwait.
+    cdef bint is_unheard
+    cdef long long sleeps          # the thread's, before
+    cdef int tell_unheard(self) except -1
     cdef int enter(self) except -1
     cdef int leave(self) except -1
 

@@ -14,7 +14,6 @@ from libc.math cimport isfinite
 from libc.stdint cimport int64_t
 
 from greenwait._monotonic cimport NO_DEADLINE, monotonic_ns
-from greenwait._sealed_type cimport seal_type
 
 import contextlib
 import gc
@@ -22,16 +21,32 @@ import sys
 import time
 import warnings
 
-try:
-    import resource
-except ImportError:  # Windows
-    resource = None
-
 from greenwait import _psycopg2
 
 __all__ = ["deadline_after", "timeout"]
 
 cdef double LONGEST_SECONDS = 1e9  # 30 years; more would not fit into 64 bits of nanoseconds
+
+cdef extern from *:
+    """
+    #ifndef _WIN32
+    #include <sys/resource.h>
+    #endif
+
+    /* How often has this thread slept? Where nobody counts that, something else each time. */
+    static long long
+    thread_sleeps(void)
+    {
+        static long long unknown = 0;
+    #ifdef RUSAGE_THREAD
+        struct rusage usage;
+        if (getrusage(RUSAGE_THREAD, &usage) == 0)
+            return usage.ru_nvcsw;
+    #endif
+        return --unknown;
+    }
+    """
+    long long thread_sleeps() noexcept
 
 # Module-level C variables outlive the module's dict: a query from a __del__ at
 # interpreter exit still finds them.
@@ -41,9 +56,6 @@ cdef object monotonic = time.monotonic
 cdef object frame_at = sys._getframe
 cdef object warn_explicit = warnings.warn_explicit
 cdef object all_objects = gc.get_objects
-# Linux tells how often a thread has slept.
-cdef object getrusage = resource.getrusage if hasattr(resource, "RUSAGE_THREAD") else None
-cdef object RUSAGE_THREAD = getattr(resource, "RUSAGE_THREAD", None)
 cdef str FILE_OF_CONTEXTLIB = contextlib.__file__
 cdef type connection_type = _psycopg2.connection
 cdef object connection_async = connection_type.async_
@@ -99,18 +111,21 @@ cdef class timeout:
         PyErr_CheckSignals()
         self.enter()
         if self._seconds is not None and not is_registered():
-            self.unheard = Unheard.__new__(Unheard)
+            self.is_unheard = True
+            self.sleeps = thread_sleeps()
         return self
 
-    def __exit__(self, *exc_info):
+    def __exit__(self, kind=None, exc=None, traceback=None):
         self.leave()
-        if self.unheard is not None:
-            unheard, self.unheard = self.unheard, None
-            try:
-                (<Unheard>unheard).warn(monotonic_ns() >= self.deadline_ns)
-            except Warning:  # where warnings are errors
-                if not exc_info or exc_info[0] is None:
-                    raise  # in another one's place it would hide that
+        if self.is_unheard:
+            self.is_unheard = False
+            # It was overrun, or has waited for something.
+            if monotonic_ns() >= self.deadline_ns or self.sleeps != thread_sleeps():
+                try:
+                    self.tell_unheard()
+                except Warning:  # where warnings are errors
+                    if exc is None:
+                        raise  # in another one's place it would hide that
 
     cdef int enter(self) except -1:
         """Be the innermost block."""
@@ -146,6 +161,28 @@ cdef class timeout:
             PyContextVar_Set(innermost, found.outer)
         return 0
 
+    cdef int tell_unheard(self) except -1:
+        """Warn, once for each line, if psycopg2 has waited in it: not by us, and so for ever.
+
+        Of psycopg2's own waits nobody tells us. A program that waits by hand for connections of
+        async_=1, of which nothing is registered, has none of them.
+        """
+        place = place_of_caller()
+        if place is None or place in places_told or is_registered():
+            return 0
+        if monotonic_ns() < self.deadline_ns and not has_blocking_connection():
+            return 0
+        places_told.add(place)
+        registered = get_wait_callback()
+        whose = "has no wait callback" if registered is None else f"waits by {registered!r}"
+        warn_explicit(
+            f"{self!r} had no effect: psycopg2 {whose}, and only greenwait's knows of deadlines; call "
+            "greenwait.install() before",
+            RuntimeWarning,
+            *place,
+        )
+        return 0
+
     def __dealloc__(self):
         global blocks_entered
         cdef timeout block, outer
@@ -157,7 +194,7 @@ cdef class timeout:
         while block is not None and Py_REFCNT(block) == 1:
             outer = block.outer
             detach(block)
-            block = outer
+            block, outer = outer, None
 
     def __repr__(self):
         return f"greenwait.timeout({self._seconds!r})"
@@ -258,63 +295,20 @@ cdef int hear_blocks() except -1:
     """Note that somebody waits by greenwait, and with all deadlines of its context."""
     cdef timeout block = innermost_entered()
     while block is not None:
-        block.unheard = None
+        block.is_unheard = False
         block = block.outer
     return 0
 
 
-@cython.auto_pickle(False)
-@cython.final
-@cython.internal
-@cython.no_gc
-cdef class Unheard:
-    """A block that was entered while something else was registered than greenwait's callback.
-
-    Nobody tells us of psycopg2's waits then, and whoever waits for async_=1 connections by hand
-    has none of them. So the block complains if it was overrun, or if its thread has slept in
-    it and there is a connection that it may have slept for.
-    """
-
-    cdef str path  # of the with statement
-    cdef int line
-    cdef object sleeps
-
-    def __cinit__(self):
-        self.sleeps = sleeps_of_thread()
-        try:
-            frame = frame_at(0)  # compiled code has none
-        except ValueError:  # no Python code has called
-            return
-        while frame.f_code.co_filename == FILE_OF_CONTEXTLIB and frame.f_back is not None:
-            frame = frame.f_back  # an ExitStack's
-        self.path, self.line = frame.f_code.co_filename, frame.f_lineno
-
-    cdef int warn(self, bint was_overrun) except -1:
-        """Say so, once for each line, if it had no effect."""
-        place = (self.path, self.line)
-        if self.path is None or place in places_told or is_registered():
-            return 0
-        if not was_overrun and (self.sleeps == sleeps_of_thread() or not has_blocking_connection()):
-            return 0
-        places_told.add(place)
-        registered = get_wait_callback()
-        whose = "has no wait callback" if registered is None else f"waits by {registered!r}"
-        warn_explicit(
-            f"this timeout() block had no effect: psycopg2 {whose}, which knows of no deadline; call "
-            "greenwait.install() before",
-            RuntimeWarning,
-            self.path,
-            self.line,
-        )
-        return 0
-
-
-seal_type(Unheard, "greenwait makes it, for a block that is entered")
-
-
-cdef object sleeps_of_thread():
-    """Return how many there were; something else each time, where nobody counts them."""
-    return object() if getrusage is None else getrusage(RUSAGE_THREAD).ru_nvcsw
+cdef object place_of_caller():
+    """Return the file and the line of the ``with`` statement; None outside of Python code."""
+    try:
+        frame = frame_at(0)  # compiled code has none
+    except ValueError:
+        return None
+    while frame.f_code.co_filename == FILE_OF_CONTEXTLIB and frame.f_back is not None:
+        frame = frame.f_back  # an ExitStack's
+    return frame.f_code.co_filename, frame.f_lineno
 
 
 cdef bint has_blocking_connection() except -1:
@@ -339,8 +333,9 @@ cdef object checked_seconds(str option, object value, str otherwise):
         raise TypeError(
             f"{option} must be a number of seconds{otherwise}, not {type(value).__name__!r}"
         )
+    cdef double seconds
     try:
-        seconds = float(value)
+        seconds = value
     except OverflowError:  # of an int; its digits would fill a page
         raise ValueError(f"{option} is far too large: it must be 0 or more seconds{otherwise}") from None
     if not (0.0 <= seconds and isfinite(seconds)):

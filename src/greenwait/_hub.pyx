@@ -32,7 +32,16 @@ from greenwait._callback import check_registered
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup
 
-__all__ = ["Hub", "Job", "SharedHub", "hub_here", "join", "raise_first"]
+__all__ = [
+    "Hub",
+    "Job",
+    "SharedHub",
+    "each_in_shared_hub",
+    "hub_here",
+    "in_shared_hub",
+    "join",
+    "raise_first",
+]
 
 # Module-level C variables outlive the module's dict: a generator of map()'s that is closed
 # at interpreter exit still finds them.
@@ -411,6 +420,22 @@ cdef class SharedHub:
         hub.users -= 1
         if hub.users == 0:
             hub.__exit__(kind, exc, traceback)
+
+
+def in_shared_hub(function, /):
+    """Return ``function(hub)``, called within a SharedHub's block.
+
+    For Python code, whose own ``with`` may be interrupted before it protects anything (see
+    ``timeout.__enter__()``).
+    """
+    with SharedHub() as hub:
+        return function(hub)
+
+
+def each_in_shared_hub(function, /):
+    """Yield from ``function(hub)`` within a SharedHub's block."""
+    with SharedHub() as hub:
+        yield from function(hub)
 
 
 def _work(Job job not None):
