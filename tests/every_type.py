@@ -1,7 +1,7 @@
 """A program: whatever Python code can get hold of, in each compiled type, is used in every way.
 
-``python every_type.py DSN half-made|finished|cleared [TYPE]`` prints what it is about to do, so that
-the last line names what has ended the process. It is run by ``test_every_type.py``.
+``python every_type.py DSN half-made|finished|cleared [TYPE]`` prints what it is about to do, so
+that the last line names what has ended the process. ``test_every_type.py`` runs it.
 """
 
 import asyncio
@@ -11,6 +11,7 @@ import ctypes
 import faulthandler
 import gc
 import importlib
+import itertools
 import pickle
 import pkgutil
 import signal
@@ -30,7 +31,8 @@ import greenwait.trio
 
 NOT_TOLD = {"__init_subclass__", "__subclasshook__", "__class__", "__dir__"}  # of the type alone
 TP_CLEAR = 51  # Include/typeslots.h
-SECONDS = 10  # for all that one instance is asked
+event_loop = asyncio.new_event_loop()
+SECONDS = 20  # for all that one instance is asked
 
 
 def say(*words):
@@ -108,7 +110,7 @@ def use(instance, cls):
         pickle.dumps, gc.get_referents, sys.getsizeof, float, lambda it: it(), lambda it: it[0],
         lambda it: it + it, lambda it: it == it, lambda it: it < it, lambda it: it @ it,
         enter_and_leave, run_as_coroutine, lambda it: pickle.dumps(it, 0),
-        lambda it: asyncio.run(wait_for(it)),
+        lambda it: event_loop.run_until_complete(wait_for(it)),
     )  # fmt: skip
     for number, action in enumerate(operations):
         say(name_of(cls), "operation", number)
@@ -146,22 +148,18 @@ async def wait_for(instance):
 def half_made(cls):
     """Yield instances that nobody has made on purpose."""
 
-    class Sub:
-        pass
-
-    with contextlib.suppress(TypeError):
-        Sub = type("Sub", (cls,), {})  # noqa: N806
-    makers = [
+    sub: Any = object
+    with contextlib.suppress(TypeError):  # it has no subclasses
+        sub = type("Sub", (cls,), {})
+    makers: list[Any] = [
         cls,
         lambda *args: cls.__new__(cls, *args),
         lambda *args: object.__new__(cls, *args),
         lambda *args: cls.__reduce_ex__(cls(*args), 4),
     ]
-    if Sub.__mro__[1] is cls:
-        makers += [Sub, lambda *args: cls.__new__(Sub, *args)]
-    makers += [
-        lambda *args, base=base: base.__new__(cls, *args) for base in cls.__mro__[1:]
-    ]
+    if sub is not object:
+        makers += [sub, lambda *args: cls.__new__(sub, *args)]
+    makers += [lambda *args, base=base: base.__new__(cls, *args) for base in cls.__mro__[1:]]
     for number, make in enumerate(makers):
         for args in ARGUMENTS:
             say(name_of(cls), "maker", number, *(type(each).__name__ for each in args))
@@ -220,11 +218,11 @@ def some_work(dsn, types):
         conn = await greenwait.aio.connect(dsn)
         cur = conn.cursor()
         await cur.execute("select 1")
-        calls = [conn.commit(), conn.commit(), conn.commit(), conn.commit()]
+        calls: list[Any] = [conn.commit(), conn.commit(), conn.commit(), conn.commit()]
         calls[0].close()
         await calls[1]
         quietly(calls[2].throw, ValueError)
-        waiting = cur.execute("select pg_sleep(0.1)")
+        waiting: Any = cur.execute("select pg_sleep(0.1)")
         suspension = waiting.send(None)
         harvest()
         suspension.cancel()
@@ -261,7 +259,7 @@ def some_work(dsn, types):
 
     def in_gevent():
         greenwait.gevent.patch_psycopg()
-        jobs = [gevent.spawn(query), gevent.spawn(borrow), gevent.spawn(borrow)]
+        jobs: list[Any] = [gevent.spawn(query), gevent.spawn(borrow), gevent.spawn(borrow)]
         gevent.joinall(jobs)
         harvest()
         gevent.get_hub().destroy()
@@ -283,6 +281,7 @@ def main(dsn, what, only=""):
     warnings.simplefilter("ignore")
     sys.unraisablehook = lambda _: None
     import_all()
+    gc.freeze()  # what the imports have left need not be looked through again and again
     types = [cls for cls in compiled_types() if only in name_of(cls)]
     if what == "types":
         for cls in types:
@@ -291,18 +290,18 @@ def main(dsn, what, only=""):
     if what == "half-made":
         for cls in types:
             say(name_of(cls))
-            for instance in half_made(cls):
+            for instance in itertools.islice(half_made(cls), 6):
                 faulthandler.dump_traceback_later(SECONDS, exit=True)
                 use(instance, cls)
                 del instance
-                gc.collect()
+            gc.collect()
         return
     greenwait.install()
     instances = some_work(dsn, set(types))
     for kind in types:
         of_kind = [each for each in instances if type(each) is kind]
         say(name_of(kind), "instances:", len(of_kind))
-        for instance in of_kind[:3] + of_kind[-3:]:
+        for instance in of_kind[:2] + of_kind[-2:]:
             faulthandler.dump_traceback_later(SECONDS, exit=True)
             if what == "cleared":
                 clear = ctypes.pythonapi.PyType_GetSlot

@@ -168,12 +168,12 @@ cdef class timeout:
         async_=1, of which nothing is registered, has none of them.
         """
         place = place_of_caller()
-        if place is None or place in places_told or is_registered():
+        registered = get_wait_callback()
+        if place is None or (place, id(registered)) in told or is_registered():
             return 0
         if monotonic_ns() < self.deadline_ns and not has_blocking_connection():
             return 0
-        places_told.add(place)
-        registered = get_wait_callback()
+        told.add((place, id(registered)))
         whose = "has no wait callback" if registered is None else f"waits by {registered!r}"
         warn_explicit(
             f"{self!r} had no effect: psycopg2 {whose}, and only greenwait's knows of deadlines; call "
@@ -264,7 +264,7 @@ cdef object own_function = None
 cdef type own_class = None
 # A function of the program's that calls ours: it was seen to.
 cdef object delegate = None
-cdef set places_told = set()
+cdef set told = set()
 
 
 def recognise(function, type cls not None):
