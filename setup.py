@@ -19,6 +19,7 @@ MODULES = [
     "_delivery",
     "_gevent",
     "_hub",
+    "_install",
     "_interrupt",
     "_known",
     "_libpq",
@@ -64,6 +65,9 @@ setup(
             "binding": True,
             "embedsignature": False,
             "linetrace": LINETRACE,
+            # An attribute of None, as those of an object are that the garbage collector has cleared,
+            # is an AttributeError, and not a crash.
+            "nonecheck": True,
             "warn.unused": True,
         },
     ),

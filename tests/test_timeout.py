@@ -1,18 +1,25 @@
 """Deadlines: one total for all that is waited for, the connection usable afterwards."""
 
+import asyncio
+import contextlib
 import contextvars
+import gc
 import pickle
 import socket
+import sys
 import threading
 import time
+import warnings
 
 import greenlet
 import psycopg2
+import psycopg2.extras
 import pytest
 from psycopg2 import errors
-from psycopg2.extensions import POLL_OK, POLL_READ, QueryCanceledError
+from psycopg2.extensions import POLL_OK, POLL_READ, QueryCanceledError, set_wait_callback
 
 import greenwait
+from greenwait import aio
 from greenwait._libpq import FAST_PATHS
 from tests.fault_lab import frozen, no_leaked_descriptors, silence
 from tests.test_interrupt import assert_stops, assert_usable, one
@@ -253,10 +260,44 @@ def test_block_can_not_be_entered_twice():
         pass
 
 
-@pytest.mark.parametrize("seconds", [-1, float("nan"), float("inf")])
+@pytest.mark.parametrize("seconds", [-1, float("nan"), float("inf"), 10**400, -(10**400)])
 def test_seconds_that_are_no_time_are_a_value_error(seconds):
-    with pytest.raises(ValueError, match="it must be 0 or more seconds, or None"):
+    with pytest.raises(ValueError, match="must be 0 or more seconds, or None"):
         greenwait.timeout(seconds)
+
+
+def sleep_in_hub(seconds):
+    with greenwait.Hub() as hub:
+        hub.spawn(hub.sleep, 0).result(timeout=seconds)
+        hub.sleep(seconds)
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda seconds: greenwait.WaitCallback(timeout=seconds),
+        lambda seconds: greenwait.WaitCallback(spin=seconds),
+        lambda seconds: greenwait.WaitCallback(slow=seconds),
+        lambda seconds: greenwait.WaitCallback(cancel_grace=seconds),
+        lambda seconds: greenwait.install(timeout=seconds),
+        lambda seconds: greenwait.Pool(timeout=seconds),
+        lambda seconds: greenwait.Pool(max_idle=seconds),
+        lambda seconds: greenwait.Pool(max_lifetime=seconds),
+        lambda seconds: greenwait.Pool().getconn(seconds),
+        lambda seconds: greenwait.Pool().close(seconds),
+        lambda seconds: greenwait.notifies(None, seconds),
+        lambda seconds: asyncio.run(anext(aio.notifies(None, seconds))),
+        sleep_in_hub,
+    ],
+)
+def test_seconds_that_no_float_can_hold_are_a_value_error_everywhere(callback, ask):
+    with pytest.raises(ValueError, match="must be 0 or more seconds"):
+        ask(10**400)
+
+
+def test_connect_timeout_that_no_float_can_hold_is_the_longest_there_is(callback):
+    with pytest.raises(psycopg2.OperationalError, match="refused"):
+        greenwait.connect(f"host=localhost port=1 connect_timeout={10**400}")
 
 
 @pytest.mark.parametrize("seconds", ["1", True, [1]])
@@ -342,3 +383,219 @@ def test_frozen_server_is_an_operational_error_after_the_grace(freezable):
     assert conn.closed
     if not FAST_PATHS["cancel"].endswith("keeps the GIL"):
         assert others.longest < 1 + others.machine
+
+
+# -- A block that was left leaves nothing
+
+
+class Ready:
+    """What is waited for without waiting."""
+
+    def poll(self):
+        return POLL_OK
+
+    def fileno(self):
+        return 0
+
+
+class Silent(Ready):
+    """What nothing ever comes from."""
+
+    def poll(self):
+        return POLL_READ
+
+
+def seconds_of_a_wait():
+    """Return the best of many."""
+    best = float("inf")
+    for _ in range(50):
+        began = time.perf_counter()
+        greenwait.wait(Ready())
+        best = min(best, time.perf_counter() - began)
+    return best
+
+
+def blocks_alive():
+    """Return how many there are: no collector sees them, but the allocator does."""
+    gc.collect()
+    return sys.getallocatedblocks()
+
+
+def generations(count, *, overlap):
+    """Enter so many blocks, each in a copy of the context that the one before was entered in.
+
+    *overlap*: the next one is entered before this one is left. Returns the last context.
+    """
+    context = contextvars.copy_context()
+    entered = []
+    for _ in range(count):
+        block = greenwait.timeout(50)
+        context.run(block.__enter__)
+        following = context.copy()
+        entered.append((context, block))
+        if len(entered) > overlap:
+            last, block = entered.pop(0)
+            last.run(block.__exit__, None, None, None)
+        context = following
+    for last, block in entered:
+        last.run(block.__exit__, None, None, None)
+    return context
+
+
+@pytest.mark.parametrize("overlap", [0, 1, 5])
+def test_work_that_reschedules_itself_from_within_blocks_costs_the_same(callback, overlap):
+    few = generations(10, overlap=overlap)
+    before = blocks_alive()
+    many = generations(20_000, overlap=overlap)
+    assert blocks_alive() - before < 200
+    with greenwait.timeout(50):  # or no wait looks for blocks
+        assert many.run(seconds_of_a_wait) < 20 * few.run(seconds_of_a_wait)
+
+
+def test_copy_of_the_context_of_a_block_that_was_left_keeps_no_other():
+    with greenwait.timeout(5) as outer, greenwait.timeout(4) as inner:
+        copied = contextvars.copy_context()
+        assert sys.getrefcount(outer) == sys.getrefcount(inner)  # a variable, a with, and one more
+    references = sys.getrefcount(outer)
+    assert sys.getrefcount(inner) == references + 1
+    del copied
+    assert sys.getrefcount(inner) == sys.getrefcount(outer) == references
+
+
+def test_copy_of_the_context_of_a_block_that_was_left_is_still_within_the_others(callback):
+    with greenwait.timeout(0) as outer:
+        with greenwait.timeout(5), greenwait.timeout(6):
+            copied = contextvars.copy_context()
+        with pytest.raises(greenwait.QueryTimeout) as info:
+            copied.run(greenwait.wait, Silent())
+        assert info.value.timeout is outer
+    copied.run(greenwait.wait, Ready())
+
+
+def test_inner_block_holds_on_when_the_outer_one_is_left_first(callback):
+    outermost, outer, inner = greenwait.timeout(0), greenwait.timeout(5), greenwait.timeout(6)
+    for block in (outermost, outer, inner):
+        block.__enter__()
+    outer.__exit__(None, None, None)
+    with pytest.raises(greenwait.QueryTimeout) as info:
+        greenwait.wait(Silent())
+    assert info.value.timeout is outermost
+    inner.__exit__(None, None, None)
+    outermost.__exit__(None, None, None)
+    greenwait.wait(Ready())
+
+
+def test_long_chain_of_blocks_is_freed_without_overflowing_the_stack(run_python):
+    script = """
+import contextvars, greenwait
+def enter():
+    for _ in range(200_000):
+        greenwait.timeout(5).__enter__()
+context = contextvars.copy_context()
+context.run(enter)
+del context
+print("freed")
+"""
+    assert run_python(script) == "freed\n"
+
+
+def test_block_that_was_abandoned_is_over_when_it_is_freed(callback):
+    context = contextvars.copy_context()
+    context.run(greenwait.timeout(0).__enter__)
+    with pytest.raises(greenwait.QueryTimeout):
+        context.run(greenwait.wait, Silent())
+    del context
+    greenwait.wait(Ready())
+
+
+def test_generator_that_ends_in_another_context_leaves_its_block(callback):
+    def numbers():
+        with greenwait.timeout(0):
+            yield 1
+
+    generator = numbers()
+    entered_in = contextvars.copy_context()
+    assert entered_in.run(next, generator) == 1
+    generator.close()  # here
+    entered_in.run(greenwait.wait, Ready())
+
+
+def test_async_generator_that_its_event_loop_ends_leaves_its_block(callback):
+    async def numbers():
+        with greenwait.timeout(5):
+            yield 1
+
+    async def main():
+        async for _ in numbers():
+            break
+        await asyncio.sleep(0)
+        greenwait.wait(Ready())
+
+    asyncio.run(main())
+
+
+# -- A block that nobody hears
+
+
+@pytest.mark.parametrize("registered", [None, psycopg2.extras.wait_select])
+@pytest.mark.parametrize("query", ["select 1", "select pg_sleep(0.2)"])
+def test_block_whose_query_another_callback_waits_for_warns_once_for_its_line(
+    connect, registered, query
+):
+    set_wait_callback(registered)
+    conn = connect()
+    program = """
+for _ in range(3):
+    with timeout(0.1):
+        conn.cursor().execute(query)
+"""
+    names = {"timeout": greenwait.timeout, "conn": conn, "query": query}
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        exec(compile(program, f"a program with {query}", "exec"), names)
+    assert [(each.category, each.filename, each.lineno) for each in told] == [
+        (RuntimeWarning, f"a program with {query}", 3)
+    ]
+    assert "call greenwait.install()" in str(told[0].message)
+
+
+def test_warning_that_is_an_error_hides_no_other(connect):
+    with pytest.raises(ZeroDivisionError), greenwait.timeout(0):
+        1 / 0  # noqa: B018
+    with pytest.raises(RuntimeWarning, match="psycopg2 has no wait callback"):  # noqa: SIM117
+        with greenwait.timeout(0):
+            pass
+
+
+def test_async_connection_that_is_waited_for_by_hand_warns_of_nothing(connect):
+    blocking = connect()
+    conn = connect(async_=True)
+    with greenwait.timeout(20):
+        greenwait.wait(conn)
+        cur = conn.cursor()
+        cur.execute("select pg_sleep(0.05)")
+        greenwait.wait(conn)
+    assert not blocking.closed
+
+
+def test_callback_that_passes_on_to_greenwait_warns_of_nothing(connect):
+    set_wait_callback(lambda conn: greenwait.wait(conn))
+    conn = connect()
+    with greenwait.timeout(20):
+        conn.cursor().execute("select pg_sleep(0.05)")
+    with greenwait.timeout(20):
+        time.sleep(0.001)  # and the connection sleeps too
+
+
+@pytest.mark.parametrize("name", ["localhost", "127.0.0.1"])
+def test_blocks_of_greenwaits_own_warn_of_nothing(server, name):
+    with contextlib.suppress(psycopg2.OperationalError):
+        greenwait.connect(host=name, port=1, connect_timeout=1)
+    with greenwait.Pool(server.dsn(server.transports[0])) as pool, pool.connection() as conn:
+        assert list(greenwait.notifies(conn, timeout=0.05)) == []
+
+
+def test_block_without_queries_warns_of_nothing():
+    for _ in range(100):
+        with greenwait.timeout(5), contextlib.ExitStack() as stack:
+            stack.enter_context(greenwait.timeout(4))

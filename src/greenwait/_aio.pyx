@@ -25,6 +25,7 @@ from greenwait._loop cimport Loop, Parked, Seat, Watched, a_parked
 from greenwait._monotonic cimport NO_DEADLINE, monotonic_ns
 from greenwait._readiness cimport READINESS_READ, READINESS_WRITE
 from greenwait._readiness_set cimport readiness_set_fileno
+from greenwait._sealed_type cimport seal_type
 from greenwait._waiter cimport (
     Adapter,
     Waiter,
@@ -95,6 +96,7 @@ cdef object switch_to = greenlet.switch  # a look-up of the method costs as much
 cdef object running_loop = asyncio.get_running_loop
 cdef object cancelled_error = asyncio.CancelledError
 cdef object is_finalizing = sys.is_finalizing
+cdef object invalid_state_error = asyncio.InvalidStateError
 
 # The event loop has its turn after so long, however many of ours are due.
 cdef int64_t LONGEST_TURN_NS = 3_000_000
@@ -174,7 +176,7 @@ cdef class EventLoop(Loop):
         see_to_end_of_thread(self)
 
     cdef Seat seat_of(self, object here):
-        return (<Call>here.call).seat if type(here) is Worker else None
+        return (<Call?>here.call).seat if type(here) is Worker else None
 
     cdef int begin_call(self, Call call, object event_loop) except -1:
         """Call its function, in a greenlet, until it waits or returns."""
@@ -595,6 +597,10 @@ cdef class Ready:
         self.loop.serve()
 
 
+seal_type(EventLoop, "it is made where an event loop's first call is begun")
+seal_type(Ready, "an EventLoop makes it")
+
+
 def _work():
     """The life of a worker: a call, and the next one."""
     cdef EventLoop loop
@@ -640,6 +646,7 @@ cdef class Call:
     cdef Seat seat
     cdef bint is_begun
     cdef bint is_awaited
+    cdef bint is_closed          # it is not to be awaited, or not again
     cdef bint is_over
     cdef object value
     cdef object exception_raised
@@ -647,7 +654,7 @@ cdef class Call:
     cdef object wake_up          # the task's, to be called when it is over
     cdef object wake_up_context
 
-    def __cinit__(self, function, tuple args, dict kwargs):
+    def __cinit__(self, function, tuple args not None, dict kwargs not None):
         self.function, self.args, self.kwargs = function, args, kwargs
 
     def __del__(self):
@@ -674,22 +681,31 @@ cdef class Call:
 
     def throw(self, kind, value=None, traceback=None):
         """Raise what it is to raise where it waits, which it does no more."""
-        self.is_begun = True
+        self.is_begun = self.is_closed = True
         if value is None:
             value = kind if isinstance(kind, BaseException) else kind()
         raise value
 
     def close(self):
         """Never begin it; do not wait for it."""
-        self.is_begun = True
+        self.is_begun = self.is_closed = True
 
     def begin(self):
         """Begin it now; for one that need not be awaited."""
+        if self.is_begun:
+            raise RuntimeError("this call was begun before, or closed: call the function again")
         self.start()
         return self
 
     cdef int start(self) except -1:
-        event_loop = running_loop()
+        try:
+            self.start_in(running_loop())
+        except BaseException:
+            self.is_closed = True
+            raise
+        return 0
+
+    cdef int start_in(self, object event_loop) except -1:
         if is_below_call(current_greenlet()):
             raise RuntimeError(
                 "awaited below greenwait.aio.run(), where code is synchronous: call the function, "
@@ -760,6 +776,11 @@ cdef inline object call_function(object function, tuple args, dict kwargs):
 
 cdef object advance(Call call):
     """Return what its task is to wait for, a Suspension, or else its result."""
+    if call.is_closed:
+        raise RuntimeError(
+            "cannot await a call that was closed, or has raised what was thrown into it: call the "
+            "function again"
+        )
     if not call.is_awaited:
         call.is_awaited = True
         if call.is_local:
@@ -770,6 +791,7 @@ cdef object advance(Call call):
         if not call.is_over:
             call.suspension = Suspension.__new__(Suspension)
             call.suspension.call = call
+            call.suspension.event_loop = call.loop.event_loop
             call.suspension._asyncio_future_blocking = True
             return call.suspension
     elif not call.is_over or call.loop is None:
@@ -785,14 +807,20 @@ cdef class Suspension:
     """What a task waits for: asyncio takes it for a future, as which it behaves."""
 
     cdef Call call
+    cdef object event_loop
     cdef public bint _asyncio_future_blocking
 
     def get_loop(self):
         """Return the event loop, which asyncio compares with the task's."""
-        return self.call.loop.event_loop
+        return self.event_loop
 
-    def add_done_callback(self, function, *, context):
+    def add_done_callback(self, function, *, context=None):
         """Have *function* called when it is over: it resumes the task."""
+        if context is None:
+            context = PyContext_CopyCurrent()
+        if self.call.is_over:
+            self.event_loop.call_soon(function, self, context=context)
+            return
         self.call.wake_up = function
         self.call.wake_up_context = context
 
@@ -817,11 +845,18 @@ cdef class Suspension:
 
     def result(self):
         """Return what it has returned, or raise what it has raised."""
+        self.check_over()
         return self.call.outcome()
 
     def exception(self):
         """Return what it has raised, or None."""
+        self.check_over()
         return self.call.exception_raised
+
+    cdef int check_over(self) except -1:
+        if not self.call.is_over:
+            raise invalid_state_error("the call is not over yet")
+        return 0
 
 
 cdef extern from *:
@@ -852,6 +887,7 @@ cdef extern from *:
     void fill_send_slot(type call_type, type suspension_type, void* advance)
 
 fill_send_slot(Call, Suspension, <void*>advance)
+seal_type(Suspension, "a call makes it when it is awaited")
 
 
 def awaited(own, str name, *, bint of_cursor=False, bint only_named=False):
@@ -887,7 +923,7 @@ cdef bint is_below_call(object here) except -1:
     """Is it the greenlet of a call? In a child that was forked there, it is so no more."""
     if type(here) is not Worker or here.call is None:  # between two calls a __del__ may run
         return False
-    cdef EventLoop loop = (<Call>here.call).loop
+    cdef EventLoop loop = (<Call?>here.call).loop
     return loop is not None and loop.forks == forks
 
 
@@ -917,6 +953,9 @@ cdef class Awaited:
         """Have the call go on; the event loop calls this."""
         if not self.parked.is_due:
             self.loop.make_due(self.parked)
+
+
+seal_type(Awaited, "it is made by await_()")
 
 
 def await_(awaitable):
@@ -970,7 +1009,7 @@ cdef EventLoop loop_of(object event_loop):
     if loop is None:
         check_registered("greenwait.aio")
         check_no_other()
-        loop = event_loop._greenwait = EventLoop()
+        loop = event_loop._greenwait = EventLoop.__new__(EventLoop)
         loop.event_loop_reference = weakref.ref(event_loop)
         end_when_closed(event_loop)
         adopt_first(adapter)

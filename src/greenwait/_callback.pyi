@@ -1,6 +1,13 @@
 from typing import Literal, Protocol, TypedDict, final, type_check_only
 
-__all__ = ["EpollWaitCallback", "WaitCallback", "check_registered", "is_registered", "wait"]
+__all__ = [
+    "EpollWaitCallback",
+    "WaitCallback",
+    "check_registered",
+    "is_registered",
+    "wait",
+    "wait_at_most",
+]
 
 class _Pollable(Protocol):
     """What a wait needs of a connection: psycopg2's are the usual ones."""
@@ -50,4 +57,7 @@ class WaitCallback:
 EpollWaitCallback: WaitCallback
 
 def is_registered() -> bool: ...
+def wait_at_most(
+    conn: _Pollable, seconds: float | None, /, *, hears_blocks: bool = ...
+) -> bool: ...
 def check_registered(what: str) -> None: ...

@@ -1,7 +1,13 @@
 """What does psycopg2 call? ``wait``, and ``WaitCallback`` with its options."""
 
 cimport cython
-from greenwait._deadline cimport checked_seconds, to_ns
+from greenwait._deadline cimport (
+    blocks_entered,
+    checked_seconds,
+    hear_blocks,
+    timeout as timeout_block,
+    to_ns,
+)
 from greenwait._interrupt cimport default_options, wait_or_stop
 from greenwait._poll cimport Options
 from greenwait._sleep cimport (
@@ -13,10 +19,22 @@ from greenwait._sleep cimport (
 )
 from greenwait._stats cimport counters
 
+from greenwait._deadline import recognise
+from greenwait._errors import QueryTimeout
 from greenwait._psycopg2 import get_wait_callback
 from greenwait._sleep import POLLERS
 
-__all__ = ["EpollWaitCallback", "WaitCallback", "check_registered", "is_registered", "wait"]
+__all__ = [
+    "EpollWaitCallback",
+    "WaitCallback",
+    "check_registered",
+    "is_registered",
+    "wait",
+    "wait_at_most",
+]
+
+# Module-level C variables outlive the module's dict.
+cdef object query_timeout = QueryTimeout
 
 cdef dict ON_EVENT_LOOP = {None: WARN_IN_DEBUG_MODE, "warn": WARN_ALWAYS, "raise": RAISE_ERROR}
 
@@ -24,6 +42,8 @@ cdef dict ON_EVENT_LOOP = {None: WARN_IN_DEBUG_MODE, "warn": WARN_ALWAYS, "raise
 cdef inline object drive(object conn, const Options* options):
     """Wait until the server has answered."""
     counters.waits += 1
+    if blocks_entered > 0:
+        hear_blocks()
     wait_or_stop(conn, options)
     return None
 
@@ -194,6 +214,33 @@ def is_registered():
     """Return whether psycopg2 calls us where it waits."""
     registered = get_wait_callback()
     return registered is wait or isinstance(registered, WaitCallback)
+
+
+recognise(wait, WaitCallback)
+
+
+def wait_at_most(conn, seconds, /, *, bint hears_blocks=True):
+    """Wait as ``wait()`` does, for *seconds* at most, or None. Returns whether it is over.
+
+    :param hears_blocks: the blocks around it have their effect, whatever is registered.
+
+    For what greenwait's own Python code waits for: an interrupt between two lines of that may leave
+    a ``with`` block entered.
+    """
+    cdef timeout_block block = timeout_block(seconds)
+    counters.waits += 1
+    if hears_blocks and blocks_entered > 0:
+        hear_blocks()
+    block.enter()
+    try:
+        wait_or_stop(conn, &default_options)
+    except query_timeout as exc:
+        if exc.timeout is not block:
+            raise
+        return False
+    finally:
+        block.leave()
+    return True
 
 
 def check_registered(what):

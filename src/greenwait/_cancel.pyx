@@ -24,6 +24,7 @@ from greenwait._libpq cimport (
     libpq,
 )
 from greenwait._poll cimport POLL_OK, POLL_READ, POLL_WRITE
+from greenwait._sealed_type cimport seal_type
 
 import os
 
@@ -167,3 +168,7 @@ cdef class ThreadedCancelRequest:
             libpq.freeCancel(self.request)
         if self.fd >= 0:
             close(self.fd)
+
+
+seal_type(CancelRequest, "it is made by cancel()")
+seal_type(ThreadedCancelRequest, "it is made by cancel()")

@@ -1,16 +1,16 @@
 """``connect()``: psycopg2's, that a silent host or a slow name server can't hold up."""
 
-import contextlib
 import ipaddress
 import random
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeVar, overload
 
 import psycopg2
 
-from greenwait._callback import wait
+from greenwait._callback import wait_at_most
 from greenwait._conninfo import connection_options
-from greenwait._deadline import timeout
+from greenwait._deadline import deadline_after
 from greenwait._errors import HostTimeout, QueryTimeout
 from greenwait._psycopg2 import OperationalError, connection, make_dsn
 from greenwait._resolve import Lookup
@@ -19,6 +19,7 @@ from greenwait.connection import Connection
 __all__ = ["connect"]
 
 _Connection = TypeVar("_Connection", bound=connection)
+_LONGEST_TIMEOUT = 2**31 - 1  # libpq has an int for it, and refuses more by itself
 
 
 class _Host(NamedTuple):
@@ -184,21 +185,22 @@ def _addresses(
 ) -> dict[str, list[str]]:
     """Look all *names* up, and complain of those that have no address."""
     seconds = _connect_timeout(options)
-    with contextlib.ExitStack() as ended:
+    lookups: dict[str, Lookup] = {}
+    try:
+        for name in dict.fromkeys(names):
+            lookups[name] = Lookup(name)
         # All of them begin together, and so have one deadline.
-        lookups = {name: ended.enter_context(contextlib.closing(Lookup(name))) for name in names}
-        with timeout(seconds) as limit:
-            for name, lookup in lookups.items():
-                try:
-                    wait(lookup)  # not what is registered: its timeout is for statements
-                except QueryTimeout as exc:
-                    if exc.timeout is not limit:
-                        raise
-                if not lookup.addresses:
-                    reason = lookup.error or f"no answer within {seconds} s (connect_timeout)"
-                    complaints.append(
-                        f'could not translate host name "{name}" to address: {reason}'
-                    )
+        deadline = deadline_after("connect_timeout", seconds)
+        for name, lookup in lookups.items():
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            # Not what is registered: its timeout is for statements.
+            wait_at_most(lookup, left, hears_blocks=False)
+            if not lookup.addresses:
+                reason = lookup.error or f"no answer within {seconds} s (connect_timeout)"
+                complaints.append(f'could not translate host name "{name}" to address: {reason}')
+    finally:
+        for lookup in lookups.values():
+            lookup.close()
     is_random = options.get("load_balance_hosts") == "random"
     return {
         name: random.sample(lookup.addresses, len(lookup.addresses))
@@ -213,7 +215,7 @@ def _connect_timeout(options: dict[str, str]) -> int | None:
         seconds = int(options.get("connect_timeout", 0))
     except ValueError:  # libpq will say so
         return None
-    return seconds if seconds > 0 else None
+    return min(seconds, _LONGEST_TIMEOUT) if seconds > 0 else None
 
 
 def _dsn_for(dsn: str, hosts: Sequence[_Host]) -> str:

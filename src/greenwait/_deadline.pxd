@@ -1,5 +1,6 @@
 """Deadlines: times on the monotonic clock at which a wait is over."""
 
+from cpython.object cimport PyObject
 from libc.stdint cimport int64_t
 
 # How many timeout() blocks are entered now, in the whole process. Most programs have
@@ -8,13 +9,25 @@ cdef int blocks_entered
 
 cdef class timeout:
     cdef object _seconds
-    cdef object _token
-    cdef timeout outer
+    cdef timeout outer             # around it, and still entered
+    # Those within it, and, of one, its neighbours among these; they hold on to it, not it to them.
+    cdef PyObject* first_inner
+    cdef PyObject* next_inner
+    cdef PyObject* previous_inner
     cdef int64_t deadline_ns
+    cdef bint was_entered
     cdef bint is_entered
     cdef bint has_expired
+    # Something else is registered than greenwait's callback, and nobody has waited by greenwait.
+    cdef bint is_unheard
+    cdef long long sleeps          # the thread's, before
+    cdef int tell_unheard(self) except -1
+    cdef int enter(self) except -1
+    cdef int leave(self) except -1
 
 cdef timeout nearest_block()
+cdef int learn_delegate() except -1
+cdef int hear_blocks() except -1
 cdef object leave_blocks()
 cdef int return_to_blocks(object token) except -1
 cdef int64_t after(int64_t duration_ns) noexcept nogil

@@ -1,7 +1,9 @@
 from types import TracebackType
 from typing import final
 
-__all__ = ["timeout"]
+__all__ = ["deadline_after", "timeout"]
+
+def deadline_after(option: str, seconds: float | None) -> float | None: ...
 
 @final
 class timeout:  # noqa: N801, used like a function

@@ -7,20 +7,61 @@ from cpython.contextvars cimport (
     PyContextVar_Set,
     get_value,
 )
+from cpython.exc cimport PyErr_CheckSignals
+from cpython.object cimport PyObject, PyObject_TypeCheck, PyTypeObject
+from cpython.ref cimport Py_REFCNT
 from libc.math cimport isfinite
 from libc.stdint cimport int64_t
 
 from greenwait._monotonic cimport NO_DEADLINE, monotonic_ns
 
-__all__ = ["timeout"]
+import contextlib
+import gc
+import sys
+import time
+import warnings
+
+from greenwait import _psycopg2
+
+__all__ = ["deadline_after", "timeout"]
 
 cdef double LONGEST_SECONDS = 1e9  # 30 years; more would not fit into 64 bits of nanoseconds
+
+cdef extern from *:
+    """
+    #ifndef _WIN32
+    #include <sys/resource.h>
+    #endif
+
+    /* How often has this thread slept? Where nobody counts that, something else each time. */
+    static long long
+    thread_sleeps(void)
+    {
+        static long long unknown = 0;
+    #ifdef RUSAGE_THREAD
+        struct rusage usage;
+        if (getrusage(RUSAGE_THREAD, &usage) == 0)
+            return usage.ru_nvcsw;
+    #endif
+        return --unknown;
+    }
+    """
+    long long thread_sleeps() noexcept
 
 # Module-level C variables outlive the module's dict: a query from a __del__ at
 # interpreter exit still finds them.
 cdef object innermost = PyContextVar_New("greenwait.timeout", NULL)
+cdef object get_wait_callback = _psycopg2.get_wait_callback
+cdef object monotonic = time.monotonic
+cdef object frame_at = sys._getframe
+cdef object warn_explicit = warnings.warn_explicit
+cdef object all_objects = gc.get_objects
+cdef str FILE_OF_CONTEXTLIB = contextlib.__file__
+cdef type connection_type = _psycopg2.connection
+cdef object connection_async = connection_type.async_
 
 
+@cython.no_gc  # it refers to blocks that were entered before it, and to numbers and strings
 @cython.final
 cdef class timeout:
     """timeout(seconds, /)
@@ -44,7 +85,8 @@ cdef class timeout:
     are of the thread, greenlet or task that entered them, by a context variable, and of
     those that run in a copy of its context. A signal is handled as in any wait.
 
-    It needs greenwait's callback to be registered: other callbacks know of no deadline.
+    It needs greenwait's callback to be registered: other callbacks know of no deadline. A block
+    that was left alone with another one, or with none, warns of that on leaving, once for each line.
     """
 
     def __cinit__(self, seconds, /):
@@ -64,36 +106,142 @@ cdef class timeout:
         return self.has_expired
 
     def __enter__(self):
-        global blocks_entered
-        if self.deadline_ns != NO_DEADLINE or self.is_entered:
-            raise RuntimeError("a timeout() is for one with block; make another for the next")
-        self.outer = get_value(innermost)
-        self._token = PyContextVar_Set(innermost, self)
-        if self._seconds is not None:
-            self.deadline_ns = after(to_ns(self._seconds))
-        self.is_entered = True
-        blocks_entered += 1
+        # Now, and not when this has returned: CPython 3.14 acts on signals between that and the
+        # block that they would leave (cpython issue 148874).
+        PyErr_CheckSignals()
+        self.enter()
+        if self._seconds is not None and not is_registered():
+            self.is_unheard = True
+            self.sleeps = thread_sleeps()
         return self
 
-    def __exit__(self, *exc_info):
+    def __exit__(self, kind=None, exc=None, traceback=None):
+        self.leave()
+        if self.is_unheard:
+            self.is_unheard = False
+            # It was overrun, or has waited for something.
+            if monotonic_ns() >= self.deadline_ns or self.sleeps != thread_sleeps():
+                try:
+                    self.tell_unheard()
+                except Warning:  # where warnings are errors
+                    if exc is None:
+                        raise  # in another one's place it would hide that
+
+    cdef int enter(self) except -1:
+        """Be the innermost block."""
         global blocks_entered
-        token, self._token = self._token, None
+        cdef timeout outer
+        if self.was_entered:
+            raise RuntimeError("a timeout() is for one with block; make another for the next")
+        outer = innermost_entered()
+        PyContextVar_Set(innermost, self)
+        self.was_entered = self.is_entered = True
+        blocks_entered += 1
+        attach(self, outer)
+        if self._seconds is not None:
+            self.deadline_ns = after(to_ns(self._seconds))
+        return 0
+
+    cdef int leave(self) except -1:
+        """Be none, in whatever context this is called, and in all of them."""
+        global blocks_entered
+        cdef timeout inner, found
+        if not self.is_entered:
+            return 0
+        self.is_entered = False
+        blocks_entered -= 1
+        while self.first_inner is not NULL:
+            inner = <timeout>self.first_inner
+            detach(inner)
+            attach(inner, self.outer)
+        # Not PyContextVar_Reset(): a generator's block may be left in another context than it was
+        # entered in, and blocks of several tasks in any order.
+        found = get_value(innermost)
+        if found is not None and not found.is_entered:
+            PyContextVar_Set(innermost, found.outer)
+        return 0
+
+    cdef int tell_unheard(self) except -1:
+        """Warn, once for each line, if psycopg2 has waited in it: not by us, and so for ever.
+
+        Of psycopg2's own waits nobody tells us. A program that waits by hand for connections of
+        async_=1, of which nothing is registered, has none of them.
+        """
+        place = place_of_caller()
+        registered = get_wait_callback()
+        if place is None or (place, id(registered)) in told or is_registered():
+            return 0
+        if monotonic_ns() < self.deadline_ns and not has_blocking_connection():
+            return 0
+        told.add((place, id(registered)))
+        whose = "has no wait callback" if registered is None else f"waits by {registered!r}"
+        warn_explicit(
+            f"{self!r} had no effect: psycopg2 {whose}, and only greenwait's knows of deadlines; call "
+            "greenwait.install() before",
+            RuntimeWarning,
+            *place,
+        )
+        return 0
+
+    def __dealloc__(self):
+        global blocks_entered
+        cdef timeout block, outer
         if self.is_entered:
-            self.is_entered = False
             blocks_entered -= 1
-            PyContextVar_Reset(innermost, token)
+        # One after the other: a long chain that is freed by recursion overflows the C stack.
+        block = self.outer
+        detach(self)
+        while block is not None and Py_REFCNT(block) == 1:
+            outer = block.outer
+            detach(block)
+            block, outer = outer, None
 
     def __repr__(self):
         return f"greenwait.timeout({self._seconds!r})"
 
 
+# The outer of a block is always one that is still entered: whoever leaves hands those within it over
+# to its own. So a copy of the context keeps no more than one block that was left, and the way from
+# there leads over none.
+
+cdef int attach(timeout block, timeout outer) noexcept:
+    """Let it be within *outer*, or within none."""
+    block.outer = outer
+    if outer is not None:
+        block.next_inner = outer.first_inner
+        if block.next_inner is not NULL:
+            (<timeout>block.next_inner).previous_inner = <PyObject*>block
+        outer.first_inner = <PyObject*>block
+    return 0
+
+
+cdef int detach(timeout block) noexcept:
+    """Let it be within no other."""
+    if block.outer is None:
+        return 0
+    if block.next_inner is not NULL:
+        (<timeout>block.next_inner).previous_inner = block.previous_inner
+    if block.previous_inner is not NULL:
+        (<timeout>block.previous_inner).next_inner = block.next_inner
+    else:
+        block.outer.first_inner = block.next_inner
+    block.next_inner = block.previous_inner = NULL
+    block.outer = None
+    return 0
+
+
+cdef timeout innermost_entered():
+    """Return the innermost block that is still entered, or None."""
+    cdef timeout block = get_value(innermost)
+    return block if block is None or block.is_entered else block.outer
+
+
 cdef timeout nearest_block():
     """Return the block whose deadline comes first, or None."""
-    cdef timeout nearest = None
-    cdef timeout block = get_value(innermost)
+    cdef timeout block = innermost_entered()
+    cdef timeout nearest = block
     while block is not None:
-        # A copy of the context may have outlived the block.
-        if block.is_entered and (nearest is None or block.deadline_ns <= nearest.deadline_ns):
+        if block.deadline_ns <= nearest.deadline_ns:
             nearest = block
         block = block.outer
     return nearest
@@ -109,6 +257,71 @@ cdef int return_to_blocks(object token) except -1:
     return 0
 
 
+# -- Does psycopg2 call us? A block that nothing listens to has no effect.
+
+# What ``_callback``, which stands above this module, says is ours.
+cdef object own_function = None
+cdef type own_class = None
+# A function of the program's that calls ours: it was seen to.
+cdef object delegate = None
+cdef set told = set()
+
+
+def recognise(function, type cls not None):
+    """Take *function*, and the instances of *cls*, for greenwait's wait callbacks."""
+    global own_function, own_class
+    own_function, own_class = function, cls
+
+
+cdef bint is_registered() except -1:
+    """Does psycopg2 call greenwait where it waits?"""
+    registered = get_wait_callback()
+    return (
+        type(registered) is own_class
+        or registered is own_function
+        or (registered is delegate and registered is not None)
+    )
+
+
+cdef int learn_delegate() except -1:
+    """psycopg2 has called us: whatever is registered passes its calls on."""
+    global delegate
+    if not is_registered():
+        delegate = get_wait_callback()
+    return 0
+
+
+cdef int hear_blocks() except -1:
+    """Note that somebody waits by greenwait, and with all deadlines of its context."""
+    cdef timeout block = innermost_entered()
+    while block is not None:
+        block.is_unheard = False
+        block = block.outer
+    return 0
+
+
+cdef object place_of_caller():
+    """Return the file and the line of the ``with`` statement; None outside of Python code."""
+    try:
+        frame = frame_at(0)  # compiled code has none
+    except ValueError:
+        return None
+    while frame.f_code.co_filename == FILE_OF_CONTEXTLIB and frame.f_back is not None:
+        frame = frame.f_back  # an ExitStack's
+    return frame.f_code.co_filename, frame.f_lineno
+
+
+cdef bint has_blocking_connection() except -1:
+    """Is there a connection for which psycopg2 itself waits?"""
+    for each in all_objects():
+        if PyObject_TypeCheck(each, <PyTypeObject*>connection_type):
+            if not connection_async.__get__(each):
+                return True
+    return False
+
+
+# -- Lengths of time
+
 cdef int64_t after(int64_t duration_ns) noexcept nogil:
     """Return the deadline that is so far away from now."""
     return monotonic_ns() + duration_ns
@@ -120,7 +333,11 @@ cdef object checked_seconds(str option, object value, str otherwise):
         raise TypeError(
             f"{option} must be a number of seconds{otherwise}, not {type(value).__name__!r}"
         )
-    seconds = float(value)
+    cdef double seconds
+    try:
+        seconds = value
+    except OverflowError:  # of an int; its digits would fill a page
+        raise ValueError(f"{option} is far too large: it must be 0 or more seconds{otherwise}") from None
     if not (0.0 <= seconds and isfinite(seconds)):
         raise ValueError(f"{option}={value!r}: it must be 0 or more seconds{otherwise}")
     return seconds
@@ -128,3 +345,10 @@ cdef object checked_seconds(str option, object value, str otherwise):
 
 cdef int64_t to_ns(double seconds) noexcept:
     return <int64_t>(min(seconds, LONGEST_SECONDS) * 1e9)
+
+
+def deadline_after(str option, seconds):
+    """Return what ``time.monotonic()`` says when they are over; None, never, for None."""
+    if seconds is None:
+        return None
+    return monotonic() + min(checked_seconds(option, seconds, ", or None"), LONGEST_SECONDS)

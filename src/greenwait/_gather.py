@@ -3,11 +3,20 @@
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextvars import copy_context
+from functools import partial
 from typing import Any, TypeVar
 
 from greenlet import GreenletExit
 
-from greenwait._hub import Job, SharedHub, hub_here, join, raise_first
+from greenwait._hub import (
+    Hub,
+    Job,
+    each_in_shared_hub,
+    hub_here,
+    in_shared_hub,
+    join,
+    raise_first,
+)
 
 __all__ = ["gather", "map"]
 
@@ -40,6 +49,7 @@ def gather(*callables: Callable[[], _Result], limit: int | None = None) -> list[
     failures: list[BaseException] = []
     todo = iter(enumerate(callables))
     jobs: list[Job[None]] = []
+    at_work: Hub | None = None
 
     def work() -> None:
         for index, call in todo:
@@ -48,7 +58,7 @@ def gather(*callables: Callable[[], _Result], limit: int | None = None) -> list[
             except GreenletExit:
                 raise
             except BaseException as exc:
-                if hub_here() is not hub:  # it leaves a child that it has forked
+                if hub_here() is not at_work:  # it leaves a child that it has forked
                     raise  # pragma: no cover: what was running at a fork is not traced in the child
                 failures.append(exc)
                 if len(failures) == 1:  # once: a second cancel would cost their connections
@@ -57,9 +67,13 @@ def gather(*callables: Callable[[], _Result], limit: int | None = None) -> list[
             if failures:
                 break
 
-    with SharedHub() as hub:
+    def run(hub: Hub) -> BaseException | None:
+        nonlocal at_work, jobs
+        at_work = hub
         jobs += [hub.spawn(work) for _ in range(workers)]
-        failure = join(hub, jobs)
+        return join(hub, jobs)
+
+    failure = in_shared_hub(run)
     if failure is not None:
         raise failure
     if failures:
@@ -85,26 +99,26 @@ def map(  # noqa: A001, the fixed name
     copy of the context variables of whoever asked for a result when it began.
     """
     _check([fn], "map() takes a function")
-    return _map(fn, iter(iterable), _checked(concurrency, "concurrency"))
+    map_in = partial(_map, fn, iter(iterable), _checked(concurrency, "concurrency"))
+    return each_in_shared_hub(map_in)
 
 
 def _map(
-    fn: Callable[[_Item], _Result], items: Iterator[_Item], concurrency: int
+    fn: Callable[[_Item], _Result], items: Iterator[_Item], concurrency: int, hub: Hub
 ) -> Generator[_Result, None, None]:
     jobs: deque[Job[_Result]] = deque()
-    with SharedHub() as hub:
-        try:
-            for item in items:
-                jobs.append(hub.spawn(fn, item))
-                if len(jobs) == concurrency:
-                    yield _first_result(jobs)
-            while jobs:
+    try:
+        for item in items:
+            jobs.append(hub.spawn(fn, item))
+            if len(jobs) == concurrency:
                 yield _first_result(jobs)
-        except BaseException as exc:
-            failure = join(hub, list(jobs), exc)
-            if failure is None or failure is exc:
-                raise
-            raise failure from exc
+        while jobs:
+            yield _first_result(jobs)
+    except BaseException as exc:
+        failure = join(hub, list(jobs), exc)
+        if failure is None or failure is exc:
+            raise
+        raise failure from exc
 
 
 def _first_result(jobs: "deque[Job[_Result]]") -> _Result:

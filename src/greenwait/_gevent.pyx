@@ -17,6 +17,7 @@ from greenwait._loop cimport Loop, Parked, a_parked
 from greenwait._monotonic cimport NO_DEADLINE, monotonic_ns
 from greenwait._readiness cimport READINESS_READ, READINESS_WRITE
 from greenwait._readiness_set cimport readiness_set_fileno
+from greenwait._sealed_type cimport seal_type
 from greenwait._waiter cimport Adapter, forks
 
 import sys
@@ -185,6 +186,9 @@ cdef class GeventLoop(Loop):
         return 0
 
 
+seal_type(GeventLoop, "it is made where a hub's first greenlet waits")
+
+
 # gevent's loop calls these, in its hub.
 
 def _serve(itself):
@@ -199,7 +203,7 @@ def _tick(itself):
         loop.tick()
 
 
-def _switch(Parked parked, revents):
+def _switch(Parked parked not None, revents):
     if parked.is_due:
         return
     if revents is not None:
@@ -221,7 +225,7 @@ cdef GeventLoop loop_of(object hub):
             loop.let_go()  # it is the parent's; its greenlets wait for ever here
         loop = None
     if loop is None:
-        loop = GeventLoop(hub)
+        loop = GeventLoop.__new__(GeventLoop, hub)
         loop.hold_on()
         PyDict_SetItem(state, loop_key, loop)
     return loop

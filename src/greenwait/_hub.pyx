@@ -5,11 +5,13 @@ A job is a function that runs in a greenlet; ``_loop.pyx`` says whose turn it is
 
 cimport cython
 from cpython.contextvars cimport PyContext_CopyCurrent
+from cpython.exc cimport PyErr_CheckSignals
 from libc.stdint cimport int64_t
 
 from greenwait._deadline cimport after, checked_seconds, to_ns
 from greenwait._loop cimport Loop, Parked, Seat, a_parked
 from greenwait._monotonic cimport NO_DEADLINE, monotonic_ns
+from greenwait._sealed_type cimport seal_type
 from greenwait._waiter cimport (
     Waiter,
     enter_waiter,
@@ -31,7 +33,16 @@ from greenwait._callback import check_registered
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup
 
-__all__ = ["Hub", "Job", "SharedHub", "hub_here", "join", "raise_first"]
+__all__ = [
+    "Hub",
+    "Job",
+    "SharedHub",
+    "each_in_shared_hub",
+    "hub_here",
+    "in_shared_hub",
+    "join",
+    "raise_first",
+]
 
 # Module-level C variables outlive the module's dict: a generator of map()'s that is closed
 # at interpreter exit still finds them.
@@ -73,9 +84,6 @@ cdef class Job:
     cdef bint is_cancelled
     cdef bint is_asked_for    # a failure need not be raised at the end of the block
     cdef list watchers        # who waits for the end
-
-    def __init__(self):
-        raise TypeError("a Job is made by Hub.spawn()")
 
     __class_getitem__ = classmethod(GenericAlias)  # Job[int] is a type to annotate with
 
@@ -166,7 +174,10 @@ cdef class Job:
         return 0
 
 
-def join(Hub hub, jobs, failure=None):
+seal_type(Job, "a Job is made by Hub.spawn()")
+
+
+def join(Hub hub not None, jobs, failure=None):
     """Wait until *jobs* are done; cancel them if there is a failure, or when one comes.
 
     Returns the failure, of two the higher one. A second one ends what a job does because of the first. What
@@ -276,6 +287,7 @@ cdef class Hub(Loop):
         self.idle = []
 
     def __enter__(self):
+        PyErr_CheckSignals()  # see timeout.__enter__()
         if self.entered_by is not None:
             raise RuntimeError("a Hub is for one with block; make another for the next")
         check_can_enter()
@@ -384,7 +396,11 @@ cdef class SharedHub:
     cdef Hub hub
 
     def __enter__(self):
-        cdef Hub hub = hub_here()
+        cdef Hub hub
+        PyErr_CheckSignals()  # see timeout.__enter__()
+        if self.hub is not None:
+            raise RuntimeError("this block is entered already: have a SharedHub for each")
+        hub = hub_here()
         if hub is None:
             hub = Hub()
             hub.__enter__()
@@ -396,6 +412,9 @@ cdef class SharedHub:
 
     def __exit__(self, kind, exc, traceback):
         cdef Hub hub = self.hub
+        if hub is None:
+            raise RuntimeError("this block is not entered, or was left: have a SharedHub for each")
+        self.hub = None
         if hub.is_of_parent or not hub.is_shared:
             return
         hub.users -= 1
@@ -403,7 +422,23 @@ cdef class SharedHub:
             hub.__exit__(kind, exc, traceback)
 
 
-def _work(Job job):
+def in_shared_hub(function, /):
+    """Return ``function(hub)``, called within a SharedHub's block.
+
+    For Python code, whose own ``with`` may be interrupted before it protects anything (see
+    ``timeout.__enter__()``).
+    """
+    with SharedHub() as hub:
+        return function(hub)
+
+
+def each_in_shared_hub(function, /):
+    """Yield from ``function(hub)`` within a SharedHub's block."""
+    with SharedHub() as hub:
+        yield from function(hub)
+
+
+def _work(Job job not None):
     """The life of a worker: a job, and the next one."""
     cdef Hub hub = job.hub
     here = current_greenlet()

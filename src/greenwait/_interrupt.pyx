@@ -23,6 +23,7 @@ from greenwait._deadline cimport (
     after,
     blocks_entered,
     checked_seconds,
+    learn_delegate,
     leave_blocks,
     nearest_block,
     return_to_blocks,
@@ -119,6 +120,8 @@ cdef int wait_or_stop(object conn, const Options* options) except -1:
         is_query = connection.is_prepared or is_in_query(conn)
         if is_query and not connection.is_prepared:
             prepare(connection, conn)
+            if not connection.is_async:
+                learn_delegate()
     else:
         check_pollable(conn)
     wait.options = options

@@ -18,6 +18,7 @@ from greenwait._libpq cimport (
     leaves_tls_bytes,
     libpq,
 )
+from greenwait._sealed_type cimport seal_type
 
 import weakref
 
@@ -67,6 +68,9 @@ def _forget(reference):
 @cython.final
 cdef class Known:
     """See ``_known.pxd``."""
+
+
+seal_type(Known, "it is made when a connection first waits")
 
 
 cdef Known known(object conn):

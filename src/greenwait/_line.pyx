@@ -21,6 +21,7 @@ from libc.stdint cimport int64_t
 from greenwait._deadline cimport blocks_entered, nearest_block, timeout as timeout_block
 from greenwait._interrupt cimport block_has_expired
 from greenwait._monotonic cimport NO_DEADLINE, monotonic_ns
+from greenwait._sealed_type cimport seal_type
 from greenwait._sleep cimport is_main_thread
 from greenwait._waiter cimport Waiter, waiter_here, waiters_entered
 
@@ -114,6 +115,9 @@ cdef class Ticket:
         return 0
 
 
+seal_type(Ticket, "whoever waits in a Line makes it")
+
+
 @cython.auto_pickle(False)
 cdef class Line:
     """A semaphore: so many may have entered at a time, the next ones wait in line."""
@@ -130,7 +134,7 @@ cdef class Line:
         cdef Ticket ticket
         if self.has_room():
             return True
-        ticket = Ticket()
+        ticket = Ticket.__new__(Ticket)
         if self.has_room():  # somebody has left meanwhile
             return True
         self.waiting.append(ticket)
@@ -183,7 +187,8 @@ cdef class Line:
 
 cdef int pause_until(int64_t deadline_ns) except -1:
     """Let time pass, as Line.enter() does."""
-    Ticket().wait(deadline_ns)
+    cdef Ticket ticket = Ticket.__new__(Ticket)
+    ticket.wait(deadline_ns)
     return 0
 
 

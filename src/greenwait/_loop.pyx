@@ -27,6 +27,7 @@ from greenwait._readiness_set cimport (
     readiness_set_watch,
     readiness_t,
 )
+from greenwait._sealed_type cimport seal_type
 from greenwait._sleep cimport is_main_thread
 from greenwait._stats cimport counters
 from greenwait._waiter cimport LOOK_NS, Bell, Waiter, complaint_about
@@ -71,6 +72,10 @@ cdef class Parked:
 @cython.final
 cdef class Watched:
     """A descriptor, and what the readiness set knows of it."""
+
+
+seal_type(Parked, "a greenlet that waits makes it")
+seal_type(Watched, "a Loop makes it")
 
 
 cdef Parked a_parked(int fd, int64_t deadline_ns):

@@ -6,9 +6,8 @@ from typing import Any
 
 from psycopg2.extensions import POLL_OK, POLL_READ, Notify
 
-from greenwait._callback import wait
-from greenwait._deadline import timeout as timeout_block
-from greenwait._errors import QueryTimeout
+from greenwait._callback import wait_at_most
+from greenwait._deadline import deadline_after
 from greenwait._line import check_deadline, give_way
 
 __all__ = ["Listening", "notifies"]
@@ -36,30 +35,25 @@ class _Listener:
 
 
 class Listening:
-    """One listening to a connection, for so many seconds."""
+    """One listening to a connection, until a deadline of ``time.monotonic()``, or None."""
 
-    def __init__(self, conn: Any, seconds: float | None) -> None:
-        self._conn = conn
-        self._deadline = None if seconds is None else time.monotonic() + seconds
+    def __init__(self, conn: Any, deadline: float | None) -> None:
+        self.conn = conn
+        self._deadline = deadline
         self._is_over = False
 
     def has_next(self) -> bool:
         """Wait until there is a notification, or the time is over."""
         check_deadline()  # also where others keep the list from getting empty
-        if not (self._conn.notifies or self._is_over):
+        if not (self.conn.notifies or self._is_over):
             self._wait()
-        return bool(self._conn.notifies)
+        return bool(self.conn.notifies)
 
     def _wait(self) -> None:
         left = None if self._deadline is None else self._deadline - time.monotonic()
         self._is_over = left is not None and left <= 0  # one last look, whatever that brings
-        listener = _Listener(self._conn)
-        with timeout_block(None if left is None else max(0.0, left)) as limit:
-            try:
-                wait(listener)
-            except QueryTimeout as exc:
-                if exc.timeout is not limit:
-                    raise
+        listener = _Listener(self.conn)
+        wait_at_most(listener, None if left is None else max(0.0, left))
         if listener.polls == 1 and not self._is_over:
             # They come faster than they are taken, and nobody has waited.
             give_way()
@@ -73,12 +67,17 @@ def notifies(conn: Any, timeout: float | None = None) -> Generator[Notify, None,
         never. 0 gives what is there already.
     :returns: an iterator of ``psycopg2.extensions.Notify``.
     :raises psycopg2.OperationalError: the connection is lost.
+    :raises ValueError: *timeout* is negative or not finite.
+    :raises TypeError: it is not a number.
 
     It waits as queries do, in every context. A signal handler's exception or an outer
     ``greenwait.timeout()`` ends the wait, and the connection stays usable. What comes while
     nobody asks for the next one is kept, in ``conn.notifies``, and given first. The server
     sends nothing to a connection that is in a transaction.
     """
-    listening = Listening(conn, timeout)
+    return _notifies(Listening(conn, deadline_after("timeout", timeout)))
+
+
+def _notifies(listening: Listening) -> Generator[Notify, None, None]:
     while listening.has_next():
-        yield conn.notifies.pop(0)
+        yield listening.conn.notifies.pop(0)

@@ -10,11 +10,13 @@ lost that way is lost for good.
 """
 
 cimport cython
+from cpython.exc cimport PyErr_CheckSignals
 from libc.stdint cimport int64_t
 
 from greenwait._deadline cimport after, checked_seconds, timeout as timeout_block, to_ns
 from greenwait._line cimport Line, pause_until
 from greenwait._monotonic cimport NO_DEADLINE, monotonic_ns
+from greenwait._sealed_type cimport seal_type
 from greenwait._sleep cimport has_input
 
 import os
@@ -116,6 +118,7 @@ cdef class Borrowed:
     cdef Member member
 
     def __enter__(self):
+        PyErr_CheckSignals()  # see timeout.__enter__()
         if self.is_entered:
             raise RuntimeError("this block is entered already: call connection() for each")
         self.is_entered = True
@@ -140,6 +143,10 @@ cdef class Borrowed:
         finally:
             self.is_entered = member.is_in_block = False
             self.pool.take_back(member)
+
+
+seal_type(Member, "a Pool makes it")
+seal_type(Borrowed, "it is made by Pool.connection()")
 
 
 @cython.auto_pickle(False)
@@ -195,7 +202,8 @@ check=None, **kwargs)
     cdef int64_t waited_ns
     cdef object __weakref__
 
-    def __init__(
+    # Not in __init__(), which a pool may lack, and which may be called again.
+    def __cinit__(
         self, dsn=None, *, min_size=0, max_size=10, timeout=30.0, max_idle=600.0,
         max_lifetime=3600.0, check=None, **kwargs
     ):
@@ -411,8 +419,11 @@ check=None, **kwargs)
         cdef timeout_block block = timeout_block(max(0, deadline_ns - monotonic_ns()) / 1e9)
         self.making += 1
         try:
-            with block:
+            block.enter()
+            try:
                 member.conn = connect(self.dsn, **self.options)
+            finally:
+                block.leave()
         except OperationalError as exc:
             self.failures += 1
             if isinstance(exc, QueryTimeout) and exc.timeout is block:

@@ -32,6 +32,7 @@ from greenwait._readiness cimport (
     readiness_ticker_close,
     readiness_ticker_create,
 )
+from greenwait._sealed_type cimport seal_type
 from greenwait._spin cimport spin_is_possible, spin_until_ready
 from greenwait._stats cimport counters
 from greenwait._waiter cimport Waiter, waiter_here, waiters_entered
@@ -147,6 +148,9 @@ cdef class ThreadEpoll:
             readiness_epoll_close(self.epfd)
 
 
+seal_type(ThreadEpoll, "a thread that waits makes it")
+
+
 cdef ThreadEpoll thread_epoll(int role):
     """Return this thread's epoll set, made on first use.
 
@@ -161,7 +165,7 @@ cdef ThreadEpoll thread_epoll(int role):
     found = PyDict_GetItem(<dict>state, thread_epoll_key)
     if found is not NULL and (<ThreadEpoll>found).epfd >= 0:
         return <ThreadEpoll>found
-    epoll = ThreadEpoll(role)
+    epoll = ThreadEpoll.__new__(ThreadEpoll, role)
     if epoll.epfd < 0:
         return None
     PyDict_SetItem(<dict>state, thread_epoll_key, epoll)

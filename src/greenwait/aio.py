@@ -31,6 +31,7 @@ from psycopg2.extensions import Notify
 from greenwait import _connect
 from greenwait._aio import Call, await_, awaited, end_connection, in_call, is_inherited
 from greenwait._aio_pool import AsyncPool
+from greenwait._deadline import deadline_after
 from greenwait._interrupt import cancel
 from greenwait._notifies import Listening
 from greenwait._pool import Pool
@@ -474,10 +475,12 @@ async def notifies(conn: Any, timeout: float | None = None) -> AsyncGenerator[No
         never. 0 gives what is there already.
     :returns: an asynchronous iterator of ``psycopg2.extensions.Notify``.
     :raises psycopg2.OperationalError: the connection is lost.
+    :raises ValueError: *timeout* is negative or not finite.
+    :raises TypeError: it is not a number.
 
     When the task is cancelled none is lost: the next iterator begins with it.
     """
-    listening = Listening(conn, timeout)
+    listening = Listening(conn, deadline_after("timeout", timeout))
     while await Call(listening.has_next, (), {}):
         yield conn.notifies.pop(0)
 

@@ -1,0 +1,151 @@
+"""Which callback is registered? The shim around ``set_wait_callback``.
+
+psycopg2 has one wait callback for the whole process. Each ``install()`` or
+``installed()`` is an entry that remembers what it replaced; ending it puts
+exactly that back.
+
+It is compiled because an interrupt, or another thread, must not come between two steps of it; a lock
+would not do, as CPython 3.14 may leave its ``with`` block without giving it back (cpython issue
+148874).
+"""
+
+from cpython.exc cimport PyErr_CheckSignals
+
+import sys
+import warnings
+from contextlib import ContextDecorator
+from functools import update_wrapper
+
+from greenwait._callback import WaitCallback
+from greenwait._psycopg2 import get_wait_callback, set_wait_callback
+
+__all__ = ["install", "installed", "uninstall"]
+
+
+class _Entry:
+    """A callback that was registered, and what it replaced."""
+
+    __slots__ = ("callback", "is_block", "replaced")
+
+    def __init__(self, callback, replaced, bint is_block):
+        self.callback = callback
+        self.replaced = replaced  # whatever was registered: a callable, or None
+        self.is_block = is_block  # ended by leaving the block, not by uninstall()
+
+
+_entries = []  # the last one is registered
+_has_warned = False
+
+
+cdef object register(object callback, bint is_block):
+    entry = _Entry(callback, get_wait_callback(), is_block)
+    _entries.append(entry)
+    try:
+        set_wait_callback(callback)
+    except BaseException:  # the one that it replaced was freed, and what that runs was interrupted
+        _entries.remove(entry)
+        set_wait_callback(entry.replaced)
+        raise
+    return entry
+
+
+cdef int unregister(object entry) except -1:
+    # Ended out of turn, by another thread say: whoever came next has this one's
+    # predecessor to put back.
+    following = _entries[_entries.index(entry) + 1 :]
+    registered = following[0].replaced if following else get_wait_callback()
+    if registered is not entry.callback:
+        if entry.is_block:
+            _entries.remove(entry)  # there is no second time to leave it
+        raise RuntimeError(
+            f"{registered!r} was registered after greenwait was installed, and stays: "
+            "uninstall that first, then greenwait"
+        )
+    try:
+        if following:
+            following[0].replaced = entry.replaced
+        else:
+            set_wait_callback(entry.replaced)
+    finally:
+        _entries.remove(entry)
+    return 0
+
+
+def install(**options):
+    """Register ``WaitCallback(**options)`` as the wait callback of the process.
+
+    :param options: as for :class:`WaitCallback`.
+    :returns: the callback now registered. ``uninstall()`` puts back the one it
+        replaced; calls nest.
+    :raises ValueError: an option's value is not available here.
+    :raises TypeError: an option is unknown or has the wrong type.
+
+    Connections opened before use the callback too, from their next statement on. In a
+    process that gevent or eventlet has patched it warns, once: what is needed there is
+    ``greenwait.gevent.patch_psycopg()``.
+    """
+    warn_of_patches()
+    return register(WaitCallback(**options), False).callback
+
+
+cdef int warn_of_patches() except -1:
+    """Monkey patching does not reach a wait in C: it would stop all greenlets."""
+    global _has_warned
+    for name, module, function in (
+        ("gevent", "gevent.monkey", "is_module_patched"),
+        ("eventlet", "eventlet.patcher", "is_monkey_patched"),
+    ):
+        if module not in sys.modules or f"greenwait.{name}" in sys.modules or _has_warned:
+            continue
+        if getattr(sys.modules[module], function)("socket"):
+            _has_warned = True
+            warnings.warn(
+                f"{name} has patched this process, and greenwait's waits would stop all of its "
+                f"greenlets: call greenwait.{name}.patch_psycopg() instead of greenwait.install()",
+                RuntimeWarning,
+                stacklevel=1,  # compiled functions have no frames
+            )
+    return 0
+
+
+def uninstall():
+    """Put back the callback that the last ``install()`` replaced.
+
+    :raises RuntimeError: nothing is installed, or another callback was
+        registered meanwhile, which is left in place.
+    """
+    ours = [entry for entry in _entries if not entry.is_block]
+    if not ours:
+        raise RuntimeError("there is nothing to uninstall: greenwait.install() was not called")
+    unregister(ours[-1])
+
+
+class installed(ContextDecorator):
+    """Register ``WaitCallback(**options)`` for a ``with`` block, or for each call of a function.
+
+    :param options: as for :class:`WaitCallback`; checked at once.
+    :raises RuntimeError: on leaving, when another callback was registered
+        meanwhile, which is left in place.
+
+    The callback is the process's: other threads use it too while the block runs.
+    """
+
+    def __init__(self, **options):
+        self._callback = WaitCallback(**options)
+        self._entered = []  # a decorated function may be recursive
+
+    def __enter__(self):
+        PyErr_CheckSignals()  # see timeout.__enter__()
+        self._entered.append(register(self._callback, True))
+        return self._callback
+
+    def __exit__(self, *exc_info):
+        unregister(self._entered.pop())
+
+    def __call__(self, function, /):
+        # Not ContextDecorator's, whose with statement is Python's.
+        def call(*args, **kwargs):
+            with self:
+                return function(*args, **kwargs)
+
+        return update_wrapper(call, function)
