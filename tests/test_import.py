@@ -74,7 +74,6 @@ def test_all_names_exist_and_are_public():
         "_connect",
         "_conninfo",
         "_deadline",
-        "_delivery",
         "_errors",
         "_gather",
         "_hub",
