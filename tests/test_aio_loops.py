@@ -202,6 +202,7 @@ def test_synchronous_code_is_unwound_when_the_event_loop_is_closed(new_loop, dsn
 
     def work():
         conn = psycopg2.connect(dsn)
+        log.append("connected")
         try:
             conn.cursor().execute(SLEEP)
         except BaseException as exc:
@@ -212,15 +213,16 @@ def test_synchronous_code_is_unwound_when_the_event_loop_is_closed(new_loop, dsn
 
     async def main():
         task = asyncio.ensure_future(aio.run(work))
-        await asyncio.sleep(0.05)
+        while not log:
+            await asyncio.sleep(0.01)
         return task
 
     loop = new_loop()
     task = loop.run_until_complete(main())
     loop.close()
-    assert log[1]
+    assert len(log) == 3
     with pytest.raises(RuntimeError, match=CLOSED):
-        raise log[0]
+        raise log[1]
     assert not task.done()
 
 

@@ -510,12 +510,17 @@ cdef class EventLoop(Loop):
         cdef Call call
         outer = self.entered_by
         here = self.entered_by = current_greenlet()
-        for call in list(self.calls):
+        calls = list(self.calls)
+        conns = [call.conn for call in calls if call.conn is not None]
+        for call in calls:
             if call.seat is not None and call.seat.innermost is not None:
                 call.seat.interruption = RuntimeError(self.ended)
                 call.seat.is_patient = False
                 self.go_on(call.seat.innermost, here)
         self.entered_by = outer
+        for conn in conns:
+            if not conn._turn.is_taken:
+                conn.close()  # if psycopg2 has not: the query may have ended just then
         self.due.clear()
         self.timers = []
         return 0
