@@ -596,9 +596,16 @@ cdef class Ready:
     cdef int events
 
     def __call__(self):
+        cdef EventLoop loop = self.loop
+        if loop.forks != forks:
+            return
         self.parked.revents = self.events
-        self.loop.due.append(self.parked)
-        self.loop.serve()
+        loop.due.append(self.parked)
+        if not loop.is_at_home():  # once: it will go on when its own thread runs the event loop
+            event_loop = running_loop()
+            event_loop.remove_reader(self.parked.fd)
+            event_loop.remove_writer(self.parked.fd)
+        loop.serve_in_no_context()
 
 
 def _work():

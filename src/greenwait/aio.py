@@ -175,8 +175,9 @@ class AsyncConnection(  # type: ignore[misc]  # pyright: ignore[reportIncompatib
     Its cursors are ``AsyncCursor``, or of a class made of the one that they are asked to be
     of. ``async with conn:`` commits, or rolls back on an exception: a transaction, in
     autocommit mode too. Methods wait their turn where tasks share it, blocks do not: entered
-    while another one is open they raise ``psycopg2.ProgrammingError``. What is not named here is psycopg2's own. Below ``run()``, where code is
-    synchronous, it is a ``greenwait.Connection``, and so are its cursors.
+    while another one is open they raise ``psycopg2.ProgrammingError``. What is not named here is
+    psycopg2's own. Below ``run()``, where code is synchronous, it is a ``greenwait.Connection``,
+    and so are its cursors.
 
     Besides those below these are awaited, and otherwise psycopg2's: ``reset()``,
     ``set_session()``, ``set_isolation_level()``, ``set_client_encoding()``, ``lobject()``,
