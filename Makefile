@@ -77,7 +77,7 @@ poll: $(VENV)/.dev ## the hub's tests on poll(2), which it sleeps in where there
 	    --build-lib build/poll --build-temp build/poll-objects
 	PYTHONPATH=$(CURDIR)/build/poll $(BIN)/python -c 'import greenwait; assert "build/poll" in greenwait.__file__'
 	PYTHONPATH=$(CURDIR)/build/poll $(BIN)/python -m pytest $(PARALLEL) $(PYTEST_ARGS) \
-	    tests/test_hub.py tests/test_hub_faults.py tests/test_pool.py tests/test_sharing.py tests/test_aio.py
+	    tests/test_hub.py tests/test_hub_faults.py tests/test_pool.py tests/test_sharing.py tests/test_aio*.py
 
 sanitize: $(VENV)/.dev ## the tests under gcc's AddressSanitizer and UndefinedBehaviorSanitizer
 	$(BIN)/python -m tools.sanitize $(PARALLEL) $(PYTEST_ARGS)

@@ -20,7 +20,6 @@ from typing import Any
 import psycopg2
 import psycopg2.extras
 import pytest
-import uvloop
 from psycopg2 import errors
 
 import greenwait

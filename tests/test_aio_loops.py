@@ -32,7 +32,7 @@ def new_loop(request):
     made = []
 
     def make():
-        loop = LOOPS[request.param]()
+        loop: Any = LOOPS[request.param]()
         made.append(loop)
         loop.complaints = []
         loop.set_exception_handler(lambda _, context: loop.complaints.append(context))
@@ -146,9 +146,11 @@ async def wait_again_and_again(conn, dsn):
     def stubborn():
         seen = []
         for _ in range(5):
-            with contextlib.suppress(psycopg2.Error, RuntimeError):
-                with psycopg2.connect(dsn) as own:
-                    own.cursor().execute(SLEEP)
+            with (
+                contextlib.suppress(psycopg2.Error, RuntimeError),
+                psycopg2.connect(dsn) as own,
+            ):
+                own.cursor().execute(SLEEP)
             seen.append(True)
         with contextlib.suppress(RuntimeError):
             aio.await_(asyncio.sleep(20))
@@ -198,10 +200,11 @@ def test_nothing_is_left_of_an_event_loop_that_is_closed(new_loop, dsn, wait):
 
 
 def test_synchronous_code_is_unwound_when_the_event_loop_is_closed(new_loop, dsn):
-    log = []
+    log: list[Any] = []
 
     def work():
         conn = psycopg2.connect(dsn)
+        log.append("connected")
         try:
             conn.cursor().execute(SLEEP)
         except BaseException as exc:
@@ -212,15 +215,16 @@ def test_synchronous_code_is_unwound_when_the_event_loop_is_closed(new_loop, dsn
 
     async def main():
         task = asyncio.ensure_future(aio.run(work))
-        await asyncio.sleep(0.05)
+        while not log:
+            await asyncio.sleep(0.01)
         return task
 
     loop = new_loop()
     task = loop.run_until_complete(main())
     loop.close()
-    assert log[1]
+    assert len(log) == 3
     with pytest.raises(RuntimeError, match=CLOSED):
-        raise log[0]
+        raise log[1]
     assert not task.done()
 
 
@@ -440,13 +444,13 @@ def test_pool_is_used_by_event_loops_in_several_threads(run, new_loop, dsn):
             assert await asyncio.gather(*[ask(number) for number in range(10)]) == list(range(10))
         return True
 
-    pool = aio.AsyncPool(
-        greenwait.Pool(dsn, max_size=2, connection_factory=aio.AsyncConnection)
-    )
+    pool = aio.AsyncPool(greenwait.Pool(dsn, max_size=2, connection_factory=aio.AsyncConnection))
     loops = [new_loop() for _ in range(4)]
     outcomes = []
     threads = [
-        threading.Thread(target=lambda loop=loop: outcomes.append(loop.run_until_complete(work(pool))))
+        threading.Thread(
+            target=lambda loop=loop: outcomes.append(loop.run_until_complete(work(pool)))
+        )
         for loop in loops
     ]
     for thread in threads:

@@ -511,12 +511,17 @@ cdef class EventLoop(Loop):
         cdef Call call
         outer = self.entered_by
         here = self.entered_by = current_greenlet()
-        for call in list(self.calls):
+        calls = list(self.calls)
+        conns = [call.conn for call in calls if call.conn is not None]
+        for call in calls:
             if call.seat is not None and call.seat.innermost is not None:
                 call.seat.interruption = RuntimeError(self.ended)
                 call.seat.is_patient = False
                 self.go_on(call.seat.innermost, here)
         self.entered_by = outer
+        for conn in conns:
+            if not conn._turn.is_taken:
+                conn.close()  # if psycopg2 has not: the query may have ended just then
         self.due.clear()
         self.timers = []
         return 0
@@ -592,9 +597,16 @@ cdef class Ready:
     cdef int events
 
     def __call__(self):
+        cdef EventLoop loop = self.loop
+        if loop.forks != forks:
+            return
         self.parked.revents = self.events
-        self.loop.due.append(self.parked)
-        self.loop.serve()
+        loop.due.append(self.parked)
+        if not loop.is_at_home():  # once: it will go on when its own thread runs the event loop
+            event_loop = running_loop()
+            event_loop.remove_reader(self.parked.fd)
+            event_loop.remove_writer(self.parked.fd)
+        loop.serve_in_no_context()
 
 
 seal_type(EventLoop, "it is made where an event loop's first call is begun")

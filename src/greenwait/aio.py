@@ -173,9 +173,11 @@ class AsyncConnection(  # type: ignore[misc]  # pyright: ignore[reportIncompatib
     """A psycopg2 connection whose methods are awaited. To be used as ``connection_factory``.
 
     Its cursors are ``AsyncCursor``, or of a class made of the one that they are asked to be
-    of. ``async with conn:`` commits, or rolls back on an exception. Tasks that share it wait
-    their turn. What is not named here is psycopg2's own. Below ``run()``, where code is
-    synchronous, it is a ``greenwait.Connection``, and so are its cursors.
+    of. ``async with conn:`` commits, or rolls back on an exception: a transaction, in
+    autocommit mode too. Methods wait their turn where tasks share it, blocks do not: entered
+    while another one is open they raise ``psycopg2.ProgrammingError``. What is not named here is
+    psycopg2's own. Below ``run()``, where code is synchronous, it is a ``greenwait.Connection``,
+    and so are its cursors.
 
     Besides those below these are awaited, and otherwise psycopg2's: ``reset()``,
     ``set_session()``, ``set_isolation_level()``, ``set_client_encoding()``, ``lobject()``,
@@ -253,7 +255,8 @@ class AsyncConnection(  # type: ignore[misc]  # pyright: ignore[reportIncompatib
     async def __aenter__(self) -> "Self":
         while self._turn.is_left_open:
             await self.rollback()
-        return super().__enter__()
+        super().__enter__()
+        return self
 
     async def __aexit__(
         self,

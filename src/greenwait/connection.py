@@ -63,6 +63,10 @@ class Connection(connection):
     signal handler or a ``__del__`` that interrupts the connection's own work there is none,
     and ``psycopg2.ProgrammingError`` is raised. ``cancel()`` is always possible.
 
+    ``with conn:`` is psycopg2's, and does not wait: entered while another block of it is open,
+    in this greenlet or thread or another one, it raises ``psycopg2.ProgrammingError``. A block
+    whose end is interrupted before its turn has come is rolled back by whoever has the next one.
+
     Its cursors are guarded in the same way, whatever class they are asked to be of.
     Besides the methods below these wait for their turn, and are otherwise psycopg2's:
     ``close()``, ``reset()``, ``set_session()``, ``set_isolation_level()``,
