@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tools.delivery_trials import ANSWERS, CONTEXTS, EVENTS
+from tests.delivery_trials import ANSWERS, CONTEXTS, EVENTS
 from tools.postgres import running
 
 _ROOT = Path(__file__).parent.parent
@@ -35,12 +35,15 @@ def cells_of(context: str, dsn: str, tries: int, seed: str = "0") -> Cells:
     :raises RuntimeError: the process has failed; the text has its output.
     """
     done = subprocess.run(
-        [sys.executable, "-m", "tools.delivery_trials", context, dsn]
-        + ["--tries", str(tries), "--seed", seed],
+        [
+            *(sys.executable, "-m", "tests.delivery_trials", context, dsn),
+            *("--tries", str(tries), "--seed", seed),
+        ],
         cwd=_ROOT,
         capture_output=True,
         text=True,
     )
+    sys.stderr.write(done.stderr)
     if done.returncode != 0:
         raise RuntimeError(f"{context}: exit status {done.returncode}\n{done.stderr}")
     cells: Cells = json.loads(done.stdout)

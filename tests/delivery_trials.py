@@ -1,10 +1,10 @@
 """A process that interrupts statements in one context, and counts what is lost of that.
 
-    python -m tools.delivery_trials CONTEXT DSN [--tries N] [--seed N]
+    python -m tests.delivery_trials CONTEXT DSN [--tries N] [--seed N]
 
-``delivery_table.py`` starts one for each context. Each try interrupts one statement as the server
-has answered that it succeeded, or at a random moment of one that does not let itself be cancelled.
-Standard output gets a line of JSON: for each answer and event the four numbers of a cell.
+``tools/delivery_table.py`` starts one for each context. Each try interrupts one statement when
+the server has answered already, or at a random moment of one that ignores that it is cancelled.
+Standard output gets a line of JSON: for each answer and event the numbers of a cell.
 """
 
 import argparse
@@ -14,16 +14,18 @@ import contextvars
 import faulthandler
 import functools
 import json
+import os
 import random
 import select
 import signal
+import socket
 import sys
-import threading
 import time
+import traceback
 import warnings
 from collections import Counter
 from collections.abc import Callable, Generator
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -83,6 +85,9 @@ _NEXT = "select nextval('pg_temp.next_statements')"
 _LONG_NEXT = f"{_NEXT} from pg_sleep({_STUBBORN})"
 
 
+_cursor = psycopg2.extensions.cursor
+
+
 class Interrupt(Exception):
     """What interrupts a thread that gets no signals."""
 
@@ -109,7 +114,7 @@ class _Own(_Struck, greenwait.Connection):
     pass
 
 
-class _Awaited(_Struck, aio.AsyncConnection):
+class _Awaited(_Struck, aio.AsyncConnection):  # type: ignore[misc]  # as aio.AsyncConnection is
     pass
 
 
@@ -121,8 +126,9 @@ class Try:
     answer: str
     event: str
     token: str
-    #: Seconds after which it happens; None: as soon as the answer is there.
+    #: Seconds after which it happens; None: when the answer is there.
     moment: float | None
+    is_whole: bool  # all of the answer, to ReadyForQuery; else the first byte is enough
     many: bool = False  # executemany(), where the code is a method
 
     strike: Callable[[], object] = field(init=False)  # set by the context
@@ -130,6 +136,12 @@ class Try:
     is_back: bool = field(default=False, init=False)  # the first statement has returned
     was_late: bool = field(default=False, init=False)  # the interrupt has come after that
     has_result: bool = field(default=False, init=False)
+
+    def __str__(self) -> str:
+        how = f"after {self.moment:.6f} s"
+        if self.moment is None:
+            how = "as it was answered" if self.is_whole else "as it began to be answered"
+        return f"{self.answer}, {self.event} {how}, {type(self.conn).__name__}: {self.raised!r}"
 
     def __post_init__(self) -> None:
         notices = 0 if self.answer in ("plain", "notify") else _MESSAGES
@@ -166,7 +178,7 @@ class Try:
             conn.on_fileno = self._wait_for_answer
 
     def _wait_for_answer(self, fd: int) -> None:
-        assert select.select([fd], [], [], _LONGEST)[0]
+        _wait_until_readable(fd, self.is_whole)
         if self.event == "interrupt":
             self.strike()
         else:
@@ -206,7 +218,8 @@ class Try:
                 self.conn.commit()
             else:
                 self.cur.execute(self.query)
-            self.returned()
+            self.is_back = True
+            self.has_result = self.answer == "commit" or self.is_result(self.cur.fetchall())
             self.cur.execute(self.next)
 
     async def awaiting_code(self, arm: Callable[["Try"], None]) -> None:
@@ -217,7 +230,8 @@ class Try:
                 await self.conn.commit()
             else:
                 await self.cur.execute(self.query)
-            self.returned()
+            self.is_back = True
+            self.has_result = self.answer == "commit" or self.is_result(await self.cur.fetchall())
             await self.cur.execute(self.next)
 
     def arm(self, arm: Callable[["Try"], None]) -> None:
@@ -236,13 +250,28 @@ class Try:
     def next_method(self) -> tuple[Any, ...]:
         return self.cur.execute, self.next
 
-    def returned(self) -> None:
-        """Note that the first statement has."""
+    def method_returned(self) -> None:
+        """Note that the method has, which was called in this try."""
         self.is_back = True
-        if self.answer != "commit" and not self.many:
-            self.has_result = self.cur.fetchall() == [(self.token,)]
+        if self.many or self.answer == "commit":
+            self.has_result = True
+        else:
+            self.has_result = self.is_result(_cursor.fetchall(self.cur))
+
+    def is_result(self, rows: object) -> bool:
+        return rows == [(self.token,)]
 
     # -- Judging it
+
+    @property
+    def seconds(self) -> float:
+        """After how many it is to be interrupted."""
+        return self.moment or 0.0
+
+    @property
+    def has_answer(self) -> bool:
+        """Was it there as it happened? Then no cancel has struck the statement itself."""
+        return self.moment is None and self.is_whole
 
     def judge(self, counts: Counter[str], kinds: tuple[type[BaseException], ...]) -> None:
         """Add what has come of it to *counts*; *kinds* are those of the interrupt."""
@@ -267,7 +296,11 @@ class Try:
         counts["tries"] += 1
         counts["successes"] += is_done
         counts["after"] += next_statements + max(0, executions - 1)
-        counts["lost"] += not self._is_right(kinds, is_done, own)
+        if not self._is_right(kinds, is_done, own):
+            counts["lost"] += 1
+            print(f"{self}; it was done: {is_done}", file=sys.stderr)
+            if self.raised is not None:
+                traceback.print_exception(self.raised)
         if is_done or own is not None:
             counts["messages"] += self._messages_lost()
 
@@ -282,12 +315,11 @@ class Try:
         if self.event == "interrupt":
             # That of a job is not shown to who asks for its result.
             is_hidden = isinstance(self.raised, CancelledError)
-            needs_own = self.answer == "own error" and self.moment is None and not is_hidden
+            needs_own = self.answer == "own error" and self.has_answer and not is_hidden
             return isinstance(self.raised, kinds) and (own is not None or not needs_own)
         if self.is_back:  # the result stands, and the next statement hears of the deadline
-            is_here = self.has_result or self.answer == "commit"
-            return is_here and isinstance(self.raised, greenwait.QueryTimeout)
-        if self.moment is None and self.answer == "own error":
+            return self.has_result and isinstance(self.raised, greenwait.QueryTimeout)
+        if self.answer == "own error" and self.has_answer:
             return own is self.raised
         is_failure = isinstance(self.raised, greenwait.QueryTimeout) or own is not None
         return is_failure and not is_done
@@ -305,6 +337,20 @@ class Try:
             "commit": (_MESSAGES, _MESSAGES),
         }[self.answer]
         return abs(awaited[0] - notices) + abs(awaited[1] - notifications)
+
+
+def _wait_until_readable(fd: int, is_whole: bool) -> None:
+    """Wait until there is an answer, and if it is to be whole, the ReadyForQuery at its end."""
+    with socket.socket(fileno=os.dup(fd)) as sock:
+        give_up = time.monotonic() + _LONGEST
+        while True:
+            assert select.select([fd], [], [], _LONGEST)[0]
+            found = sock.recv(1 << 20, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+            is_encrypted = found[:1] == b"\x17"  # TLS's application data: there is no telling
+            if is_encrypted or not is_whole or found[-6:-1] == b"Z\0\0\0\5":
+                return
+            assert time.monotonic() < give_up
+            time.sleep(0.0002)
 
 
 # -- Contexts
@@ -339,7 +385,7 @@ class Context:
         """Have *call* run its methods, with no Python code of ours around them."""
         with one.observed():
             call(*one.method())
-            one.returned()
+            one.method_returned()
             if one.event == "deadline":
                 call(*one.next_method())
 
@@ -364,7 +410,12 @@ class MainThread(Context):
         signal.setitimer(signal.ITIMER_REAL, 0)
 
     def _arm(self, one: Try) -> None:
-        signal.setitimer(signal.ITIMER_REAL, max(1e-6, one.moment or 0.0))
+        signal.setitimer(signal.ITIMER_REAL, max(1e-6, one.seconds))
+
+
+def _run_in_thread(function: Callable[..., None], *args: Any) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(function, *args).result()
 
 
 class OtherThread(Context):
@@ -373,19 +424,7 @@ class OtherThread(Context):
     kinds = (Interrupt,)
 
     def run(self, trials: "Trials") -> None:
-        failures: list[BaseException] = []
-
-        def work() -> None:
-            try:
-                super(OtherThread, self).run(trials)
-            except BaseException as exc:
-                failures.append(exc)
-
-        thread = threading.Thread(target=work)
-        thread.start()
-        thread.join()
-        if failures:
-            raise failures[0]
+        _run_in_thread(super().run, trials)
 
     def play(self, one: Try) -> None:
         one.strike = self._raise
@@ -397,7 +436,7 @@ class OtherThread(Context):
 
     def _arm(self, one: Try) -> None:
         def strike(fd: int) -> None:
-            time.sleep(one.moment or 0.0)
+            time.sleep(one.seconds)
             one.strike()
 
         one.conn.on_fileno = strike
@@ -430,7 +469,7 @@ class InHub(Context):
         self.hub.spawn(self._strike_later, one)
 
     def _strike_later(self, one: Try) -> None:
-        self.hub.sleep(one.moment)
+        self.hub.sleep(one.seconds)
         one.strike_if_in_time()
 
 
@@ -464,7 +503,7 @@ class InGevent(Context):
             raise found
 
     def _arm(self, one: Try) -> None:
-        self.gevent.spawn_later(one.moment, one.strike_if_in_time)
+        self.gevent.spawn_later(one.seconds, one.strike_if_in_time)
 
 
 class InEventlet(Context):
@@ -493,12 +532,17 @@ class InEventlet(Context):
 
     def _call(self, one: Try, *call: Any) -> None:
         spawned = self.eventlet.spawn(*_in_this_context(*call))
-        # Not kill() itself, where it would be called by the green thread that it is to kill.
-        one.strike = functools.partial(self.eventlet.spawn_after, 0, self.eventlet.kill, spawned)
+        one.strike = functools.partial(self._kill, spawned)
         spawned.wait()
 
+    def _kill(self, spawned: Any) -> None:
+        if self.eventlet.getcurrent() is spawned:  # it would go on, and be killed later
+            self.eventlet.spawn_after(0, self.eventlet.kill, spawned)
+            self.eventlet.sleep(_LONGEST)
+        self.eventlet.kill(spawned)
+
     def _arm(self, one: Try) -> None:
-        self.eventlet.spawn_after(one.moment, one.strike_if_in_time)
+        self.eventlet.spawn_after(one.seconds, one.strike_if_in_time)
 
 
 def _in_this_context(function: Any, *args: Any) -> tuple[Any, ...]:
@@ -547,30 +591,18 @@ class InAsyncio(Context):
             with one.observed():
                 one.arm(self._arm)
                 await aio.run(*one.method())
-                one.returned()
+                one.method_returned()
                 await aio.run(*one.next_method())
 
     def _arm(self, one: Try) -> None:
-        asyncio.get_running_loop().call_later(one.moment or 0.0, one.strike_if_in_time)
+        asyncio.get_running_loop().call_later(one.seconds, one.strike_if_in_time)
 
 
 class InAsyncioThread(InAsyncio):
     """The same in another thread than the main one."""
 
     def run(self, trials: "Trials") -> None:
-        failures: list[BaseException] = []
-
-        def work() -> None:
-            try:
-                super(InAsyncioThread, self).run(trials)
-            except BaseException as exc:
-                failures.append(exc)
-
-        thread = threading.Thread(target=work)
-        thread.start()
-        thread.join()
-        if failures:
-            raise failures[0]
+        _run_in_thread(super().run, trials)
 
 
 class InUvloop(InAsyncio):
@@ -612,14 +644,14 @@ class InTrio(Context):
         with one.observed():
             one.arm(self._arm)
             await self.call(*one.method())
-            one.returned()
+            one.method_returned()
             await self.call(*one.next_method())
 
     def _arm(self, one: Try) -> None:
         self.nursery.start_soon(self._strike_later, one)
 
     async def _strike_later(self, one: Try) -> None:
-        await self.trio.sleep(one.moment)
+        await self.trio.sleep(one.seconds)
         one.strike_if_in_time()
 
 
@@ -683,6 +715,7 @@ class Trials:
             event,
             f"try {number}.",
             self.rng.random() * _LATEST if number % 2 else None,
+            is_whole=number % 8 > 0,
             many=is_method and event == "interrupt" and answer != "commit" and number % 4 > 1,
         )
 
@@ -699,7 +732,7 @@ class Trials:
 
 def main() -> None:
     """Run the tries of a context."""
-    parser = argparse.ArgumentParser(prog="python -m tools.delivery_trials")
+    parser = argparse.ArgumentParser(prog="python -m tests.delivery_trials")
     parser.add_argument("context", choices=CONTEXTS)
     parser.add_argument("dsn")
     parser.add_argument("--tries", type=int, default=100, help="of each kind")
