@@ -48,12 +48,13 @@ _SET_UP = f"""
     create temp sequence executions;
     create temp sequence next_statements;
     create temp table committed (token text, seconds float8);
-    create function pg_temp.tell(token text, notices int, notifications int) returns void
+    create function pg_temp.tell(token text, notices int, notifications int) returns text
     language plpgsql as $$begin
         for i in 1..notices loop raise notice 'greenwait: %', token; end loop;
         for i in 1..notifications loop
             perform pg_notify('greenwait_' || pg_backend_pid(), token || ' ' || i);
         end loop;
+        return token;
     end$$;
     create function pg_temp.answer(
         seconds float8, token text, notices int, notifications int, fails bool
@@ -99,7 +100,7 @@ class _Struck:
     executions = next_statements = 0
 
     def fileno(self) -> int:
-        fd: int = super().fileno()  # type: ignore[misc]
+        fd: int = super().fileno()  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]
         happens, self.on_fileno = self.on_fileno, None
         if happens is not None:
             happens(fd)
@@ -129,7 +130,8 @@ class Try:
     #: Seconds after which it happens; None: when the answer is there.
     moment: float | None
     is_whole: bool  # all of the answer, to ReadyForQuery; else the first byte is enough
-    many: bool = False  # executemany(), where the code is a method
+    many: bool  # executemany(), where the code is a method
+    comes_last: bool  # the messages are those of a statement of their own
 
     strike: Callable[[], object] = field(init=False)  # set by the context
     raised: BaseException | None = field(default=None, init=False)
@@ -138,21 +140,26 @@ class Try:
     has_result: bool = field(default=False, init=False)
 
     def __str__(self) -> str:
-        how = f"after {self.moment:.6f} s"
-        if self.moment is None:
-            how = "as it was answered" if self.is_whole else "as it began to be answered"
+        how = "as it was answered" if self.is_whole else "as it began to be answered"
+        if self.moment is not None:
+            how = f"after {self.moment:.6f} s"
         return f"{self.answer}, {self.event} {how}, {type(self.conn).__name__}: {self.raised!r}"
 
     def __post_init__(self) -> None:
         notices = 0 if self.answer in ("plain", "notify") else _MESSAGES
         notifications = _MESSAGES if self.answer in ("notify", "two statements") else 0
         seconds = 0.0 if self.moment is None else _STUBBORN
+        tell = f"; select pg_temp.tell('{self.token}', {notices}, {notifications})"
+        if self.answer in ("notice", "notify") and self.comes_last:
+            notices = notifications = 0
         self.query = (
             f"select pg_temp.answer({seconds}, '{self.token}', {notices}, {notifications}, "
             f"{self.answer == 'own error'})"
         )
         if self.answer == "two statements":
             self.query += f"; select '{self.token}'"
+        elif self.answer in ("notice", "notify") and self.comes_last:
+            self.query += tell
         self.next = _NEXT if self.event == "interrupt" else _LONG_NEXT
         self.conn: Any = None
         self.cur: Any = None
@@ -518,7 +525,7 @@ class InEventlet(Context):
 
             from greenwait.eventlet import patch_psycopg
 
-        self.eventlet = eventlet
+        self.eventlet: Any = eventlet
         patch_psycopg(cancel_grace=10)
         self.play_all(trials)
 
@@ -704,19 +711,20 @@ class Trials:
             conn.close()
 
     def _new(self, number: int, answer: str, event: str) -> Try:
-        classes = self.context.classes
-        kind = classes[number // 2 % len(classes)]
+        kind = self.rng.choice(self.context.classes)
         is_method = self.context.way == "method"
         if is_method and answer == "commit":
-            kind = classes[-1]  # psycopg2's own would have to be seen in a line of Python
+            kind = self.context.classes[-1]  # psycopg2's own would be told by a line of Python
+        may_be_many = is_method and event == "interrupt" and answer != "commit"
         return Try(
             functools.partial(self._connection, kind),
             answer,
             event,
             f"try {number}.",
             self.rng.random() * _LATEST if number % 2 else None,
-            is_whole=number % 8 > 0,
-            many=is_method and event == "interrupt" and answer != "commit" and number % 4 > 1,
+            is_whole=self.rng.random() < 0.75,
+            many=may_be_many and self.rng.random() < 0.5,
+            comes_last=number // 2 % 2 == 0,
         )
 
     def _connection(self, kind: type[Any]) -> Any:
