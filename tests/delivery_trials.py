@@ -21,12 +21,12 @@ import signal
 import socket
 import sys
 import time
-import traceback
 import warnings
 from collections import Counter
 from collections.abc import Callable, Generator
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from traceback import format_exception
 from typing import Any
 
 import psycopg2
@@ -280,7 +280,12 @@ class Try:
         """Was it there as it happened? Then no cancel has struck the statement itself."""
         return self.moment is None and self.is_whole
 
-    def judge(self, counts: Counter[str], kinds: tuple[type[BaseException], ...]) -> None:
+    def judge(
+        self,
+        counts: Counter[str],
+        problems: list[str],
+        kinds: tuple[type[BaseException], ...],
+    ) -> None:
         """Add what has come of it to *counts*; *kinds* are those of the interrupt."""
         conn = self.conn
         conn.on_fileno = None
@@ -305,9 +310,8 @@ class Try:
         counts["after"] += next_statements + max(0, executions - 1)
         if not self._is_right(kinds, is_done, own):
             counts["lost"] += 1
-            print(f"{self}; it was done: {is_done}", file=sys.stderr)
-            if self.raised is not None:
-                traceback.print_exception(self.raised)
+            raised = "" if self.raised is None else "".join(format_exception(self.raised))
+            problems.append(f"{self}; it was done: {is_done}\n{raised}")
         if is_done or own is not None:
             counts["messages"] += self._messages_lost()
 
@@ -382,7 +386,7 @@ class Context:
         for one in trials:
             one.prepare()
             self.play(one)
-            one.judge(trials.counts, self.kinds)
+            one.judge(trials.counts, trials.problems, self.kinds)
 
     def play(self, one: Try) -> None:
         """Run its code, and interrupt that."""
@@ -587,7 +591,7 @@ class InAsyncio(Context):
                 await asyncio.wait([task])
             if not task.cancelled():
                 task.result()
-            await aio.run(one.judge, trials.counts, self.kinds)
+            await aio.run(one.judge, trials.counts, trials.problems, self.kinds)
 
     async def _code(self, one: Try) -> None:
         if self.way == "await":
@@ -642,7 +646,7 @@ class InTrio(Context):
                     one.strike = scope.cancel
                     await self._code(one)
                 self.nursery.cancel_scope.cancel()
-            await self.call(one.judge, trials.counts, self.kinds)
+            await self.call(one.judge, trials.counts, trials.problems, self.kinds)
 
     async def _code(self, one: Try) -> None:
         if self.way == "function":
@@ -695,6 +699,7 @@ class Trials:
         self.context, self.dsn, self.rng, self.tries = context, dsn, rng, tries
         self.cells: dict[str, dict[str, Counter[str]]] = {}
         self.counts: Counter[str] = Counter()
+        self.problems: list[str] = []
         self._conns: dict[type[Any], Any] = {}
 
     def __iter__(self) -> Generator[Try, None, None]:
@@ -750,7 +755,7 @@ def main() -> None:
     rng = random.Random(f"{options.seed}-{options.context}")
     trials = Trials(context, options.dsn, options.tries, rng)
     context.run(trials)
-    json.dump(trials.cells, sys.stdout)
+    json.dump({"cells": trials.cells, "problems": trials.problems}, sys.stdout)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from tests.delivery_trials import ANSWERS, CONTEXTS, EVENTS
 from tools.postgres import running
@@ -29,8 +30,8 @@ _EVENTS = {"interrupt": "Ctrl-C, cancel or kill", "deadline": "deadline"}
 Cells = dict[str, dict[str, dict[str, int]]]
 
 
-def cells_of(context: str, dsn: str, tries: int, seed: str = "0") -> Cells:
-    """Run the tries of a context in a process of its own; return its counts.
+def cells_of(context: str, dsn: str, tries: int, seed: str = "0") -> tuple[Cells, list[str]]:
+    """Run the tries of a context in a process of its own; return its counts, and what was lost.
 
     :raises RuntimeError: the process has failed; the text has its output.
     """
@@ -43,11 +44,10 @@ def cells_of(context: str, dsn: str, tries: int, seed: str = "0") -> Cells:
         capture_output=True,
         text=True,
     )
-    sys.stderr.write(done.stderr)
     if done.returncode != 0:
         raise RuntimeError(f"{context}: exit status {done.returncode}\n{done.stderr}")
-    cells: Cells = json.loads(done.stdout)
-    return cells
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found["cells"], found["problems"]
 
 
 def faults(context: str, cells: Cells) -> Iterator[str]:
@@ -89,10 +89,10 @@ def main() -> int:
     with running() as server, ThreadPoolExecutor(options.parallel) as pool:
         dsn = server.dsn(server.transports[0])
         found = pool.map(lambda each: cells_of(each, dsn, options.tries, options.seed), contexts)
-        for context, cells in zip(contexts, found, strict=True):
+        for context, (cells, problems) in zip(contexts, found, strict=True):
             for event in EVENTS:
                 print(row(context, event, cells), flush=True)
-            wrong += faults(context, cells)
+            wrong += [*faults(context, cells), *problems]
             for events in cells.values():
                 met += sum(each.get("successes", 0) for each in events.values())
                 tries += sum(each["tries"] for each in events.values())
