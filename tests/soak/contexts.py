@@ -474,9 +474,11 @@ class Asyncio(Context):
                 self.loop.call_later(moment, self._cancel, job)
         _, pending = await self.asyncio.wait(tasks, timeout=LONGEST)
         assert not pending, pending
-        for task in tasks:
-            if not task.cancelled():
-                task.result()
+        for job in jobs:
+            if not job.task.cancelled():
+                job.task.result()
+            elif hasattr(job, "swallowed"):  # it may have ended before it has heard of that
+                job.swallowed.append(self.asyncio.CancelledError())
 
     def _cancel(self, job):
         throw_at(job, self.asyncio.CancelledError)

@@ -6,6 +6,7 @@ the same rank it is the first one. The other one is its context, if it came befo
 
 import contextlib
 import sys
+from typing import Any
 
 import psycopg2
 
@@ -36,7 +37,7 @@ class Pair:
         self.moments = [first, first + rng.random() * _SECOND]
         self.thrown = []  # exceptions, or their classes where a framework makes them
         self.late = []  # those that come when the statement has raised another
-        self.seen = None
+        self.seen: Any = None
         self.query = rng.choice(_QUERIES)
 
     def throws(self, exc):
