@@ -56,7 +56,7 @@ class Context:
 
     # Pairs of interrupts, pairs.py
 
-    def is_interruptible(self, job):
+    def is_interruptible(self, job) -> bool:
         """Can *job* interrupt itself?"""
         return True
 
@@ -537,6 +537,12 @@ class Trio(Context):
             if job.moments:
                 job.scope.deadline = self.trio.current_time() + job.moments[0]
             await self.run(job)
+            try:
+                await self.trio.lowlevel.checkpoint()
+            except self.trio.Cancelled as exc:  # it has ended before it has heard of that
+                if hasattr(job, "swallowed"):
+                    job.swallowed.append(exc)
+                raise
 
     @contextlib.contextmanager
     def armed(self, job, pair, seconds, kind):
