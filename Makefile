@@ -14,7 +14,7 @@ SOURCES := setup.py pyproject.toml $(wildcard src/greenwait/*.pyx src/greenwait/
 
 .DELETE_ON_ERROR:
 .PHONY: help test bench bench-full conformance plain poll source oldest soak sanitize memcheck leaks \
-    coverage types lint test-servers docs figures results sdist wheel check-dist release-wheels \
+    coverage delivery-table types lint test-servers docs figures results sdist wheel check-dist release-wheels \
     identifiers workflows cross clean
 
 help: ## list the targets
@@ -71,6 +71,10 @@ MINUTES ?= 3
 SEED ?=
 soak: $(VENV)/.built ## everything at the same time in every context, with random faults, for MINUTES=3
 	$(BIN)/python -m tests.soak --minutes $(MINUTES) --seed '$(SEED)'
+
+TRIES ?= 100
+delivery-table: $(VENV)/.built ## is anything lost where an interrupt meets an answer? TRIES=100 in every context
+	$(BIN)/python -m tools.delivery_table --tries $(TRIES)
 
 poll: $(VENV)/.dev ## the hub's tests on poll(2), which it sleeps in where there is no epoll(7)
 	CFLAGS=-DGREENWAIT_NO_EPOLL_SET $(BIN)/python setup.py --quiet build --parallel 2 \

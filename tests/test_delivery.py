@@ -384,7 +384,9 @@ def test_connection_that_is_lost_before_the_statement_is_refused(callback, conne
     conn.before = terminate
     raised = conn.strike()
     assert_raised(conn, raised, conn.cursor().execute, "select 1")
-    assert isinstance(raised.__cause__, psycopg2.OperationalError) or FAST_PATHS["interrupt"] != "on"
+    assert (
+        isinstance(raised.__cause__, psycopg2.OperationalError) or FAST_PATHS["interrupt"] != "on"
+    )
     assert conn.closed
 
 

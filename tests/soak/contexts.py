@@ -5,10 +5,12 @@ is to use it, and by no other.
 """
 
 import contextlib
+import os
 import random
 import signal
 import threading
 import time
+import traceback
 import warnings
 from collections import deque
 from typing import Any
@@ -18,6 +20,11 @@ from greenlet import GreenletExit
 import greenwait
 from tests.random_moments import Interrupted
 
+_SIGNALS = {
+    Interrupted: signal.SIGALRM,
+    KeyboardInterrupt: signal.SIGINT,
+    SystemExit: signal.SIGTERM,
+}
 LONGEST = 50  # seconds that a round may take; the watchdog waits longer
 
 
@@ -30,7 +37,9 @@ class Context:
     limits: tuple[Any, ...] = (greenwait.timeout,)
     has_hub = False  # may there be a hub of ours?
     has_native = False  # are there jobs that await?
-    has_signals = False  # do interrupts come between any two bytecodes?
+    # Does a cancellation wait for the end of what is being stopped already?
+    is_patient = False
+    signals: tuple[type[BaseException], ...] = ()  # what a handler may raise between two bytecodes
 
     def __init__(self, rng: random.Random) -> None:
         self.rng = rng
@@ -45,6 +54,20 @@ class Context:
         """Let pass so much time, in which the framework does what it has to."""
         time.sleep(seconds)
 
+    # Pairs of interrupts, pairs.py
+
+    def is_interruptible(self, job) -> bool:
+        """Can *job* interrupt itself?"""
+        return True
+
+    def kinds(self):
+        """Return the classes of what may interrupt a job."""
+        return self.interrupts
+
+    def armed(self, job, pair, seconds, kind):
+        """Return a block in which *job* is interrupted after *seconds*, which *pair* is told."""
+        raise NotImplementedError
+
     def quietly(self, job):
         """Run it; it keeps all but what interrupts it, and that is no news."""
         with contextlib.suppress(*self.interrupts):
@@ -55,6 +78,23 @@ class Context:
         results = []
         self.play([_Call(lambda: results.append(function()))])
         return results[0]
+
+
+def throw_at(job, exc):
+    """Note that *exc*, or one of that class, is thrown at a job that has begun, and is not over."""
+    if not job.is_over and getattr(job, "thrown", None) is not None:
+        job.thrown.append(exc)
+
+
+def contexts_of(exc):
+    """Return *exc* and what it was raised in."""
+    found: list[BaseException] = []
+    while exc is not None and exc not in found:
+        found.append(exc)
+        for each in getattr(exc, "exceptions", ()):  # of a group
+            found += contexts_of(each)
+        exc = exc.__context__
+    return found
 
 
 class _Call:
@@ -76,7 +116,38 @@ class Threads(Context):
     """The main thread, struck by signals, and some others, whose queries are cancelled."""
 
     interrupts = (Interrupted,)
-    has_hub = has_signals = True
+    signals = (Interrupted, KeyboardInterrupt, SystemExit)
+    has_hub = True
+
+    def is_interruptible(self, job):
+        return threading.current_thread() is threading.main_thread()
+
+    def kinds(self):
+        return self.signals
+
+    @contextlib.contextmanager
+    def armed(self, job, pair, seconds, kind):
+        number = _SIGNALS[kind]
+
+        def handler(*_):
+            exc = kind()
+            pair.throws(exc)
+            raise exc
+
+        before = signal.signal(number, handler)
+        timer = threading.Timer(seconds, os.kill, (os.getpid(), number))
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+            while timer.is_alive():
+                with contextlib.suppress(*self.signals):
+                    timer.join()
+            while True:
+                with contextlib.suppress(*self.signals):
+                    signal.signal(number, before)
+                    break
 
     def play(self, jobs):
         share = max(1, len(jobs) // 4)
@@ -130,26 +201,106 @@ class Threads(Context):
 
 
 class Hub(Context):
-    """Jobs of greenwait's own hub, cancelled by others of it."""
+    """Jobs of greenwait's own hub, cancelled by others of it; some rounds struck by two signals."""
 
     interrupts = (GreenletExit, Interrupted)
-    has_hub = True
+    has_hub = is_patient = True
 
     def pause(self, seconds):
         with greenwait.Hub() as hub:
             hub.sleep(seconds)
 
+    def kinds(self):
+        return (GreenletExit,)
+
     def play(self, jobs):
-        with greenwait.Hub() as hub:
+        if self._may_be_struck(jobs) and self.rng.random() < 0.1:
+            self._play_struck(jobs)
+        else:
+            self._play(jobs)
+
+    def _may_be_struck(self, jobs):
+        return all(getattr(job, "may_be_struck", False) for job in jobs)
+
+    def _play(self, jobs):
+        with greenwait.Hub() as self.hub:
             for job in jobs:
-                spawned = hub.spawn(self.quietly, job)
+                job.spawned = self.hub.spawn(self.quietly, job)
                 for moment in job.moments:
-                    hub.spawn(_cancel_later, hub, moment, spawned)
+                    self.hub.spawn(self._cancel_later, moment, job)
+
+    def _cancel_later(self, seconds, job):
+        self.hub.sleep(seconds)
+        throw_at(job, GreenletExit)
+        job.spawned.cancel()
+
+    @contextlib.contextmanager
+    def armed(self, job, pair, seconds, kind):
+        def strike():
+            self.hub.sleep(seconds)
+            if not is_over:
+                pair.throws(kind)
+                throw_at(job, kind)
+                job.spawned.cancel()
+
+        is_over = False
+        self.hub.spawn(strike)
+        try:
+            yield
+        finally:
+            is_over = True
+
+    def _play_struck(self, jobs):
+        """Strike where the hub was entered: the higher one comes out, whatever came first."""
+        for job in jobs:
+            job.is_surely_interrupted, job.was_struck_twice = False, True
+        raised: list[BaseException] = []
+
+        def handler(number, _):
+            raised.append(SystemExit() if number == signal.SIGTERM else Interrupted())
+            raise raised[-1]
+
+        numbers = [signal.SIGTERM, signal.SIGALRM]
+        self.rng.shuffle(numbers)
+        before = [(number, signal.signal(number, handler)) for number in numbers]
+        first = self.rng.random() * 0.1
+        timers = [
+            threading.Timer(first, os.kill, (os.getpid(), numbers[0])),
+            threading.Timer(first + 0.02 * self.rng.random(), os.kill, (os.getpid(), numbers[1])),
+        ]
+        found: BaseException | None = None
+        struck: list[BaseException] = []
+        try:
+            for timer in timers:
+                timer.start()
+            self._play(jobs)
+        except BaseException as exc:
+            found = exc
+            struck += raised  # a call; what comes now comes too late
+        finally:
+            for timer in timers:
+                while timer.is_alive():
+                    with contextlib.suppress(Interrupted, SystemExit):
+                        timer.join()
+            for number, handled in before:
+                signal.signal(number, handled)
+        # A handler that runs in the Python code of a job is that one's.
+        struck = [exc for exc in struck if _is_raised_by_hub(exc)]
+        for job in jobs:
+            job.moments.append(0.0)  # it was struck, whenever that was
+            if any(each in raised for each in contexts_of(job.exception)):
+                job.exception = None
+        if found is not None and not any(each in raised for each in contexts_of(found)):
+            raise found
+        assert all(each in contexts_of(found) for each in struck), f"{struck}, but {found!r}"
+        if any(isinstance(each, SystemExit) for each in struck):
+            assert isinstance(found, SystemExit), f"{struck}, but {found!r} was raised"
 
 
-def _cancel_later(hub, seconds, job):
-    hub.sleep(seconds)
-    job.cancel()
+def _is_raised_by_hub(exc):
+    """Has the handler that raised it run in the hub's sleep?"""
+    names = [each.filename for each in traceback.extract_tb(exc.__traceback__)]
+    return any(name.endswith("_loop.pyx") for name in names)
 
 
 class Gevent(Context):
@@ -191,10 +342,40 @@ class Gevent(Context):
             greenlet = self.gevent.spawn(self.quietly, job)
             spawned.append(greenlet)
             for moment in job.moments:
-                kind = self.rng.choice(self.interrupts)
-                spawned.append(self.gevent.spawn_later(moment, greenlet.kill, kind, block=False))
+                exc = self.rng.choice(self.interrupts)()
+                spawned.append(self.gevent.spawn_later(moment, self._kill, job, greenlet, exc))
         self.gevent.joinall(spawned, timeout=LONGEST)
         assert all(each.ready() for each in spawned), "a greenlet has not ended"
+
+    def _kill(self, job, greenlet, exc):
+        # kill() does the same a turn of the loop later, by which the job may be through.
+        self.gevent.get_hub().loop.run_callback(self._throw, job, greenlet, exc)
+
+    def _throw(self, job, greenlet, exc):
+        if not greenlet.started:
+            greenlet.kill(exc, block=False)
+        elif not greenlet.dead:
+            throw_at(job, exc)
+            greenlet.throw(exc)
+
+    def kinds(self):
+        return (*self.interrupts, *self.timeouts)
+
+    @contextlib.contextmanager
+    def armed(self, job, pair, seconds, kind):
+        def strike():  # in gevent's hub, as a Timeout does
+            exc = kind()
+            pair.throws(exc)
+            throw_at(job, exc)
+            here.throw(exc)
+
+        here = self.gevent.getcurrent()
+        timer = self.gevent.get_hub().loop.timer(seconds)
+        timer.start(strike)
+        try:
+            yield
+        finally:
+            timer.close()
 
 
 class Eventlet(Context):
@@ -222,20 +403,40 @@ class Eventlet(Context):
             greenlet = self.eventlet.spawn(self.quietly, job)
             spawned.append(greenlet)
             for moment in job.moments:
-                kind = self.rng.choice(self.interrupts)
-                spawned.append(
-                    self.eventlet.spawn_after(moment, self.eventlet.kill, greenlet, kind)
-                )
+                exc = self.rng.choice(self.interrupts)()
+                spawned.append(self.eventlet.spawn_after(moment, self._kill, job, greenlet, exc))
         with self.eventlet.Timeout(LONGEST, AssertionError("a green thread has not ended")):
             for each in spawned:
                 with contextlib.suppress(*self.interrupts):  # it had not begun
                     each.wait()
 
+    def _kill(self, job, greenlet, exc):
+        throw_at(job, exc)
+        self.eventlet.kill(greenlet, exc)
+
+    def kinds(self):
+        return (*self.interrupts, *self.timeouts)
+
+    @contextlib.contextmanager
+    def armed(self, job, pair, seconds, kind):
+        def strike():  # in eventlet's hub, as a Timeout does
+            exc = kind()
+            pair.throws(exc)
+            throw_at(job, exc)
+            here.throw(exc)
+
+        here = self.eventlet.getcurrent()
+        timer = self.eventlet.hubs.get_hub().schedule_call_global(seconds, strike)
+        try:
+            yield
+        finally:
+            timer.cancel()
+
 
 class Asyncio(Context):
     """Tasks, cancelled, of code that is synchronous and of code that awaits."""
 
-    has_native = True
+    has_native = is_patient = True
 
     def __init__(self, rng):
         super().__init__(rng)
@@ -267,14 +468,33 @@ class Asyncio(Context):
         tasks = []
         for job in jobs:
             begun = job.natively() if job.is_native else self.aio.run(job)
-            tasks.append(self.loop.create_task(begun))
+            job.task = self.loop.create_task(begun)
+            tasks.append(job.task)
             for moment in job.moments:
-                self.loop.call_later(moment, tasks[-1].cancel)
+                self.loop.call_later(moment, self._cancel, job)
         _, pending = await self.asyncio.wait(tasks, timeout=LONGEST)
         assert not pending, pending
-        for task in tasks:
-            if not task.cancelled():
-                task.result()
+        for job in jobs:
+            if not job.task.cancelled():
+                job.task.result()
+            elif hasattr(job, "swallowed"):  # it may have ended before it has heard of that
+                job.swallowed.append(self.asyncio.CancelledError())
+
+    def _cancel(self, job):
+        throw_at(job, self.asyncio.CancelledError)
+        job.task.cancel()
+
+    @contextlib.contextmanager
+    def armed(self, job, pair, seconds, kind):
+        def strike():
+            pair.throws(kind)
+            self._cancel(job)
+
+        handle = self.loop.call_later(seconds, strike)
+        try:
+            yield
+        finally:
+            handle.cancel()
 
 
 class Uvloop(Asyncio):
@@ -288,6 +508,8 @@ class Uvloop(Asyncio):
 
 class Trio(Context):
     """trio's tasks, in cancel scopes; each round has a trio.run() of its own."""
+
+    is_patient = True
 
     def __init__(self, rng):
         super().__init__(rng)
@@ -306,15 +528,37 @@ class Trio(Context):
 
     async def _play(self, jobs):
         with self.trio.fail_after(LONGEST):
-            async with self.trio.open_nursery() as nursery:
+            async with self.trio.open_nursery() as self.nursery:
                 for job in jobs:
-                    nursery.start_soon(self._one, job)
+                    self.nursery.start_soon(self._one, job)
 
     async def _one(self, job):
-        with self.trio.CancelScope() as scope:
+        with self.trio.CancelScope() as job.scope:
             if job.moments:
-                scope.deadline = self.trio.current_time() + job.moments[0]
+                job.scope.deadline = self.trio.current_time() + job.moments[0]
             await self.run(job)
+            try:
+                await self.trio.lowlevel.checkpoint()
+            except self.trio.Cancelled as exc:  # it has ended before it has heard of that
+                if hasattr(job, "swallowed"):
+                    job.swallowed.append(exc)
+                raise
+
+    @contextlib.contextmanager
+    def armed(self, job, pair, seconds, kind):
+        async def strike():
+            with disarmed:
+                await self.trio.sleep(seconds)
+                pair.throws(kind)
+                throw_at(job, kind)
+                job.scope.cancel()
+
+        disarmed = self.trio.CancelScope()
+        self.nursery.start_soon(strike)
+        try:
+            yield
+        finally:
+            disarmed.cancel()
 
 
 CONTEXTS = {

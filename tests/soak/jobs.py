@@ -9,7 +9,9 @@ import psycopg2
 from psycopg2.extensions import QueryCanceledError
 
 import greenwait
+from tests.soak.contexts import contexts_of
 from tests.soak.operations import LONG, OF_SHARED, OPERATIONS, SKIPPED, sleep_too_long
+from tests.soak.pairs import struck_twice
 from tests.test_faults import assert_usable
 
 WAYS = {"kept": 6, "new": 3, "pool": 3, "shared": 1}  # to a connection, and how likely each is
@@ -29,7 +31,7 @@ class Job:
         self.soak, self.rng = soak, rng
         self.is_sound = rng.random() < 0.6
         self.way = _choice(rng, WAYS)
-        operations = OF_SHARED if self.way == "shared" else OPERATIONS
+        operations = OF_SHARED if self.way == "shared" else {**OPERATIONS, struck_twice: 4}
         if self.way == "shared":
             self.is_sound = True
         self.operations = [_choice(rng, operations) for _ in range(rng.randint(1, 6))]
@@ -40,6 +42,11 @@ class Job:
             if self.way != "shared" and rng.random() < 0.2:
                 self.moments.append(self.moments[0] + rng.random() * 0.02)
         self.is_surely_interrupted = len(self.moments) == 1  # unless it ends before
+        self.may_be_struck = True  # with all the others of its round
+        self.was_struck_twice = False
+        self.thrown = None  # interrupts, since it has begun
+        self.interruption = None  # what has ended it
+        self.swallowed = []  # what it has heard of, and has gone on
         self.made_at = time.monotonic()
         self.is_native = False  # does it await?
         self.is_over = False
@@ -58,7 +65,8 @@ class Job:
     def long_time(self):
         """Seconds that a query may be made to take which a deadline cancels."""
         # One that is interrupted twice, or whose cancel is lost, is left to end by itself.
-        return LONG if self.is_sound and not self.moments else 5
+        is_struck = self.moments or self.was_struck_twice
+        return LONG if self.is_sound and not is_struck else 5
 
     def is_interrupt_to_come(self):
         """Will there be one yet, and only one, on a connection that is cancelled then?"""
@@ -70,13 +78,15 @@ class Job:
     def __call__(self):
         """Run it in the calling context; what interrupts it is raised on."""
         self.shakes = self.soak.board.shakes
+        self.thrown = []
         try:
             with self._connection() as conn:
                 for operation in self.operations:
                     self._do(operation, conn)
             self.doing = "nothing any more"
-        except self.soak.context.interrupts:
+        except self.soak.context.interrupts as exc:
             self.count("interrupted")
+            self.interruption = exc
             raise
         except BaseException as exc:
             self.exception = exc
@@ -125,7 +135,8 @@ class Job:
         limits = self.soak.context.limits
         limit = None
         self.deadlines += operation is sleep_too_long
-        may_be = operation is not sleep_too_long and not (self.way == "shared" and self.moments)
+        may_be = operation not in (sleep_too_long, struck_twice)
+        may_be &= not (self.way == "shared" and self.moments)
         if may_be and self.rng.random() < _LIMITED:
             self.deadlines += 1
             limit = self.rng.choice(limits)(self.rng.choice([0.001, 0.05, 0.2]) * self.rng.random())
@@ -134,17 +145,20 @@ class Job:
                 outcome = operation(self, conn)
                 if self.way != "shared":
                     conn.commit() if self.rng.random() < 0.5 else conn.rollback()
-        except greenwait.QueryTimeout:
+        except greenwait.QueryTimeout as exc:
             if limit is None:
                 raise
+            self.swallowed += contexts_of(exc)
             self.count("cancelled by a deadline")
-        except QueryCanceledError:
+        except QueryCanceledError as exc:
             if self.is_sound and not self.was_canceled:
                 raise
+            self.swallowed += contexts_of(exc)
             self.count("cancelled by another")
         except self.soak.context.timeouts as exc:
             if exc is not limit:
                 raise
+            self.swallowed += contexts_of(exc)
             self.count("cancelled by the framework's timeout")
         else:
             if outcome is not SKIPPED:
@@ -168,7 +182,10 @@ class Job:
         to who has the counts.
         """
         exc = self.exception
-        is_excused = not self.is_sound or self._is_shaken()
+        is_excused = not self.is_sound or self.is_shaken()
+        lost = self._lost_interrupts()
+        if lost:
+            return self._report(f"it has not heard of {lost}, only of {self.interruption!r}")
         if self.shakes is not None and not self.is_over:  # it has begun
             return self._report("it has not ended")
         if exc is None:
@@ -178,6 +195,9 @@ class Job:
             return None
         if isinstance(exc, self.soak.context.timeouts) and self._may_be_struck_twice:
             self.count("timeouts that have outlived their block")  # docs/limits.md, Stopping
+            return None
+        if isinstance(exc, psycopg2.errors.InvalidCursorName) and self._was_struck_at_begin():
+            self.count("named cursors that were not declared")
             return None
         if not isinstance(exc, psycopg2.Error):
             return self._report("this is no error of psycopg2's")
@@ -190,7 +210,7 @@ class Job:
             isinstance(exc, psycopg2.InterfaceError) and "closed" in str(exc) and not self.was_open
         ):
             return self._report("this is not a documented error")
-        is_another_s = isinstance(exc, greenwait.PoolTimeout) or self._is_shaken()
+        is_another_s = isinstance(exc, greenwait.PoolTimeout) or self.is_shaken()
         if self.was_open and not is_another_s:
             return self._report("its connection is open after that")
         self.count(f"{type(exc).__name__}, {'sound' if self.is_sound else 'mortal'}")
@@ -202,9 +222,26 @@ class Job:
     @property
     def _may_be_struck_twice(self):
         """A second interrupt does not wait for the server any more, and costs the connection."""
-        return len(self.moments) + (self.deadlines > 0) > 1
+        return len(self.moments) + (self.deadlines > 0) > 1 or self.was_struck_twice
 
-    def _is_shaken(self):
+    def _was_struck_at_begin(self):
+        """Then there is no transaction, and the end of a block tries to close the cursor."""
+        context = self.soak.context
+        strikes = (*context.interrupts, *context.timeouts, greenwait.QueryTimeout)
+        return any(isinstance(each, strikes) for each in contexts_of(self.exception))
+
+    def _lost_interrupts(self):
+        """Return which of those that were thrown at it have neither ended it nor are a context."""
+        found = [*contexts_of(self.interruption), *contexts_of(self.exception), *self.swallowed]
+        return [
+            exc
+            for exc in self.thrown or ()
+            if exc not in found
+            and not (isinstance(exc, type) and any(isinstance(each, exc) for each in found))
+        ]
+
+    def is_shaken(self):
+        """Was the server restarted, or is it, since the connection was made?"""
         born = getattr(self.conn, "shakes", self.shakes)
         return self.soak.board.shakes != born or bool(self.soak.board.shakes % 2)
 
@@ -236,6 +273,7 @@ class Look(Job):
         super().__init__(soak, rng)
         self.is_sound, self.way, self.conn = is_sound, "kept", conn
         self.moments, self.operations = [], []
+        self.may_be_struck = False
 
     def __call__(self):
         self.shakes = self.soak.board.shakes

@@ -44,6 +44,15 @@ async def named_cursor(job, conn):
         assert [row[0] async for row in cur] == list(range(1, count + 1))
 
 
+async def notices(job, conn):
+    text = f"notice {job.rng.random()}"
+    count = job.rng.randrange(1, 20)
+    query = f"do $$begin for i in 1..{count} loop raise notice '{text}'; end loop; end$$; select 1"
+    await one(conn, query)
+    assert sum(text in notice for notice in conn.notices) == count, conn.notices
+    del conn.notices[:]
+
+
 async def notify(job, conn):
     payload = str(job.rng.random())
     await one(conn, "listen soak; select 1")
@@ -96,6 +105,7 @@ OPERATIONS = (
     rows,
     text_both_ways,
     named_cursor,
+    notices,
     notify,
     nap,
     sleep_too_long,
@@ -115,6 +125,7 @@ class NativeJob(Job):
     async def natively(self):
         """Run it; what interrupts it is raised on."""
         self.shakes = self.soak.board.shakes
+        self.thrown = []
         try:
             async with self._lent() as conn:
                 for operation in self.operations:
@@ -122,8 +133,9 @@ class NativeJob(Job):
                     self.deadlines += operation is sleep_too_long
                     await self._await(operation, conn)
             self.doing = "nothing any more"
-        except self.soak.context.interrupts:
+        except self.soak.context.interrupts as exc:
             self.count("interrupted")
+            self.interruption = exc
             raise
         except BaseException as exc:
             self.exception = exc
