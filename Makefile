@@ -13,9 +13,9 @@ SAME_CORE := $(if $(filter Linux,$(shell uname -s)),--same-core)
 SOURCES := setup.py pyproject.toml $(wildcard src/greenwait/*.pyx src/greenwait/*.pxd src/greenwait/*.h)
 
 .DELETE_ON_ERROR:
-.PHONY: help test bench bench-full conformance plain poll source oldest soak sanitize memcheck leaks \
-    coverage delivery-table types lint test-servers docs figures results sdist wheel check-dist release-wheels \
-    identifiers workflows cross clean
+.PHONY: help test bench bench-full conformance plain poll source oldest next-pythons soak sanitize \
+    memcheck leaks coverage delivery-table types lint test-servers docs figures results sdist wheel \
+    check-dist release-wheels identifiers workflows cross clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -112,6 +112,9 @@ $(OLDEST)/.built: $(VENV)/.dev $(SOURCES)
 oldest: $(OLDEST)/.built ## the tests, with the oldest psycopg2 that has a wheel for this Python
 	$(OLDEST)/bin/python -m greenwait
 	$(OLDEST)/bin/python -m pytest $(PARALLEL) $(BUT_DOCS) $(PYTEST_ARGS)
+
+next-pythons: $(VENV)/.built ## the tests on CPython 3.14 and 3.15 from Debian sid; needs root, debootstrap and a Debian
+	$(BIN)/python -m tools.next_pythons $(PARALLEL) $(BUT_DOCS) $(PYTEST_ARGS)
 
 types: $(VENV)/.dev $(VENV)/.bench ## mypy, pyright, and the stubs against the extension
 	$(BIN)/mypy

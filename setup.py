@@ -65,8 +65,8 @@ setup(
             "binding": True,
             "embedsignature": False,
             "linetrace": LINETRACE,
-            # An attribute of None, as those of an object are that the garbage collector has cleared,
-            # is an AttributeError, and not a crash.
+            # An attribute of None is an AttributeError, and not a crash. So are those of an object
+            # that the garbage collector has cleared.
             "nonecheck": True,
             "warn.unused": True,
         },

@@ -25,6 +25,8 @@ CALLBACKS: dict[str, Callable[[Any], None]] = {
 }
 TRANSPORTS = pooling.running().transports  # not started yet
 ROOT = Path(__file__).parent.parent
+# As pyproject.toml has them: faulthandler's watchdog is a thread when a script forks.
+WARNINGS = ("-W", "error", "-W", "ignore:This process (pid=:DeprecationWarning")
 
 pytest_collection_modifyitems = pooling.skip_what_makes_no_sense
 
@@ -119,7 +121,7 @@ def run_python(server: Server | ExternalServer) -> Callable[..., str]:
         dsn = server.dsn(transport or server.transports[0])
         guard = f"import faulthandler; faulthandler.dump_traceback_later({timeout}, exit=True)\n"
         done = subprocess.run(
-            [sys.executable, "-W", "error", "-c", guard + script, dsn, *arguments],
+            [sys.executable, *WARNINGS, "-c", guard + script, dsn, *arguments],
             capture_output=True,
             text=True,
             timeout=timeout + 10,

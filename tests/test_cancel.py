@@ -302,7 +302,11 @@ print(type(caught).__name__, caught, caught.__cause__, took < 10, conn.closed)
 @pytest.mark.skipif(not HAS_LIBPQ, reason="psycopg2's own cancel() is asked")
 @pytest.mark.parametrize(
     ("what", "raised", "closed"),
-    [("ctrl-c", "KeyboardInterrupt", 2), ("deadline", "Operational", 2), ("cancel", "Operational", 0)],
+    [
+        ("ctrl-c", "KeyboardInterrupt", 2),
+        ("deadline", "Operational", 2),
+        ("cancel", "Operational", 0),
+    ],
 )
 def test_without_a_descriptor_to_cancel_with_says_so(run_python, what, raised, closed):
     said = run_python(WITHOUT_DESCRIPTORS, what)

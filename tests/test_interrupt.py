@@ -1,7 +1,6 @@
 """What ends a wait early: the query stops, the caller gets the exception, and goes on."""
 
 import codecs
-import contextlib
 import os
 import signal
 import threading

@@ -27,6 +27,8 @@ _METHODS = {
 _CALLS = ("CALL", "PRECALL", "CALL_METHOD", "CALL_FUNCTION")
 _BETWEEN = ("CACHE", "PRECALL", "PUSH_NULL")
 _ATTRIBUTES = ("LOAD_ATTR", "LOAD_METHOD", "LOAD_SUPER_ATTR")
+# None is a common constant as of CPython 3.15.
+_CONSTANTS = ("LOAD_CONST", "LOAD_COMMON_CONSTANT")
 
 
 def ending_of_caller() -> str | None:
@@ -63,6 +65,6 @@ def _ending_called_by(frame: FrameType) -> str | None:
         is_exit = [each.opname for each in before[-3:]] == ["LOAD_CONST", "DUP_TOP", "DUP_TOP"]
     else:
         is_exit = [each.argval for each in before[-3:]] == [None] * 3 and all(
-            each.opname == "LOAD_CONST" for each in before[-3:]
+            each.opname in _CONSTANTS for each in before[-3:]
         )
     return "commit" if is_exit else None

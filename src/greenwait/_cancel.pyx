@@ -99,7 +99,9 @@ cdef class CancelRequest:
         if state == PGRES_POLLING_FAILED:
             message = libpq.cancelErrorMessage(self.request).decode("utf-8", "replace").strip()
             # libpq says nothing of a socket(2) that fails, for instance.
-            raise OperationalError(message or f"could not connect to the server to cancel: {strerror(error)}")
+            raise OperationalError(
+                message or f"could not connect to the server to cancel: {strerror(error)}"
+            )
         if state == PGRES_POLLING_OK:
             return POLL_OK
         return POLL_READ if state == PGRES_POLLING_READING else POLL_WRITE

@@ -121,7 +121,7 @@ _psycopg2.DatabaseError.__new__ = staticmethod(_new)
 
 
 cdef int raise_again(object exc) except -1:
-    """Raise *exc* with the context that it has: ``raise`` would put what is handled in its place."""
+    """Raise *exc* with the context that it has, which ``raise`` would replace."""
     append(exc, exc_info()[1])
     kind, traceback = type(exc), exc.__traceback__
     Py_INCREF(kind)

@@ -1,4 +1,4 @@
-"""The exceptions that greenwait raises and psycopg2 does not, and how exceptions follow each other."""
+"""The exceptions that greenwait raises and psycopg2 does not, and which of two is raised."""
 
 from typing import Any
 
@@ -20,6 +20,7 @@ __all__ = [
     "time_limits",
 ]
 
+
 class DeadlinePassed(BaseException):
     """A sleep's deadline has passed. Never leaves the callback."""
 
@@ -37,7 +38,7 @@ class HandlerRaised(BaseException):
         return exc
 
 
-#: Time limits of frameworks that are not an Exception, as gevent.Timeout is; their adapters add them.
+#: Time limits; of frameworks, also those that are not an Exception, as gevent.Timeout is.
 time_limits: list[type[BaseException]] = [Exception]
 
 

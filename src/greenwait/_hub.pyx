@@ -180,8 +180,8 @@ seal_type(Job, "a Job is made by Hub.spawn()")
 def join(Hub hub not None, jobs, failure=None):
     """Wait until *jobs* are done; cancel them if there is a failure, or when one comes.
 
-    Returns the failure, of two the higher one. A second one ends what a job does because of the first. What
-    the jobs have come to matters to nobody then.
+    Returns the failure, of two the higher one. A second one ends what a job does because
+    of the first. What the jobs have come to matters to nobody then.
     """
     cdef Job job
     cdef Seat seat

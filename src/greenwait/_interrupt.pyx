@@ -403,7 +403,7 @@ cdef int abandon_copy(object conn, Known connection, Wait* wait) except -1:
 # -- An exception is handed over to psycopg2
 
 cdef int hand_over(object conn, Known connection, Wait* wait, object reason) except -1:
-    """Have psycopg2 raise *reason*; raise it here only where it can't, which costs the connection."""
+    """Have psycopg2 raise *reason*; raise it here where it can't, which costs the connection."""
     cdef bint is_refused = False
     failure = None
     if not has_error(conn):
@@ -426,7 +426,7 @@ cdef int hand_over(object conn, Known connection, Wait* wait, object reason) exc
 
 
 cdef bint is_postponed(object reason) except -1:
-    """Will the next wait raise it? Then a rollback is a success, and no transaction is left open."""
+    """Will the next wait raise it? Then a rollback succeeds, and leaves no transaction open."""
     waiter = waiter_here() if waiters_entered > 0 else None
     return waiter is not None and (<Waiter>waiter).postpone(reason)
 
@@ -478,7 +478,7 @@ cdef bint have_refused(object conn, Known connection, Wait* wait) except -1:
 
 
 cdef const char* statement_to_refuse(object conn, PGconn* pgconn, Wait* wait) except? NULL:
-    """Return the statement after which psycopg2 is right about the server's state; NULL: there is none.
+    """Return the statement after which psycopg2 is right about the server's state, or NULL.
 
     psycopg2 takes for granted that a statement that has failed has changed nothing, but for
     commit(), after which it sees no transaction in any case (``pq_commit``).

@@ -32,7 +32,8 @@ cdef object connection_pgconn_ptr = connection_type.pgconn_ptr
 cdef object connection_async = connection_type.async_
 cdef object connection_status = connection_type.status
 
-# STATUS_SETUP, STATUS_READY, STATUS_BEGIN; 20 and above are the steps of connecting (psycopg/connection.h).
+# STATUS_SETUP, STATUS_READY, STATUS_BEGIN; 20 and above are the steps of connecting
+# (psycopg/connection.h).
 cdef enum:
     STATUS_SETUP = 0
     STATUS_READY = 1

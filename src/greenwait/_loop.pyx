@@ -288,7 +288,7 @@ cdef class Loop(Waiter):
         return 0
 
     cdef int interrupt(self, Seat seat, object exc, bint is_patient) except -1:
-        """Have its wait, now or next, raise *exc*; of two that it has not raised, the higher one."""
+        """Have its wait, now or next, raise *exc*; of two that wait for that, the higher one."""
         seat.interruption = exc if seat.interruption is None else higher(seat.interruption, exc)
         seat.is_patient = is_patient
         if seat.innermost is not None and not (is_patient and seat.innermost.is_stopping):

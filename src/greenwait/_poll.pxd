@@ -32,7 +32,7 @@ cdef struct Wait:
     bint is_stopping  # what is waited for is the end of a query that was interrupted
     # Of a query that is being stopped:
     Ending ending     # it ends a transaction
-    bint is_two_phase # ... of two phases
+    bint is_two_phase  # ... of two phases
 
 cdef int check_pollable(object conn) except -1
 cdef int call_poll(object conn) except -1

@@ -503,7 +503,7 @@ check=None, **kwargs)
             if conn.closed != 0 or conn.info.transaction_status != IDLE:
                 return False
             if conn.status == STATUS_BEGIN:
-                # A rollback was done, and interrupted: psycopg2 has seen an error, and does not know
+                # A rollback was done, and interrupted: psycopg2 has seen an error, and doesn't know
                 # that there is no transaction. After a commit it does, whatever has come of that.
                 conn.commit()
             if conn.status != STATUS_READY:

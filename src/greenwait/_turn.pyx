@@ -97,7 +97,6 @@ cdef class Turn:
             self.owner = None
             self.line.leave()
 
-
     cdef int leave_block(self, conn, own, tuple exc_info) except -1:
         """End the transaction of a block, when it is this greenlet's turn."""
         cdef list begun = []
