@@ -86,7 +86,8 @@ cdef class timeout:
     those that run in a copy of its context. A signal is handled as in any wait.
 
     It needs greenwait's callback to be registered: other callbacks know of no deadline. A block
-    that was left alone with another one, or with none, warns of that on leaving, once for each line.
+    during which another one waited, or psycopg2 itself, warns of that on leaving, once for each
+    line.
     """
 
     def __cinit__(self, seconds, /):
@@ -176,8 +177,8 @@ cdef class timeout:
         told.add((place, id(registered)))
         whose = "has no wait callback" if registered is None else f"waits by {registered!r}"
         warn_explicit(
-            f"{self!r} had no effect: psycopg2 {whose}, and only greenwait's knows of deadlines; call "
-            "greenwait.install() before",
+            f"{self!r} had no effect: psycopg2 {whose}, and only greenwait's knows of deadlines; "
+            "call greenwait.install() before",
             RuntimeWarning,
             *place,
         )
@@ -337,7 +338,9 @@ cdef object checked_seconds(str option, object value, str otherwise):
     try:
         seconds = value
     except OverflowError:  # of an int; its digits would fill a page
-        raise ValueError(f"{option} is far too large: it must be 0 or more seconds{otherwise}") from None
+        raise ValueError(
+            f"{option} is far too large: it must be 0 or more seconds{otherwise}"
+        ) from None
     if not (0.0 <= seconds and isfinite(seconds)):
         raise ValueError(f"{option}={value!r}: it must be 0 or more seconds{otherwise}")
     return seconds
