@@ -201,9 +201,9 @@ cdef class timeout:
         return f"greenwait.timeout({self._seconds!r})"
 
 
-# The outer of a block is always one that is still entered: whoever leaves hands those within it over
-# to its own. So a copy of the context keeps no more than one block that was left, and the way from
-# there leads over none.
+# The outer of a block is always one that is still entered: one that is left hands those within it
+# over to its own. So a copy of the context keeps no more than one block that was left, and the way
+# from there leads over none.
 
 cdef int attach(timeout block, timeout outer) noexcept:
     """Let it be within *outer*, or within none."""
