@@ -86,7 +86,8 @@ cdef class timeout:
     those that run in a copy of its context. A signal is handled as in any wait.
 
     It needs greenwait's callback to be registered: other callbacks know of no deadline. A block
-    that was left alone with another one, or with none, warns of that on leaving, once a line.
+    during which another one waited, or psycopg2 itself, warns of that on leaving, once for each
+    line.
     """
 
     def __cinit__(self, seconds, /):
@@ -200,7 +201,7 @@ cdef class timeout:
         return f"greenwait.timeout({self._seconds!r})"
 
 
-# The outer of a block is always one that is still entered: whoever leaves hands those within it
+# The outer of a block is always one that is still entered: one that is left hands those within it
 # over to its own. So a copy of the context keeps no more than one block that was left, and the way
 # from there leads over none.
 

@@ -4,9 +4,9 @@ psycopg2 has one wait callback for the whole process. Each ``install()`` or
 ``installed()`` is an entry that remembers what it replaced; ending it puts
 exactly that back.
 
-It is compiled because an interrupt, or another thread, must not come between two steps of it; a
-lock would not do, as CPython 3.14 may leave its ``with`` block without giving it back (cpython issue
-148874).
+It is compiled because an interrupt, or another thread, must not come between two steps of it;
+a lock would not do, as CPython 3.14 may leave its ``with`` block without giving it back (cpython
+issue 148874).
 """
 
 from cpython.exc cimport PyErr_CheckSignals
