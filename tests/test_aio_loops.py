@@ -614,7 +614,7 @@ async def main():
     return [found, *await asyncio.gather(*tasks)]
 
 def run():
-    if kind == "uvloop" :
+    if kind == "uvloop":
         loop = uvloop.new_event_loop()
     else:
         loop = asyncio.new_event_loop()
@@ -628,7 +628,9 @@ def run():
         loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
         loop.run_until_complete(loop.shutdown_asyncgens())
         asyncio.set_event_loop(None)
-        loop.close()
+        # uvloop's takes all descriptors out of the epoll set, which is the parent's too.
+        if os.getpid() == parent or kind == "asyncio":
+            loop.close()
 
 try:
     found = run()

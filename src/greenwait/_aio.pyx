@@ -255,6 +255,8 @@ cdef class EventLoop(Loop):
     ) except -1:
         if readiness_set_fileno(&self.ready_set) >= 0:
             return Loop.wait_for(self, fd, events, deadline_ns, is_stopping, connection)
+        if self.ended is not None:
+            raise RuntimeError(self.ended)
         # No epoll, no set: the event loop is told of the descriptor itself, for this wait.
         cdef Parked parked = a_parked(fd, deadline_ns)
         cdef Watched watched = self.watched_at(fd)
@@ -273,7 +275,7 @@ cdef class EventLoop(Loop):
         finally:
             if watched.parked is parked:
                 watched.parked = None
-            if self.ended is None:  # or the event loop is closed
+            if not self.is_closed():
                 if events & READINESS_READ:
                     event_loop.remove_reader(fd)
                 if events & READINESS_WRITE:

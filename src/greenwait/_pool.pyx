@@ -503,8 +503,8 @@ check=None, **kwargs)
             if conn.closed != 0 or conn.info.transaction_status != IDLE:
                 return False
             if conn.status == STATUS_BEGIN:
-                # A rollback was done, and interrupted: psycopg2 has seen an error, and doesn't know
-                # that there is no transaction. After a commit it does, whatever has come of that.
+                # A rollback was done, and interrupted: psycopg2 has seen an error, and does not
+                # know that there is no transaction. It does after a commit, whatever that does.
                 conn.commit()
             if conn.status != STATUS_READY:
                 return False  # prepared: psycopg2 wants that to be ended here or nowhere
