@@ -639,6 +639,30 @@ def test_job_may_cancel_another(conns):
     assert_usable([conn])
 
 
+def test_cancel_that_no_wait_raises_any_more_is_the_job_s_result(conns):
+    """It waits for the end of what a deadline stops, and then the job waits for nothing else."""
+    (conn,) = conns(1)
+    query = (
+        "do $$begin perform pg_sleep(20); "
+        "exception when query_canceled then perform pg_sleep(0.5); end$$"
+    )
+
+    def stubborn():
+        with contextlib.suppress(greenwait.QueryTimeout), greenwait.timeout(0.05):
+            conn.cursor().execute(query)
+        return "a result"
+
+    before = greenwait.stats().cancels
+    with greenwait.Hub() as hub:
+        job = hub.spawn(stubborn)
+        while greenwait.stats().cancels == before:
+            hub.sleep(0.001)
+        assert job.cancel()
+        with pytest.raises(CancelledError):
+            job.result()
+    assert not conn.closed
+
+
 def test_cancel_of_a_query_that_succeeds_all_the_same_is_not_swallowed(conns):
     deaf = "do $$ begin perform pg_sleep(3); exception when query_canceled then null; end $$"
     (conn,) = conns(1)

@@ -154,6 +154,13 @@ cdef class Job:
             self.value = self.context.run(function, *args, **kwargs)
         except BaseException as exc:  # by its instance: its class may be told only by that
             self.exception_raised = exc
+        interruption, self.seat.interruption = self.seat.interruption, None
+        if interruption is not None:
+            # It came too late to interrupt anything, and is delivered nevertheless.
+            self.exception_raised = (
+                interruption if self.exception_raised is None
+                else higher(self.exception_raised, interruption)
+            )
         if isinstance(self.exception_raised, greenlet_exit):
             self.is_cancelled = True
         elif not isinstance(self.exception_raised, (Exception, NoneType)):

@@ -13,6 +13,7 @@ import time
 import traceback
 import warnings
 from collections import deque
+from concurrent.futures import CancelledError
 from typing import Any
 
 from greenlet import GreenletExit
@@ -228,6 +229,12 @@ class Hub(Context):
                 job.spawned = self.hub.spawn(self.quietly, job)
                 for moment in job.moments:
                     self.hub.spawn(self._cancel_later, moment, job)
+            for job in jobs:
+                try:
+                    job.spawned.result()
+                except CancelledError:  # it may have ended before it has heard of that
+                    if hasattr(job, "swallowed"):
+                        job.swallowed.append(GreenletExit())
 
     def _cancel_later(self, seconds, job):
         self.hub.sleep(seconds)

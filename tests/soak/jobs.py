@@ -261,6 +261,12 @@ class Job:
             f"interrupted at {self.moments}, at work on {self.doing} of "
             f"{[each.__name__ for each in self.operations]}, shakes {self.shakes}\n"
         )
+        if self.conn is not None and not self.conn.closed:
+            info = self.conn.info
+            about += (
+                f"status {info.status}, transaction {info.transaction_status}, "
+                f"psycopg2's status {self.conn.status}, {info.error_message!r}\n"
+            )
         if self.exception is not None:
             about += "".join(traceback.format_exception(self.exception))
         return about
