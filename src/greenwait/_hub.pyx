@@ -127,7 +127,7 @@ cdef class Job:
 
         One that has not begun never does. It does not wait for the end: ``result()`` does.
         A query that is being stopped already, by a deadline for instance, is left to that,
-        and the exception raised by the wait after it. A second cancel does not wait for the
+        and the exception raised when it has been. A second cancel does not wait for the
         server any more, and costs the connection.
         """
         self.hub.check_thread("cancel()")

@@ -83,6 +83,7 @@ cdef object OperationalError = _psycopg2.OperationalError
 cdef object InterfaceError = _psycopg2.InterfaceError
 cdef object ServerHasCanceled = _psycopg2.QueryCanceled
 cdef object higher = _errors.higher
+cdef type commit_in_doubt = _errors.CommitInDoubt
 cdef object in_doubt = _errors.in_doubt
 cdef object lost_commit = _errors.lost_commit
 cdef object query_timeout = _errors.QueryTimeout
@@ -137,12 +138,27 @@ cdef int wait_or_stop(object conn, const Options* options) except -1:
             reason = drive(conn, connection, is_query, &wait, block)
         else:
             reason = drive_and_tell(conn, connection, is_query, &wait, block)
+        if wait.is_stopping:
+            reason = with_later(reason)
+            if reason is not None and connection.is_async:
+                raise_again(reason)  # psycopg2 is not told
         if reason is not None:
             hand_over(conn, connection, &wait, reason)
+    except BaseException as exc:
+        # psycopg2 loses it where a notice or a notification is still to be decoded, and raises
+        # OperationalError("unknown error") (pq_commit, pq_abort, pq_complete_error).
+        if connection is not None and connection.keeps_interrupt and not is_error(exc):
+            connection.kept = exc if connection.kept is None else higher(connection.kept, exc)
+        raise
     finally:
         if connection is not None:
             connection.is_waiting = False
     return 0
+
+
+cdef bint is_error(object exc) except -1:
+    """Is it psycopg2's, or of the server, which a method of a Connection will judge?"""
+    return isinstance(exc, Psycopg2Error) and not isinstance(exc, commit_in_doubt)
 
 
 cdef object drive_and_tell(
@@ -332,6 +348,18 @@ cdef object find_ending(Known connection, Wait* wait, object interruption):
     return interruption
 
 
+cdef object with_later(object reason):
+    """Return what is to be raised, after an interrupt that has left the drain to its end.
+
+    A job's cancel() does, and a task's. Raised in the next wait, it would come after a statement.
+    """
+    cdef Waiter waiter = waiter_here() if waiters_entered > 0 else None
+    later = None if waiter is None else waiter.take_interruption()
+    if later is None:
+        return reason
+    return later if reason is None else higher(reason, later)
+
+
 cdef bint is_active(object conn) except -1:
     """Is the server at work for the connection, or is there an answer still to be read?"""
     return connection_info.__get__(conn).transaction_status == PQTRANS_ACTIVE
@@ -420,6 +448,7 @@ cdef int hand_over(object conn, Known connection, Wait* wait, object reason) exc
             failure = exc
         if failure is not None:
             raise_again(given_up(conn, connection, wait, None, reason, failure, []))
+        reason = with_later(reason)
         if not is_refused:
             raise_again(reason)
     return deliver(reason, is_refused)
@@ -581,6 +610,9 @@ cdef object given_up(
             wait, block,
             "Another interrupt ended the wait for the server's answer; the connection is closed",
         )
+    later = with_later(None)
+    if later is not None:
+        reason, is_deadline = higher(reason, later), False
     if isinstance(failure, handler_raised):
         failure = failure.exception
     elif isinstance(failure, Psycopg2Error):

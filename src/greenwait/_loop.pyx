@@ -276,6 +276,13 @@ cdef class Loop(Waiter):
         seat.raised, seat.interruption = seat.interruption, None
         raise seat.raised
 
+    cdef object take_interruption(self):
+        cdef Seat seat = self.seat_of(current_greenlet())
+        if seat is None:
+            return None
+        exc, seat.interruption = seat.interruption, None
+        return exc
+
     cdef int go_on(self, object due, object here) except -1:
         """Switch to whoever *due* is for, unless that is *here*."""
         cdef Parked parked

@@ -77,6 +77,10 @@ cdef class Waiter:
         """End the wait there, now or to come; from whichever thread."""
         raise NotImplementedError
 
+    cdef object take_interruption(self):
+        """Return what has left this greenlet to wait for the end of a query, or None."""
+        return None
+
 
 @cython.auto_pickle(False)
 cdef class Adapter(Waiter):
