@@ -38,7 +38,7 @@ class Context:
     limits: tuple[Any, ...] = (greenwait.timeout,)
     has_hub = False  # may there be a hub of ours?
     has_native = False  # are there jobs that await?
-    # Does a cancellation wait for the end of what is being stopped already?
+    # Does the next wait raise a cancellation that comes while a query is being stopped?
     is_patient = False
     signals: tuple[type[BaseException], ...] = ()  # what a handler may raise between two bytecodes
 
@@ -205,7 +205,7 @@ class Hub(Context):
     """Jobs of greenwait's own hub, cancelled by others of it; some rounds struck by two signals."""
 
     interrupts = (GreenletExit, Interrupted)
-    has_hub = is_patient = True
+    has_hub = True
 
     def pause(self, seconds):
         with greenwait.Hub() as hub:
@@ -443,7 +443,7 @@ class Eventlet(Context):
 class Asyncio(Context):
     """Tasks, cancelled, of code that is synchronous and of code that awaits."""
 
-    has_native = is_patient = True
+    has_native = True
 
     def __init__(self, rng):
         super().__init__(rng)
