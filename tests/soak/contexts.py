@@ -5,7 +5,6 @@ is to use it, and by no other.
 """
 
 import contextlib
-import os
 import random
 import signal
 import threading
@@ -81,6 +80,13 @@ class Context:
         return results[0]
 
 
+def _signal_main_thread(number):
+    """Have it handled before that thread sets another handler; of the process another may get it."""
+    ident = threading.main_thread().ident
+    assert ident is not None
+    signal.pthread_kill(ident, number)
+
+
 def throw_at(job, exc):
     """Note that *exc*, or one of that class, is thrown at a job that has begun, and is not over."""
     if not job.is_over and getattr(job, "thrown", None) is not None:
@@ -136,7 +142,7 @@ class Threads(Context):
             raise exc
 
         before = signal.signal(number, handler)
-        timer = threading.Timer(seconds, os.kill, (os.getpid(), number))
+        timer = threading.Timer(seconds, _signal_main_thread, (number,))
         timer.start()
         try:
             yield
@@ -272,8 +278,8 @@ class Hub(Context):
         before = [(number, signal.signal(number, handler)) for number in numbers]
         first = self.rng.random() * 0.1
         timers = [
-            threading.Timer(first, os.kill, (os.getpid(), numbers[0])),
-            threading.Timer(first + 0.02 * self.rng.random(), os.kill, (os.getpid(), numbers[1])),
+            threading.Timer(first, _signal_main_thread, (numbers[0],)),
+            threading.Timer(first + 0.02 * self.rng.random(), _signal_main_thread, (numbers[1],)),
         ]
         found: BaseException | None = None
         struck: list[BaseException] = []
