@@ -81,7 +81,7 @@ class Context:
 
 
 def _signal_main_thread(number):
-    """Have it handled before that thread sets another handler; of the process another may get it."""
+    """Have it handled before that thread sets another handler; another might get the process's."""
     ident = threading.main_thread().ident
     assert ident is not None
     signal.pthread_kill(ident, number)
@@ -94,12 +94,13 @@ def throw_at(job, exc):
 
 
 def contexts_of(exc):
-    """Return *exc* and what it was raised in."""
+    """Return *exc* and what it was raised in; a CommitInDoubt has the interrupt as its cause."""
     found: list[BaseException] = []
     while exc is not None and exc not in found:
         found.append(exc)
         for each in getattr(exc, "exceptions", ()):  # of a group
             found += contexts_of(each)
+        found += contexts_of(exc.__cause__)
         exc = exc.__context__
     return found
 
