@@ -7,7 +7,7 @@ the end of the transaction to the job.
 import hashlib
 import os
 import socket
-import traceback
+from traceback import format_exception
 
 import psycopg2
 import psycopg2.extras
@@ -218,7 +218,7 @@ class Committing:
             self.ledger[self.tag] = True
         elif issubclass(kind, psycopg2.Error) and not issubclass(kind, greenwait.CommitInDoubt):
             self.ledger[self.tag] = False  # a plain failure is never a commit
-            self.failures[self.tag] = "".join(traceback.format_exception(exc))
+            self.failures[self.tag] = "".join(format_exception(exc))
 
 
 def add_up(job, conn):
