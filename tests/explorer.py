@@ -173,7 +173,11 @@ class Case:
 
     def is_of(self, message: Message) -> bool:
         """Is it a step?"""
-        return self.is_counting and message.kind != "S" and (message.to_client or message.kind != "end")
+        return (
+            self.is_counting
+            and message.kind != "S"
+            and (message.to_client or message.kind != "end")
+        )
 
     def complain(self, text: str) -> None:
         """Note what is not as it must be."""
@@ -384,7 +388,9 @@ class Asyncio(Context):
         for request in drive:
             if request == WAIT:
                 readable = self.loop.create_future()
-                self.loop.add_reader(proxy.fileno(), lambda: readable.done() or readable.set_result(None))
+                self.loop.add_reader(
+                    proxy.fileno(), lambda: readable.done() or readable.set_result(None)
+                )
                 await readable
                 self.loop.remove_reader(proxy.fileno())
             else:
@@ -561,7 +567,9 @@ class Laboratory:
             if not case.is_open:
                 self.drop()
                 self.wait_until_gone(case)
-            case.rows = self.ask(f"select count(*) from effects where n in ({case.number}, -{case.number})")
+            case.rows = self.ask(
+                f"select count(*) from effects where n in ({case.number}, -{case.number})"
+            )
         if not case.is_open:
             self.drop()
         self.judge(case)
@@ -626,11 +634,15 @@ class Laboratory:
             case.is_open = True
         except BaseException as exc:
             case.complain(f"the connection is open, and not usable: {exc!r}")
-        case.received = {"notice": sum("forged" in each for each in self.conn.notices),
-                         "notification": sum(each.channel == "forged" for each in self.conn.notifies)}
+        case.received = {
+            "notice": sum("forged" in each for each in self.conn.notices),
+            "notification": sum(each.channel == "forged" for each in self.conn.notifies),
+        }
         if phase.name == "messages":
             case.received["own notice"] = sum("own" in each for each in self.conn.notices)
-            case.received["own notification"] = sum(each.channel == "own" for each in self.conn.notifies)
+            case.received["own notification"] = sum(
+                each.channel == "own" for each in self.conn.notifies
+            )
 
     def connect(self) -> Any:
         """Connect through the proxy."""
@@ -709,11 +721,13 @@ class Laboratory:
         if wanted:
             first = (strong or wanted)[0]
             timed_out_first = (
-                not strong and expired and case.happened.index("deadline")
-                < case.happened.index(first[0])
+                not strong
+                and expired
+                and case.happened.index("deadline") < case.happened.index(first[0])
             )
             if raised is None or not (
-                isinstance(raised, greenwait.QueryTimeout) if timed_out_first
+                isinstance(raised, greenwait.QueryTimeout)
+                if timed_out_first
                 else is_the(raised, first[1])
                 # What has become of a commit is more important.
                 or (is_commit and isinstance(raised, greenwait.CommitInDoubt))
@@ -902,8 +916,14 @@ def main() -> None:
             for case in explore(lab, PHASES[name]):
                 cases.append(case)
                 if case.complaints:
-                    print(options.context, name, spelled(case.events), "--at-once" * case.at_once,
-                          case.complaints, flush=True)
+                    print(
+                        options.context,
+                        name,
+                        spelled(case.events),
+                        "--at-once" * case.at_once,
+                        case.complaints,
+                        flush=True,
+                    )
             print(name, len(cases), f"{time.monotonic() - began:.1f} s", flush=True)
 
 

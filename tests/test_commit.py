@@ -242,6 +242,35 @@ def test_second_interrupt_of_a_commit_is_raised_and_tells_of_the_doubt(case, on_
     assert case.conn.closed
 
 
+@pytest.mark.parametrize("kind", [Limit, KeyboardInterrupt])
+def test_interrupt_of_a_commit_past_its_deadline_tells_of_the_doubt(case, on_signal, kind):
+    """A QueryTimeout would say that nothing was committed."""
+    case = case(20)
+    interrupt = kind()
+    on_signal(signal.SIGALRM, raising(interrupt))
+
+    def strike():
+        time.sleep(0.5)  # the deadline is looked at when it passes
+        os.kill(os.getpid(), signal.SIGALRM)
+
+    began = time.monotonic()
+    with (
+        greenwait.installed(cancel_grace=30),
+        pytest.raises((greenwait.CommitInDoubt, kind)) as info,
+        greenwait.timeout(0.1),
+    ):
+        case.commit(strike)
+    assert time.monotonic() - began < 5
+    if kind is Limit:
+        assert isinstance(info.value, greenwait.CommitInDoubt)
+        assert info.value.__context__ is info.value.__cause__ is interrupt
+    else:
+        assert info.value is interrupt
+        assert isinstance(interrupt.__cause__, greenwait.CommitInDoubt)
+        interrupt.__cause__ = None
+    assert case.conn.closed
+
+
 def test_commit_that_the_server_refuses_is_no_doubt(case):
     case = case(-0.01)
     with pytest.raises(psycopg2.errors.DivisionByZero):

@@ -634,9 +634,13 @@ cdef object given_up(
             reason, is_deadline, failure)
     if connection.is_async:
         conn.close()
-    raised = higher(reason, failure)
-    if wait.ending == COMMIT and raised.__cause__ is None:
-        raised.__cause__ = in_doubt("a second interrupt ended the wait for a commit", None)
+    if wait.ending != COMMIT:
+        return higher(reason, failure)
+    doubt = in_doubt("a second interrupt ended the wait for a commit", None)
+    # A QueryTimeout would say that the transaction has failed.
+    raised = higher(doubt if is_deadline else reason, failure)
+    if raised.__cause__ is None:
+        raised.__cause__ = failure if raised is doubt else doubt
     return raised
 
 

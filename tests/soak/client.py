@@ -48,6 +48,7 @@ class Soak:
         self.context: Any = CONTEXTS[kind](self.rng)
         self.counts = Counter()
         self.ledger = {}  # by tag: whether it was committed; None: nobody knows
+        self.failures = {}  # by tag: the error of a commit
         self.shelf = {True: [], False: []}  # connections, by whether they are sound
         self.pools, self.async_pools = {}, {}
         self.shared: Any = None
@@ -219,7 +220,8 @@ class Soak:
             there = {tag for (tag,) in cur}
         conn.close()
         for tag, is_committed in self.ledger.items():
-            assert is_committed in (None, tag in there), f"{tag}: committed {is_committed}"
+            failure = self.failures.get(tag, "")
+            assert is_committed in (None, tag in there), f"{tag}: {is_committed}\n{failure}"
         self.counts["committed"] = len(there)
         self.counts["commits in doubt"] = sum(each is None for each in self.ledger.values())
 

@@ -5,7 +5,6 @@ is to use it, and by no other.
 """
 
 import contextlib
-import os
 import random
 import signal
 import threading
@@ -38,7 +37,7 @@ class Context:
     limits: tuple[Any, ...] = (greenwait.timeout,)
     has_hub = False  # may there be a hub of ours?
     has_native = False  # are there jobs that await?
-    # Does a cancellation wait for the end of what is being stopped already?
+    # Does the next wait raise a cancellation that comes while a query is being stopped?
     is_patient = False
     signals: tuple[type[BaseException], ...] = ()  # what a handler may raise between two bytecodes
 
@@ -81,6 +80,13 @@ class Context:
         return results[0]
 
 
+def _signal_main_thread(number):
+    """Have it handled before that thread sets another handler; another might get the process's."""
+    ident = threading.main_thread().ident
+    assert ident is not None
+    signal.pthread_kill(ident, number)
+
+
 def throw_at(job, exc):
     """Note that *exc*, or one of that class, is thrown at a job that has begun, and is not over."""
     if not job.is_over and getattr(job, "thrown", None) is not None:
@@ -88,12 +94,13 @@ def throw_at(job, exc):
 
 
 def contexts_of(exc):
-    """Return *exc* and what it was raised in."""
+    """Return *exc* and what it was raised in; a CommitInDoubt has the interrupt as its cause."""
     found: list[BaseException] = []
     while exc is not None and exc not in found:
         found.append(exc)
         for each in getattr(exc, "exceptions", ()):  # of a group
             found += contexts_of(each)
+        found += contexts_of(exc.__cause__)
         exc = exc.__context__
     return found
 
@@ -136,7 +143,7 @@ class Threads(Context):
             raise exc
 
         before = signal.signal(number, handler)
-        timer = threading.Timer(seconds, os.kill, (os.getpid(), number))
+        timer = threading.Timer(seconds, _signal_main_thread, (number,))
         timer.start()
         try:
             yield
@@ -205,7 +212,7 @@ class Hub(Context):
     """Jobs of greenwait's own hub, cancelled by others of it; some rounds struck by two signals."""
 
     interrupts = (GreenletExit, Interrupted)
-    has_hub = is_patient = True
+    has_hub = True
 
     def pause(self, seconds):
         with greenwait.Hub() as hub:
@@ -272,8 +279,8 @@ class Hub(Context):
         before = [(number, signal.signal(number, handler)) for number in numbers]
         first = self.rng.random() * 0.1
         timers = [
-            threading.Timer(first, os.kill, (os.getpid(), numbers[0])),
-            threading.Timer(first + 0.02 * self.rng.random(), os.kill, (os.getpid(), numbers[1])),
+            threading.Timer(first, _signal_main_thread, (numbers[0],)),
+            threading.Timer(first + 0.02 * self.rng.random(), _signal_main_thread, (numbers[1],)),
         ]
         found: BaseException | None = None
         struck: list[BaseException] = []
@@ -443,7 +450,7 @@ class Eventlet(Context):
 class Asyncio(Context):
     """Tasks, cancelled, of code that is synchronous and of code that awaits."""
 
-    has_native = is_patient = True
+    has_native = True
 
     def __init__(self, rng):
         super().__init__(rng)

@@ -216,7 +216,8 @@ class Job:
         self.count(f"{type(exc).__name__}, {'sound' if self.is_sound else 'mortal'}")
         if is_excused:
             return None
-        is_slow = "has not answered within" in str(exc)
+        # The server's answer, or the end of a COPY that is not to be.
+        is_slow = any(text in str(exc) for text in ("not answered within", "not end within"))
         return self._lost_or("nothing has struck this connection", is_slow)
 
     @property

@@ -7,6 +7,7 @@ the end of the transaction to the job.
 import hashlib
 import os
 import socket
+from traceback import format_exception
 
 import psycopg2
 import psycopg2.extras
@@ -207,7 +208,7 @@ class Committing:
     """A block that commits what *tag* names: is it in the ledger then?"""
 
     def __init__(self, soak, tag):
-        self.ledger, self.tag = soak.ledger, tag
+        self.ledger, self.failures, self.tag = soak.ledger, soak.failures, tag
 
     def __enter__(self):
         self.ledger[self.tag] = None  # an interrupt leaves it so
@@ -217,6 +218,7 @@ class Committing:
             self.ledger[self.tag] = True
         elif issubclass(kind, psycopg2.Error) and not issubclass(kind, greenwait.CommitInDoubt):
             self.ledger[self.tag] = False  # a plain failure is never a commit
+            self.failures[self.tag] = "".join(format_exception(exc))
 
 
 def add_up(job, conn):

@@ -67,7 +67,7 @@ class Pair:
         while seen in self.late:  # it was raised as the right one was handled
             seen = seen.__context__
         about = f"{seen!r} was raised of {self.kinds} at {self.moments}; {self.thrown}, {self.late}"
-        # A cancellation waits for the end of what a deadline stops; the next wait raises it.
+        # trio tells nobody of it before the next checkpoint.
         is_left = self.patient and isinstance(seen, (greenwait.QueryTimeout, type(None)))
         if seen is None:  # a result that comes after a deadline stands
             is_right = self.query is _STUBBORN and greenwait.QueryTimeout in self.kinds
