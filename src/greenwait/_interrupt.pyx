@@ -17,7 +17,7 @@ from cpython.pythread cimport PyThread_get_thread_ident
 from libc.stdint cimport int64_t
 
 from greenwait._cancel cimport cancel_request
-from greenwait._connecting cimport wait_until_connected
+from greenwait._connecting cimport shut_down, wait_until_connected
 from greenwait._copy cimport end_copy, has_left_copy
 from greenwait._deadline cimport (
     after,
@@ -364,13 +364,34 @@ cdef int send_cancel(object conn, Wait* wait, list complaints) except -1:
     """Cancel what *conn* is doing: when this returns, the server process has been told."""
     counters.cancels += 1
     complaints.clear()
+    first = later = None
     try:
         request = cancel_request(conn)
-        if request is not None:
-            wait_until_ok(request, None, wait)
+        while request is not None:
+            try:
+                wait_until_ok(request, None, wait)
+                break
+            except Psycopg2Error:
+                raise
+            except BaseException as exc:
+                if wait.is_stopping or (first is None and isinstance(exc, deadline_passed)):
+                    raise  # which costs the connection
+                later = exc
+            # That one goes on to be used, and this request must not strike a later query.
+            if first is not None:
+                shut_down(conn)
+                break
+            first, later = later, None
     except Psycopg2Error as exc:  # refused: the query may end by itself
         complaints.append(str(exc).strip())
+    if first is not None:
+        raise_again(first if later is None or isinstance(later, deadline_passed)
+                    else handler_raised(higher(raised_by(first), raised_by(later))))
     return 0
+
+
+cdef object raised_by(object interruption):
+    return interruption.exception if isinstance(interruption, handler_raised) else interruption
 
 
 cdef int abandon_copy(object conn, Known connection, Wait* wait) except -1:
