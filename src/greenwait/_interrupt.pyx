@@ -29,7 +29,13 @@ from greenwait._deadline cimport (
     timeout as timeout_block,
     to_ns,
 )
-from greenwait._delivery cimport deliver, raise_again
+from greenwait._delivery cimport (
+    deliver,
+    forget_raised,
+    has_raised,
+    raise_again,
+    remember_raised,
+)
 from greenwait._known cimport (
     COMMIT,
     NO_ENDING,
@@ -82,7 +88,6 @@ cdef object OperationalError = _psycopg2.OperationalError
 cdef object InterfaceError = _psycopg2.InterfaceError
 cdef object ServerHasCanceled = _psycopg2.QueryCanceled
 cdef object higher = _errors.higher
-cdef type commit_in_doubt = _errors.CommitInDoubt
 cdef object in_doubt = _errors.in_doubt
 cdef object lost_commit = _errors.lost_commit
 cdef object query_timeout = _errors.QueryTimeout
@@ -115,6 +120,8 @@ cdef int wait_or_stop(object conn, const Options* options) except -1:
     cdef timeout_block block = None
     cdef bint is_query = False
     cdef Wait wait
+    if has_raised:
+        forget_raised()
     if PyObject_TypeCheck(conn, <PyTypeObject*>connection_type):
         connection = known(conn)
         is_query = connection.is_prepared or is_in_query(conn)
@@ -142,20 +149,13 @@ cdef int wait_or_stop(object conn, const Options* options) except -1:
         if reason is not None:
             hand_over(conn, connection, &wait, reason)
     except BaseException as exc:
-        # psycopg2 loses it where a notice or a notification is still to be decoded, and raises
-        # OperationalError("unknown error") (pq_commit, pq_abort, pq_complete_error).
-        if connection is not None and connection.keeps_interrupt and not is_error(exc):
-            connection.kept = exc if connection.kept is None else higher(connection.kept, exc)
+        if wait.is_stopping and not connection.is_async:
+            remember_raised(exc)
         raise
     finally:
         if connection is not None:
             connection.is_waiting = False
     return 0
-
-
-cdef bint is_error(object exc) except -1:
-    """Is it psycopg2's, or of the server, which a method of a Connection will judge?"""
-    return isinstance(exc, Psycopg2Error) and not isinstance(exc, commit_in_doubt)
 
 
 cdef object drive_and_tell(
