@@ -84,7 +84,7 @@ class Phase:
     autocommit: bool = True
     error: type[BaseException] | None = None  # its own
     rows: int | None = None  # that it leaves, if it is not interrupted
-    steps: int | None = None  # with that many a first event is tried; None: with each
+    pairs_at: tuple[int, ...] | None = None  # the steps of a first of two events; None: each
     is_endless: bool = False  # if nothing happens
 
 
@@ -118,19 +118,24 @@ PHASES = {
     phase.name: phase
     for phase in [
         Phase("connect", "", lambda conn, cur, number: None),
-        Phase("transaction", "insert", query(INSERT), lambda n: n, autocommit=False,
-              rows=0, steps=4),
-        Phase("query", "insert", query(INSERT), lambda n: n, rows=1),
-        Phase("sleep", "do", query(SLEEP), steps=2, is_endless=True),
-        Phase("deaf", "\ndo", query(DEAF), steps=2, is_endless=True),
-        Phase("failing", "select", query("select 1/0"), error=errors.DivisionByZero),
-        Phase("answer", "select", query("select repeat('x', 120000)"), lambda n: "x" * 120000),
-        Phase("statement", "select", query(f"select 1 --{'x' * 400000}"), lambda n: 1),
+        Phase("transaction", "insert", query(INSERT), lambda n: n, autocommit=False, rows=0,
+              pairs_at=(1, 3, 4)),
+        Phase("query", "insert", query(INSERT), lambda n: n, rows=1, pairs_at=(1, 2, 5)),
+        Phase("sleep", "do", query(SLEEP), is_endless=True, pairs_at=(2,)),
+        Phase("deaf", "\ndo", query(DEAF), is_endless=True, pairs_at=(2,)),
+        Phase("failing", "select", query("select 1/0"), error=errors.DivisionByZero,
+              pairs_at=(2,)),
+        Phase("answer", "select", query("select repeat('x', 120000)"), lambda n: "x" * 120000,
+              pairs_at=(4,)),
+        Phase("statement", "select", query(f"select 1 --{'x' * 400000}"), lambda n: 1,
+              pairs_at=(1,)),
         Phase("messages", "do", query("do $$begin raise notice 'own'; notify own; end$$"),
-              prepare=lambda conn, cur, number: cur.execute("listen own")),
-        Phase("copy", "copy", query("copy (select 1) to stdout"), error=psycopg2.ProgrammingError),
-        Phase("copy-in", "copy", query("copy effects from stdin"), error=psycopg2.ProgrammingError),
-        Phase("executemany", "insert", executemany, rows=2, steps=4),
+              prepare=lambda conn, cur, number: cur.execute("listen own"), pairs_at=(3, 4)),
+        Phase("copy", "copy", query("copy (select 1) to stdout"), error=psycopg2.ProgrammingError,
+              pairs_at=(2, 6)),
+        Phase("copy-in", "copy", query("copy effects from stdin"), error=psycopg2.ProgrammingError,
+              pairs_at=(3,)),
+        Phase("executemany", "insert", executemany, rows=2, pairs_at=(3,)),
         Phase("commit", "COMMIT", lambda conn, cur, number: conn.commit(),
               prepare=insert, autocommit=False, rows=1),
         Phase("rollback", "ROLLBACK", lambda conn, cur, number: conn.rollback(),
@@ -157,6 +162,7 @@ class Case:
     forged: dict[str, int] = field(default_factory=dict)
     deadline: float | None = None
     is_early: bool = False  # the deadline has passed before its step
+    is_answered: bool = False  # the client has the end of an answer
     conn: Any = None
     block: Any = None
     value: Any = None
@@ -539,11 +545,13 @@ class Laboratory:
         case = Case(phase, self.number, events, at_once)
         names = [event for event, _ in events]
         is_short = "silent" in names
+        self.grace = grace = max(self.grace, 2 * self.limit if "deadline" in names else 0)
         psycopg2.extensions.set_wait_callback(
-            greenwait.WaitCallback(cancel_grace=self.grace if is_short else GRACE)
+            greenwait.WaitCallback(cancel_grace=grace if is_short else GRACE)
         )
         self.proxy.is_silent = False
         self.proxy.held_back = 0
+        self.proxy.has_cancels_wait = not (phase.is_endless or phase.name == "copy-in")
         if phase.name == "connect":
             self.drop()
         self.is_done = False
@@ -600,6 +608,7 @@ class Laboratory:
         block = greenwait.timeout(self.limit if has_deadline else None)
         began = time.monotonic()
         try:
+            case.is_answered = False
             case.is_counting = True
             with block:
                 case.deadline = time.monotonic() + self.limit if has_deadline else None
@@ -614,8 +623,8 @@ class Laboratory:
         case.seconds = time.monotonic() - began
         if case.deadline is not None and "deadline" not in case.happened:
             case.is_early = time.monotonic() >= case.deadline
-        if any(event == "silent" for event, _ in case.events) and "silent" not in case.happened:
-            # The grace was over before.
+        if "silent" in dict(case.events) and "silent" not in case.happened and cur is not None:
+            # The grace was over before?
             case.is_early = case.is_early or case.seconds >= self.grace
         case.block = block
         self.proxy.is_silent = False
@@ -659,6 +668,8 @@ class Laboratory:
                 if case.is_of(message):
                     yield from self.step(case, message)
                 self.proxy.forward(message)
+                if message.to_client and message.kind == "Z" and not self.proxy.is_silent:
+                    case.is_answered = True
                 self.proxy.read()
 
     def step(self, case: Case, message: Message) -> Drive:
@@ -675,10 +686,10 @@ class Laboratory:
         """Have it happen."""
         if event == "deadline":
             assert case.deadline is not None
+            case.happened.append(event)  # first: in another thread it may be over then
             case.is_early = time.monotonic() >= case.deadline
             while time.monotonic() <= case.deadline + 0.001:
                 time.sleep(0.0005)
-            case.happened.append(event)
             return
         if event in INTERRUPTS:
             self.context.strike(event, case)
@@ -776,7 +787,7 @@ class Laboratory:
                 case.complain("the commit was cancelled")
             if doubt and not is_closed:
                 case.complain("the commit is in doubt, and the connection open")
-            if is_closed and not doubt and not (is_lost and case.rows == 1):
+            if is_closed and not doubt and not (case.rows == 1 and (is_lost or case.is_answered)):
                 case.complain("nobody can know of the commit, and it is not said")
             if not is_closed and case.rows != 1:
                 case.complain("it was not committed")
@@ -835,17 +846,20 @@ def name_of(exc: BaseException | None) -> str:
 
 def explore(lab: Laboratory, phase: Phase) -> Iterator[Case]:
     """Run all cases of a phase."""
-    count = phase.steps or 0
-    if not phase.is_endless:
+    if phase.is_endless:
+        steps = range(2, 3)  # when it sleeps
+    else:
         lab.run(phase, ())  # the first of a connection may have more to say
         base = lab.run(phase, ())
-        count = phase.steps or len(base.steps)
+        steps = range(1, len(base.steps) + 1)
         yield base
-    for step in range(1, count + 1):
+    for step in steps:
         for case in explore_first(lab, phase, step):
             yield case
             first = case.events[0][0] if case.events else ""
-            if first in INTERRUPTS and not case.at_once:
+            if first not in INTERRUPTS or case.at_once:
+                continue
+            if phase.pairs_at is None or step in phase.pairs_at:
                 for other in range(step, len(case.steps) + 1):
                     for second in seconds(lab, phase, first):
                         yield lab.run(phase, ((first, step), (second, other)))
@@ -859,14 +873,11 @@ def explore_first(lab: Laboratory, phase: Phase, step: int) -> Iterator[Case]:
         if lab.context.has_at_once:
             yield lab.run(phase, ((event, step),), True)
     if phase.is_endless:
-        if step == phase.steps:
-            yield lab.run(phase, (("error", step),))
-            yield lab.run(phase, (("terminated", step),))
-            yield lab.run(phase, (("lost", step),))
-        return
-    for event in (*HARMLESS, "terminated") if is_known else ():
+        wire: tuple[str, ...] = ("error", "terminated")
+    else:
+        wire = (*HARMLESS, "terminated") if is_known else ()
+    for event in (*wire, "lost"):
         yield lab.run(phase, ((event, step),))
-    yield lab.run(phase, (("lost", step),))
 
 
 def seconds(lab: Laboratory, phase: Phase, first: str) -> list[str]:

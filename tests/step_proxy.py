@@ -48,6 +48,7 @@ class Link:
         self.has_begun = False  # the client has said who it is
         self.is_cancel = False
         self.backend = 0  # its process id
+        self.is_busy = False  # it has a query, and has not answered
         self.is_within = False  # a message to the client, of which half was passed on
         self.later = b""  # what is to follow that
 
@@ -67,6 +68,7 @@ class StepProxy:
         self.queue: deque[Message] = deque()  # what has come, and was not passed on
         self.is_silent = False
         self.held_back = 0  # bytes, from clients
+        self.has_cancels_wait = False  # for the end of the query: they come too late
 
     def __enter__(self) -> "StepProxy":
         self._directory = Path(tempfile.mkdtemp(prefix="greenwait-step-"))
@@ -120,6 +122,8 @@ class StepProxy:
             self.queue.popleft()
         for message in self.queue:
             if message.link.is_cancel:
+                if message.kind == "cancel" and self.has_cancels_wait and self.is_busy:
+                    return None
                 self.queue.remove(message)
                 return message
         if not self.queue or (
@@ -129,6 +133,11 @@ class StepProxy:
         ):
             return None
         return self.queue.popleft()
+
+    @property
+    def is_busy(self) -> bool:
+        """Is the server at work on a query, as far as it has said?"""
+        return any(link.is_busy for link in self.links)
 
     def forward(self, message: Message) -> None:
         """Pass it on."""
@@ -147,6 +156,7 @@ class StepProxy:
                 self._send(link.client, message.data + later)
         else:
             self._send(link.server, message.data)
+            link.is_busy |= message.kind == "Q"
             if message.kind.endswith("..."):
                 self._watch(link.client, link, False)
 
@@ -170,6 +180,7 @@ class StepProxy:
     def close(self, link: Link) -> None:
         """Close both sides."""
         self.links.remove(link)
+        link.is_busy = False
         for sock in (link.client, link.server):
             self._ends.pop(sock.fileno(), None)
             sock.close()
@@ -204,6 +215,7 @@ class StepProxy:
             pass
         if not data:
             self._ignore(sock)
+            link.is_busy = False
             self.queue.append(Message(link, to_client, "end", b""))
 
     def _parse(self, link: Link, to_client: bool) -> bool:
@@ -234,6 +246,8 @@ class StepProxy:
                     self._ignore(link.client)  # it can't send the rest now
             elif len(data) < length:
                 return False
+            if to_client and kind == "Z":
+                link.is_busy = False
             if to_client and kind == "K":
                 link.backend = int(struct.unpack_from("!I", data, 5)[0])
         self.queue.append(Message(link, to_client, kind, data[:length]))

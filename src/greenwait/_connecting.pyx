@@ -159,7 +159,7 @@ cdef object timed_out(object conn, tuple first, list complaints):
 
 
 cdef bint shut_down(object conn) except *:
-    """Have a connection attempt fail, of which nothing has come back. Returns whether that can be.
+    """Have a connection fail, or an attempt of which nothing has come back; return whether it can.
 
     Linux gives up a connect(2) that is under way on shutdown(2), and libpq takes that for
     any other failure of it: it goes on to the next address.

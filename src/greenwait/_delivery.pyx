@@ -11,6 +11,7 @@ Where the server has reported success, ``_interrupt`` has it refuse a statement 
 
 cimport cython
 from cpython.object cimport PyObject
+from cpython.pythread cimport PyThread_get_thread_ident
 from cpython.ref cimport Py_INCREF
 
 import sys
@@ -28,6 +29,7 @@ cdef extern from "Python.h":
 # interpreter exit still finds them.
 cdef object current_greenlet = getcurrent
 cdef object new_error = _psycopg2.Error.__new__
+cdef object OperationalError = _psycopg2.OperationalError
 cdef object ServerHasCanceled = _psycopg2.QueryCanceled
 cdef object query_timeout = _errors.QueryTimeout
 cdef object append = _errors.append
@@ -103,6 +105,10 @@ def _new(cls, /, *args, **keywords):
     error = new_error(cls, *args, **keywords)
     cdef Pending found = take_pending() if pending else None
     if found is None:
+        if has_raised and cls is OperationalError and args == UNKNOWN:
+            exc = forget_raised()
+            if exc is not None:
+                raise_again(exc)
         return error
     exc = found.exception
     if isinstance(exc, query_timeout):
@@ -118,6 +124,31 @@ def _new(cls, /, *args, **keywords):
 
 
 _psycopg2.DatabaseError.__new__ = staticmethod(_new)
+
+
+# What a callback raises during commit() or rollback() psycopg2 loses where a notice or a notification
+# is still to be decoded: it does that with the exception set, and then raises this one (pq_commit,
+# pq_abort, pq_complete_error). So it is kept here until its thread's next wait.
+cdef tuple UNKNOWN = ("unknown error",)
+cdef bint has_raised = False
+cdef object raised = None
+cdef unsigned long raised_in = 0
+
+
+cdef int remember_raised(object exc) except -1:
+    """Have *exc* raised even if psycopg2 loses it; to be called last in a wait that raises it."""
+    global has_raised, raised, raised_in
+    has_raised, raised, raised_in = True, exc, PyThread_get_thread_ident()
+    return 0
+
+
+cdef object forget_raised():
+    """Return what was raised last, if it was in this thread, or None, and forget it."""
+    global has_raised, raised
+    if raised_in != PyThread_get_thread_ident():
+        return None
+    exc, raised, has_raised = raised, None, False
+    return exc
 
 
 cdef int raise_again(object exc) except -1:

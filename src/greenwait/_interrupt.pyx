@@ -17,7 +17,7 @@ from cpython.pythread cimport PyThread_get_thread_ident
 from libc.stdint cimport int64_t
 
 from greenwait._cancel cimport cancel_request
-from greenwait._connecting cimport wait_until_connected
+from greenwait._connecting cimport shut_down, wait_until_connected
 from greenwait._copy cimport end_copy, has_left_copy
 from greenwait._deadline cimport (
     after,
@@ -30,7 +30,13 @@ from greenwait._deadline cimport (
     timeout as timeout_block,
     to_ns,
 )
-from greenwait._delivery cimport deliver, raise_again
+from greenwait._delivery cimport (
+    deliver,
+    forget_raised,
+    has_raised,
+    raise_again,
+    remember_raised,
+)
 from greenwait._known cimport (
     COMMIT,
     NO_ENDING,
@@ -83,7 +89,6 @@ cdef object OperationalError = _psycopg2.OperationalError
 cdef object InterfaceError = _psycopg2.InterfaceError
 cdef object ServerHasCanceled = _psycopg2.QueryCanceled
 cdef object higher = _errors.higher
-cdef type commit_in_doubt = _errors.CommitInDoubt
 cdef object in_doubt = _errors.in_doubt
 cdef object lost_commit = _errors.lost_commit
 cdef object query_timeout = _errors.QueryTimeout
@@ -116,6 +121,8 @@ cdef int wait_or_stop(object conn, const Options* options) except -1:
     cdef timeout_block block = None
     cdef bint is_query = False
     cdef Wait wait
+    if has_raised:
+        forget_raised()
     if PyObject_TypeCheck(conn, <PyTypeObject*>connection_type):
         connection = known(conn)
         is_query = connection.is_prepared or is_in_query(conn)
@@ -145,20 +152,13 @@ cdef int wait_or_stop(object conn, const Options* options) except -1:
         if reason is not None:
             hand_over(conn, connection, &wait, reason)
     except BaseException as exc:
-        # psycopg2 loses it where a notice or a notification is still to be decoded, and raises
-        # OperationalError("unknown error") (pq_commit, pq_abort, pq_complete_error).
-        if connection is not None and connection.keeps_interrupt and not is_error(exc):
-            connection.kept = exc if connection.kept is None else higher(connection.kept, exc)
+        if wait.is_stopping and not connection.is_async:
+            remember_raised(exc)
         raise
     finally:
         if connection is not None:
             connection.is_waiting = False
     return 0
-
-
-cdef bint is_error(object exc) except -1:
-    """Is it psycopg2's, or of the server, which a method of a Connection will judge?"""
-    return isinstance(exc, Psycopg2Error) and not isinstance(exc, commit_in_doubt)
 
 
 cdef object drive_and_tell(
@@ -404,13 +404,34 @@ cdef int send_cancel(object conn, Wait* wait, list complaints) except -1:
     """Cancel what *conn* is doing: when this returns, the server process has been told."""
     counters.cancels += 1
     complaints.clear()
+    first = later = None
     try:
         request = cancel_request(conn)
-        if request is not None:
-            wait_until_ok(request, None, wait)
+        while request is not None:
+            try:
+                wait_until_ok(request, None, wait)
+                break
+            except Psycopg2Error:
+                raise
+            except BaseException as exc:
+                if wait.is_stopping or (first is None and isinstance(exc, deadline_passed)):
+                    raise  # which costs the connection
+                later = exc
+            # That one goes on to be used, and this request must not strike a later query.
+            if first is not None:
+                shut_down(conn)
+                break
+            first, later = later, None
     except Psycopg2Error as exc:  # refused: the query may end by itself
         complaints.append(str(exc).strip())
+    if first is not None:
+        raise_again(first if later is None or isinstance(later, deadline_passed)
+                    else handler_raised(higher(raised_by(first), raised_by(later))))
     return 0
+
+
+cdef object raised_by(object interruption):
+    return interruption.exception if isinstance(interruption, handler_raised) else interruption
 
 
 cdef int abandon_copy(object conn, Known connection, Wait* wait) except -1:
