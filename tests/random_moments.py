@@ -1,5 +1,6 @@
 """Interrupts at moments that nobody has chosen."""
 
+import gc
 import signal
 
 
@@ -18,6 +19,7 @@ def interrupted(function, *, microseconds, times=3000):
         raise Interrupted
 
     count = 0
+    gc.disable()  # it calls Python functions of others, hypothesis's, that are not to be struck
     before = signal.signal(signal.SIGALRM, handler)
     try:
         for number in range(times):
@@ -36,4 +38,5 @@ def interrupted(function, *, microseconds, times=3000):
                         continue
     finally:
         signal.signal(signal.SIGALRM, before)
+        gc.enable()
     return count

@@ -1,9 +1,10 @@
 """An interrupt that meets a success: psycopg2 raises it, and is right about the server's state."""
 
 import contextlib
+import gc
 import select
 import signal
-import threading
+import time
 
 import psycopg2
 import pytest
@@ -431,31 +432,30 @@ def test_notices_are_decoded_in_c(callback, connect, encoding):
         assert text in conn.notices[-1]
 
 
-def test_signals_at_every_moment_of_notices_cost_no_message(callback, connect, on_signal):
-    """psycopg2 forgets what is raised while it decodes them, and the message with it."""
+def test_signals_at_every_moment_of_notices_cost_no_exception(callback, connect, on_signal):
+    """psycopg2 forgets what is raised while it decodes them."""
     conn = connect()
     conn.autocommit = True
     cur = conn.cursor()
-    caught = received = 0
+    caught = 0
 
     def strike(*_):
         raise Limit
 
     on_signal(signal.SIGALRM, strike)
-    listener_lost = []
-    done = threading.Event()
-    for attempt in range(400):
-        conn.notices.clear()
-        try:
-            signal.setitimer(signal.ITIMER_REAL, 0.0002 + 0.000005 * (attempt % 200))
-            cur.execute("do $$begin for i in 1..40 loop raise notice 'hello'; end loop; end$$")
-            while not done.wait(0.01):
-                pass
-        except Limit:
-            caught += 1
-        received += len(conn.notices) in (0, 40)
-        if len(conn.notices) not in (0, 40):
-            listener_lost.append(len(conn.notices))
+    gc.disable()  # what it calls, hypothesis's function for one, forgets exceptions too
+    try:
+        for attempt in range(400):
+            give_up = time.monotonic() + 20
+            try:
+                signal.setitimer(signal.ITIMER_REAL, 0.0002 + 0.000005 * (attempt % 200))
+                cur.execute("do $$begin for i in 1..40 loop raise notice 'hello'; end loop; end$$")
+                while time.monotonic() < give_up:
+                    pass
+            except Limit:
+                caught += 1
+            else:
+                break
+    finally:
+        gc.enable()
     assert caught == 400
-    # A query that is cancelled may have sent some of them.
-    assert all(0 < count < 40 for count in listener_lost)

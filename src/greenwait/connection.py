@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from greenwait._errors import CommitInDoubt, lost_commit
 from greenwait._known import begin_method, end_method
-from greenwait._psycopg2 import STATUS_READY, Error, QueryCanceled, connection, cursor
+from greenwait._psycopg2 import STATUS_READY, DatabaseError, QueryCanceled, connection, cursor
 from greenwait._turn import Turn, block_alone, block_end, cursor_in_turn, in_turn
 
 if TYPE_CHECKING:
@@ -191,7 +191,7 @@ def _end(
     try:
         begin_method(conn, kind, True)  # an interrupt may come as soon as it has returned
         method(*xid)
-    except Error as exc:
+    except DatabaseError as exc:
         if (
             kind == "commit"
             and has_transaction
