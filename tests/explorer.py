@@ -7,18 +7,17 @@ passed too early, on a busy machine, is set again.
 
     python -m tests.explorer hub                          # all of a context's cases
     python -m tests.explorer hub commit cancel@2 silent@3  # one of them
-    python -m tests.explorer --table                      # the tables, from docs/stopping.json
-    python -m tests.explorer --keep                       # and that file anew
+    python -m tests.explorer --keep                        # what all of them come to
 """
 
 import argparse
 import asyncio
 import contextlib
-import itertools
 import json
 import os
 import signal
 import struct
+import subprocess
 import sys
 import threading
 import time
@@ -179,11 +178,7 @@ class Case:
 
     def is_of(self, message: Message) -> bool:
         """Is it a step?"""
-        return (
-            self.is_counting
-            and message.kind != "S"
-            and (message.to_client or message.kind != "end")
-        )
+        return self.is_counting and message.kind != "S" and (message.to_client or message.kind != "end")
 
     def complain(self, text: str) -> None:
         """Note what is not as it must be."""
@@ -394,9 +389,7 @@ class Asyncio(Context):
         for request in drive:
             if request == WAIT:
                 readable = self.loop.create_future()
-                self.loop.add_reader(
-                    proxy.fileno(), lambda: readable.done() or readable.set_result(None)
-                )
+                self.loop.add_reader(proxy.fileno(), lambda: readable.done() or readable.set_result(None))
                 await readable
                 self.loop.remove_reader(proxy.fileno())
             else:
@@ -464,6 +457,9 @@ class Finding(NamedTuple):
     context: str
     connection: str
     server: str
+
+    def __str__(self) -> str:
+        return "; ".join(self)
 
 
 _current: list["Laboratory"] = []
@@ -575,9 +571,7 @@ class Laboratory:
             if not case.is_open:
                 self.drop()
                 self.wait_until_gone(case)
-            case.rows = self.ask(
-                f"select count(*) from effects where n in ({case.number}, -{case.number})"
-            )
+            case.rows = self.ask(f"select count(*) from effects where n in ({case.number}, -{case.number})")
         if not case.is_open:
             self.drop()
         self.judge(case)
@@ -643,15 +637,11 @@ class Laboratory:
             case.is_open = True
         except BaseException as exc:
             case.complain(f"the connection is open, and not usable: {exc!r}")
-        case.received = {
-            "notice": sum("forged" in each for each in self.conn.notices),
-            "notification": sum(each.channel == "forged" for each in self.conn.notifies),
-        }
+        case.received = {"notice": sum("forged" in each for each in self.conn.notices),
+                         "notification": sum(each.channel == "forged" for each in self.conn.notifies)}
         if phase.name == "messages":
             case.received["own notice"] = sum("own" in each for each in self.conn.notices)
-            case.received["own notification"] = sum(
-                each.channel == "own" for each in self.conn.notifies
-            )
+            case.received["own notification"] = sum(each.channel == "own" for each in self.conn.notifies)
 
     def connect(self) -> Any:
         """Connect through the proxy."""
@@ -732,13 +722,11 @@ class Laboratory:
         if wanted:
             first = (strong or wanted)[0]
             timed_out_first = (
-                not strong
-                and expired
-                and case.happened.index("deadline") < case.happened.index(first[0])
+                not strong and expired and case.happened.index("deadline")
+                < case.happened.index(first[0])
             )
             if raised is None or not (
-                isinstance(raised, greenwait.QueryTimeout)
-                if timed_out_first
+                isinstance(raised, greenwait.QueryTimeout) if timed_out_first
                 else is_the(raised, first[1])
                 # What has become of a commit is more important.
                 or (is_commit and isinstance(raised, greenwait.CommitInDoubt))
@@ -834,7 +822,7 @@ def find(case: Case) -> Finding:
     raised = case.raised
     return Finding(
         name_of(raised),
-        ", ".join(dict.fromkeys(name_of(each) for each in reachable(raised)[1:])) or "-",
+        ", ".join(sorted({name_of(each) for each in reachable(raised)[1:]})) or "-",
         "open" if case.is_open else "closed",
         case.server if case.phase.statement else "-",
     )
@@ -892,50 +880,99 @@ def seconds(lab: Laboratory, phase: Phase, first: str) -> list[str]:
     return found
 
 
-def summary(cases: list[Case]) -> dict[str, list[Finding]]:
-    """Return what cases come to, by their events."""
-    found: dict[str, list[Finding]] = {}
-    for case in cases:
-        key = " + ".join(event for event, _ in case.events)
-        findings = found.setdefault(key, [])
-        if find(case) not in findings:
-            findings.append(find(case))
-    return {key: sorted(findings) for key, findings in found.items()}
+#: What is explored: some phases are the same in contexts that differ little.
+COMBINATIONS = [
+    (context, phase)
+    for context in CONTEXTS
+    for phase in {
+        "plain-own": ("transaction", "commit", "rollback"),
+        "hub-main": ("connect", "query", "deaf", "commit", "rollback"),
+    }.get(context, tuple(PHASES))
+]
+
+
+def key_of(case: Case) -> str:
+    """Return what has happened in it."""
+    return " + ".join(case.happened) or "nothing"
+
+
+Known = dict[str, dict[str, dict[str, list[str]]]]  # phase, events, finding: contexts
+
+
+def load() -> Known:
+    """Return what was found before."""
+    found: Known = json.loads(KEPT.read_text(encoding="utf-8"))
+    return found
+
+
+def wrong(name: str, case: Case, known: Known) -> list[str]:
+    """Return what is wrong, each line with the case as it can be run alone."""
+    complaints = list(case.complaints)
+    if str(find(case)) not in known[case.phase.name].get(key_of(case), {}):
+        complaints.append(f"that was not found before (make explore): {find(case)}")
+    command = f"python -m tests.explorer {name} {case.phase.name} {spelled(case.events)}"
+    return [f"{command}{' --at-once' * case.at_once}: {each}" for each in complaints]
+
+
+def keep() -> None:
+    """Explore everything, each context in a process of its own, and keep what is found."""
+    known: Known = {phase: {} for phase in PHASES}
+    for context in CONTEXTS:
+        done = subprocess.run(
+            [sys.executable, "-m", "tests.explorer", context, "--json"],
+            check=True, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        for phase, key, finding in json.loads(done.stdout):
+            contexts = known[phase].setdefault(key, {}).setdefault(finding, [])
+            if context not in contexts:
+                contexts.append(context)
+    lines = [
+        f" {json.dumps(phase)}: {{\n"
+        + ",\n".join(f"  {json.dumps(key)}: {json.dumps(found[key], sort_keys=True)}" for key in sorted(found))
+        + "\n }"
+        for phase, found in known.items()
+    ]
+    KEPT.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
+
+
+def show(lab: Laboratory, case: Case) -> None:
+    """Print a case in full."""
+    print(*case.steps)
+    print(key_of(case), find(case), *case.complaints, sep="\n")
+    print(repr(case.raised), *map(repr, reachable(case.raised)[1:]), sep="\n  ")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("context", choices=CONTEXTS)
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("context", nargs="?", choices=CONTEXTS)
     parser.add_argument("phase", nargs="?", choices=PHASES)
     parser.add_argument("events", nargs="*", help="such as limit@3")
     parser.add_argument("--at-once", action="store_true")
+    parser.add_argument("--json", action="store_true", help="print what is found")
+    parser.add_argument("--keep", action="store_true", help="explore all, and keep what is found")
     options = parser.parse_args()
+    if options.keep:
+        keep()
+        return
     events = tuple(
         (event, int(step)) for event, _, step in (each.partition("@") for each in options.events)
     )
     with Server() as server, Laboratory(server, options.context) as lab:
-        if events:
-            case = lab.run(PHASES[options.phase], events, options.at_once)
-            print(*case.steps)
-            print(find(case), *case.complaints, sep="\n")
-            print(case.raised, [repr(each) for each in reachable(case.raised)], case.struck)
+        if options.phase and (events or options.events):
+            show(lab, lab.run(PHASES[options.phase], events, options.at_once))
             return
-        phases = [options.phase] if options.phase else list(PHASES)
-        for name in phases:
-            began = time.monotonic()
-            cases = []
-            for case in explore(lab, PHASES[name]):
-                cases.append(case)
-                if case.complaints:
-                    print(
-                        options.context,
-                        name,
-                        spelled(case.events),
-                        "--at-once" * case.at_once,
-                        case.complaints,
-                        flush=True,
-                    )
-            print(name, len(cases), f"{time.monotonic() - began:.1f} s", flush=True)
+        found: list[tuple[str, str, str]] = []
+        count, known = 0, {} if options.json else load()
+        for context, phase in COMBINATIONS:
+            if context == options.context and options.phase in (None, phase):
+                for case in explore(lab, PHASES[phase]):
+                    count += 1
+                    found.append((phase, key_of(case), str(find(case))))
+                    if options.json:
+                        assert not case.complaints, (spelled(case.events), case.complaints)
+                    else:
+                        print(*(f"{each}\n" for each in wrong(context, case, known)), sep="", end="", flush=True)
+        print(json.dumps(found) if options.json else f"{count} cases")
 
 
 if __name__ == "__main__":

@@ -404,6 +404,7 @@ cdef int send_cancel(object conn, Wait* wait, list complaints) except -1:
     """Cancel what *conn* is doing: when this returns, the server process has been told."""
     counters.cancels += 1
     complaints.clear()
+    cdef bint was_stopping = wait.is_stopping
     first = later = None
     try:
         request = cancel_request(conn)
@@ -414,7 +415,7 @@ cdef int send_cancel(object conn, Wait* wait, list complaints) except -1:
             except Psycopg2Error:
                 raise
             except BaseException as exc:
-                if wait.is_stopping or (first is None and isinstance(exc, deadline_passed)):
+                if was_stopping or (first is None and isinstance(exc, deadline_passed)):
                     raise  # which costs the connection
                 later = exc
             # That one goes on to be used, and this request must not strike a later query.
@@ -422,8 +423,11 @@ cdef int send_cancel(object conn, Wait* wait, list complaints) except -1:
                 shut_down(conn)
                 break
             first, later = later, None
+            wait.is_stopping = True
     except Psycopg2Error as exc:  # refused: the query may end by itself
         complaints.append(str(exc).strip())
+    finally:
+        wait.is_stopping = was_stopping
     if first is not None:
         raise_again(first if later is None or isinstance(later, deadline_passed)
                     else handler_raised(higher(raised_by(first), raised_by(later))))
