@@ -302,6 +302,7 @@ class Hub(Context):
         struck = [exc for exc in struck if _is_raised_by_hub(exc)]
         for job in jobs:
             job.moments.append(0.0)  # it was struck, whenever that was
+            job.thrown = None  # the block that was struck has asked for no results
             if any(each in raised for each in contexts_of(job.exception)):
                 job.exception = None
         if found is not None and not any(each in raised for each in contexts_of(found)):
