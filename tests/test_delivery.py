@@ -42,7 +42,8 @@ class _Struck:
     at_wait = 0
 
     def fileno(self):
-        fd = super().fileno()
+        connection: Any = super()
+        fd = connection.fileno()
         if self.raised is not None and greenwait.stats().waits == self.at_wait:
             assert select.select([fd], [], [], 20)[0]
             raised, self.raised = self.raised, None
@@ -360,7 +361,7 @@ def test_class_of_a_cancel_is_always_psycopg2_s_own(callback, connect):
         conn.cursor().execute("select pg_sleep(20)")
     assert errors.lookup("57014") is own is errors.QueryCanceled
     assert info.value.pgcode == "57014"
-    assert "canceling statement" in info.value.pgerror
+    assert "canceling statement" in str(info.value.pgerror)
     assert info.value.diag.severity == "ERROR"
     assert "deadline" in str(info.value)
 

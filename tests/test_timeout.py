@@ -561,7 +561,7 @@ for _ in range(3):
 
 def test_warning_that_is_an_error_hides_no_other(connect):
     with pytest.raises(ZeroDivisionError), greenwait.timeout(0):
-        1 / 0  # noqa: B018
+        _ = 1 / 0
     with pytest.raises(RuntimeWarning, match="psycopg2 has no wait callback"):  # noqa: SIM117
         with greenwait.timeout(0):
             pass

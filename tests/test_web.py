@@ -84,7 +84,7 @@ def application(pool: Any, middleware: str) -> Any:
 
     @app.get("/stream")
     async def stream(seconds: float) -> Any:
-        async def rows() -> Any:
+        async def rows() -> AsyncIterator[str]:
             async with pool.connection() as conn:
                 yield "begun\n"
                 yield repr(await query(conn, seconds))

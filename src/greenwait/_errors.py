@@ -98,9 +98,8 @@ class QueryTimeout(QueryCanceled):
         """Leave *args* as they are: psycopg2 calls this again, with what the server has said."""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        kind, args, *_ = super().__reduce__()
         # Without the block, which is of this process.
-        return kind, args, {"pgerror": self.pgerror, "pgcode": self.pgcode}
+        return type(self), self.args, {"pgerror": self.pgerror, "pgcode": self.pgcode}
 
 
 class CommitInDoubt(OperationalError):  # noqa: N818, the fixed name

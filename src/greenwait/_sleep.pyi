@@ -1,0 +1,3 @@
+__all__ = ["POLLERS"]
+
+POLLERS: tuple[str, ...]

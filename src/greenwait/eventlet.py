@@ -77,7 +77,8 @@ def patch_psycopg(**options: "Unpack[Options]") -> WaitCallback:
     adopt(_adapter)
     callback = install(**options)
     # monkey_patch() would register a callback of eventlet's own, in place of ours.
-    patcher.already_patched.setdefault("psycopg", _UnlessReplaced())
+    patched: dict[str, Any] = patcher.already_patched  # pyright: ignore[reportUnknownMemberType]
+    patched.setdefault("psycopg", _UnlessReplaced())
     return callback
 
 
