@@ -697,6 +697,8 @@ class Laboratory:
             os.kill(link.backend, signal.SIGINT)
         elif event == "terminated":
             self.proxy.terminate(link)
+        elif event == "closed":
+            os.close(self.conn.fileno())
         elif event == "lost":
             self.proxy.close(link)
         else:
@@ -864,6 +866,8 @@ def explore_first(lab: Laboratory, phase: Phase, step: int) -> Iterator[Case]:
         wire: tuple[str, ...] = ("error", "terminated")
     else:
         wire = (*HARMLESS, "terminated") if is_known else ()
+    if phase.name in ("query", "sleep", "commit") and step == 2:
+        wire += ("closed",)  # which takes a second to be noticed
     for event in (*wire, "lost"):
         yield lab.run(phase, ((event, step),))
 
@@ -908,7 +912,9 @@ def load() -> Known:
 def wrong(name: str, case: Case, known: Known) -> list[str]:
     """Return what is wrong, each line with the case as it can be run alone."""
     complaints = list(case.complaints)
-    if str(find(case)) not in known[case.phase.name].get(key_of(case), {}):
+    before = known[case.phase.name].get(key_of(case), {})
+    # What the server has done on a busy machine is not always the same.
+    if find(case)[:3] not in [tuple(each.split("; "))[:3] for each in before]:
         complaints.append(f"that was not found before (make explore): {find(case)}")
     command = f"python -m tests.explorer {name} {case.phase.name} {spelled(case.events)}"
     return [f"{command}{' --at-once' * case.at_once}: {each}" for each in complaints]

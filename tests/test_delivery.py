@@ -444,8 +444,8 @@ def test_signals_at_every_moment_of_notices_cost_no_message(callback, connect, o
     done = threading.Event()
     for attempt in range(400):
         conn.notices.clear()
-        signal.setitimer(signal.ITIMER_REAL, 0.0002 + 0.000005 * (attempt % 200))
         try:
+            signal.setitimer(signal.ITIMER_REAL, 0.0002 + 0.000005 * (attempt % 200))
             cur.execute("do $$begin for i in 1..40 loop raise notice 'hello'; end loop; end$$")
             while not done.wait(0.01):
                 pass
