@@ -14,8 +14,8 @@ SOURCES := setup.py pyproject.toml $(wildcard src/greenwait/*.pyx src/greenwait/
 
 .DELETE_ON_ERROR:
 .PHONY: help test bench bench-full conformance plain poll source oldest next-pythons soak sanitize \
-    memcheck leaks coverage delivery-table types lint test-servers docs figures results sdist wheel \
-    check-dist release-wheels identifiers workflows cross clean
+    memcheck leaks coverage delivery-table types lint test-servers docs figures explore results sdist \
+    wheel check-dist release-wheels identifiers workflows cross clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -133,7 +133,7 @@ test-servers: $(VENV)/.dev ## tests on every PostgreSQL at hand, and through PgB
 
 FIGURES = $(BIN)/python -m tools.picture $(1)/modules.svg && $(BIN)/python -m benchmarks.published draw $(1)
 COG := $(BIN)/cog -I . --verbosity 1
-WITH_TABLES := README.md docs/performance.md
+WITH_TABLES := README.md docs/performance.md docs/when-a-query-must-stop.md
 
 docs: $(VENV)/.docs ## the pages as a site, in build/docs; warnings are errors
 	mkdir -p build/figures
@@ -146,6 +146,10 @@ figures: $(VENV)/.docs ## the picture, the plots and the tables of the docs, fro
 	mkdir -p docs/figures
 	$(call FIGURES,docs/figures)
 	$(COG) -r $(WITH_TABLES)
+
+explore: $(VENV)/.docs ## every event at every step of a wait: keep what it comes to for the docs
+	$(BIN)/python -m tests.explorer --keep
+	$(COG) -r docs/when-a-query-must-stop.md
 
 KEEP := $(BIN)/python -m benchmarks.published keep
 results: $(VENV)/.docs ## measure for the docs anew, on a quiet machine, and draw that

@@ -5,6 +5,7 @@ import gc
 import select
 import signal
 import time
+from typing import Any
 
 import psycopg2
 import pytest

@@ -7,6 +7,7 @@ and again, through middleware too.
 import asyncio
 import contextlib
 import time
+from collections.abc import AsyncIterator
 from typing import Any
 
 import anyio
