@@ -30,6 +30,7 @@ import psycopg2
 import psycopg2.extensions
 from greenlet import GreenletExit
 from psycopg2 import errors
+from tests.stopping_table import KEPT, Kept, entry
 
 import greenwait
 import greenwait.aio
@@ -37,7 +38,6 @@ from tests.readable import Readable
 from tests.step_proxy import TIMEOUT, Link, Message, StepProxy
 from tools.postgres import Server
 
-KEPT = Path(__file__).parent.parent / "docs" / "stopping.json"
 GRACE = 20.0  # seconds, of a server that answers
 SHORT_GRACE = 0.03  # of one that does not; longer where it ends before that falls silent
 MARGIN = 8.0  # on a machine that is busy with other tests
@@ -392,11 +392,9 @@ class Asyncio(Context):
         self.task = asyncio.ensure_future(greenwait.aio.run(subject))
         for request in drive:
             if request == WAIT:
-                readable = self.loop.create_future()
-                self.loop.add_reader(
-                    proxy.fileno(), lambda: readable.done() or readable.set_result(None)
-                )
-                await readable
+                readable = asyncio.Event()
+                self.loop.add_reader(proxy.fileno(), readable.set)
+                await readable.wait()
                 self.loop.remove_reader(proxy.fileno())
             else:
                 for _ in range(5):
@@ -512,7 +510,9 @@ class Laboratory:
         try:
             with self.watcher.cursor() as cur:
                 cur.execute(query)
-                return cur.fetchone()[0]
+                row = cur.fetchone()
+                assert row is not None
+                return row[0]
         finally:
             psycopg2.extensions.set_wait_callback(before)
 
@@ -914,48 +914,58 @@ def key_of(case: Case) -> str:
     return " + ".join(case.happened) or "nothing"
 
 
-Known = dict[str, dict[str, dict[str, list[str]]]]  # phase, events, finding: contexts
-
-
-def load() -> Known:
+def load() -> Kept:
     """Return what was found before."""
-    found: Known = json.loads(KEPT.read_text(encoding="utf-8"))
+    found: Kept = json.loads(KEPT.read_text(encoding="utf-8"))
     return found
 
 
-def wrong(name: str, case: Case, known: Known) -> list[str]:
+def entries(kept: Kept) -> set[tuple[str, str, str]]:
+    """Return all that the page says."""
+    return {
+        entry(phase, events, finding, context)
+        for phase, by_events in kept.items()
+        for events, findings in by_events.items()
+        for finding, contexts in findings.items()
+        for context in contexts
+    }
+
+
+def wrong(name: str, case: Case, known: set[tuple[str, str, str]]) -> list[str]:
     """Return what is wrong, each line with the case as it can be run alone."""
     complaints = list(case.complaints)
-    before = known[case.phase.name].get(key_of(case), {})
-    # What the server has done on a busy machine is not always the same.
-    if find(case)[:3] not in [tuple(each.split("; "))[:3] for each in before]:
-        complaints.append(f"that was not found before (make explore): {find(case)}")
+    found = entry(case.phase.name, key_of(case), str(find(case)), name)
+    if found not in known:
+        complaints.append(f"the page does not say so (make explore): {found}")
     command = f"python -m tests.explorer {name} {case.phase.name} {spelled(case.events)}"
     return [f"{command}{' --at-once' * case.at_once}: {each}" for each in complaints]
 
 
 def keep() -> None:
-    """Explore everything, each context in a process of its own, and keep what is found."""
-    known: Known = {phase: {} for phase in PHASES}
+    """Explore everything, each context in a process of its own, and keep what is found as well.
+
+    Once what was found before is not so any more, delete the file first.
+    """
+    kept = load() if KEPT.exists() else {phase: {} for phase in PHASES}
     for context in CONTEXTS:
         done = subprocess.run(
             [sys.executable, "-m", "tests.explorer", context, "--json"],
-            check=True, stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
+            check=True,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
         for phase, key, finding in json.loads(done.stdout):
-            contexts = known[phase].setdefault(key, {}).setdefault(finding, [])
+            contexts = kept[phase].setdefault(key, {}).setdefault(finding, [])
             if context not in contexts:
                 contexts.append(context)
-    lines = [
-        f" {json.dumps(phase)}: {{\n"
-        + ",\n".join(
+    blocks = []
+    for phase, found in kept.items():
+        lines = [
             f"  {json.dumps(key)}: {json.dumps(found[key], sort_keys=True)}"
             for key in sorted(found)
-        )
-        + "\n }"
-        for phase, found in known.items()
-    ]
-    KEPT.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
+        ]
+        blocks.append(f" {json.dumps(phase)}: {{\n" + ",\n".join(lines) + "\n }")
+    KEPT.write_text("{\n" + ",\n".join(blocks) + "\n}\n", encoding="utf-8")
 
 
 def show(lab: Laboratory, case: Case) -> None:
@@ -985,7 +995,7 @@ def main() -> None:
             show(lab, lab.run(PHASES[options.phase], events, options.at_once))
             return
         found: list[tuple[str, str, str]] = []
-        count, known = 0, {} if options.json else load()
+        count, known = 0, set() if options.json else entries(load())
         for context, phase in COMBINATIONS:
             if context == options.context and options.phase in (None, phase):
                 for case in explore(lab, PHASES[phase]):

@@ -22,7 +22,7 @@ from pathlib import Path
 import pytest
 
 from greenwait._libpq import FAST_PATHS
-from tests.explorer import COMBINATIONS, PHASES, Laboratory, explore, load, wrong
+from tests.explorer import COMBINATIONS, PHASES, Laboratory, entries, explore, load, wrong
 from tests.fault_lab import no_leaked_descriptors
 
 pytestmark = [
@@ -58,7 +58,7 @@ def laboratory(own_server):
 
 @pytest.mark.parametrize(("name", "phase"), IN_THIS_PROCESS)
 def test_every_event_at_every_step(laboratory, name, phase):
-    lab, known = laboratory(name), load()
+    lab, known = laboratory(name), entries(load())
     lab.drop()
     with no_leaked_descriptors():
         found = [wrong(name, case, known) for case in explore(lab, PHASES[phase])]

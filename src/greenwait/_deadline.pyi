@@ -15,8 +15,7 @@ class timeout:  # noqa: N801, used like a function
     def __enter__(self) -> timeout: ...
     def __exit__(
         self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-        /,
+        kind: type[BaseException] | None = ...,
+        exc: BaseException | None = ...,
+        traceback: TracebackType | None = ...,
     ) -> None: ...

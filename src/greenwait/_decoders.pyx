@@ -13,6 +13,8 @@ from importlib import import_module
 
 from greenwait._psycopg2 import encodings
 
+__all__ = []
+
 cdef str PREFIX = "greenwait_"
 cdef type builtin = type(len)
 

@@ -20,6 +20,8 @@ from greenlet import getcurrent
 
 from greenwait import _errors, _psycopg2
 
+__all__ = []
+
 cdef extern from "Python.h":
     ctypedef struct PyFrameObject
     PyFrameObject* PyEval_GetFrame() noexcept

@@ -1,6 +1,7 @@
+from collections.abc import Callable
 from contextlib import ContextDecorator
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 from typing_extensions import Unpack
 
@@ -8,12 +9,15 @@ from greenwait._callback import Options, WaitCallback
 
 __all__ = ["install", "installed", "uninstall"]
 
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
 _entries: list[Any]
 
 def install(**options: Unpack[Options]) -> WaitCallback: ...
 def uninstall() -> None: ...
 
 class installed(ContextDecorator):  # noqa: N801, used like a function
+    def __call__(self, function: _Function, /) -> _Function: ...  # type: ignore[override]
     def __init__(self, **options: Unpack[Options]) -> None: ...
     def __enter__(self) -> WaitCallback: ...
     def __exit__(

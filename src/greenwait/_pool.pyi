@@ -20,8 +20,8 @@ class PoolStats(NamedTuple):
 
 @final
 class Pool:
-    def __init__(
-        self,
+    def __new__(
+        cls,
         dsn: str | None = ...,
         *,
         min_size: int = ...,
@@ -31,7 +31,7 @@ class Pool:
         max_lifetime: float | None = ...,
         check: Callable[[Any], object] | None = ...,
         **kwargs: Any,
-    ) -> None: ...
+    ) -> Pool: ...
     def connection(self, timeout: float | None = ...) -> AbstractContextManager[Any, None]: ...
     def getconn(self, timeout: float | None = ...) -> Any: ...
     def putconn(self, conn: Any) -> None: ...

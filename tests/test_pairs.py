@@ -1,0 +1,330 @@
+"""Two interrupts at moments that nobody has chosen: none is lost, and the higher one is raised."""
+
+import asyncio
+import contextlib
+import os
+import random
+import signal
+import textwrap
+import threading
+import time
+from concurrent.futures import CancelledError
+
+import pytest
+from greenlet import GreenletExit
+
+import greenwait
+import greenwait.aio
+from tests.explorer import reachable
+from tests.fault_lab import frozen
+from tools.postgres import Server
+
+SEED = int(os.environ.get("GREENWAIT_TEST_SEED", "19"))
+
+
+class Limit(Exception):
+    pass
+
+
+@pytest.fixture
+def own_backend(server):
+    if not isinstance(server, Server):
+        pytest.skip("the server's processes are not ours to stop")
+
+
+@pytest.mark.usefixtures("own_backend")
+@pytest.mark.parametrize("first", ["SIGTERM", "SIGALRM"])
+def test_signal_that_ends_the_program_outranks_a_limit_in_either_order(connect, on_signal, first):
+    """The server is frozen: the first interrupt is waited for, and the second ends that."""
+    numbers = [signal.SIGTERM, signal.SIGALRM]
+    if first == "SIGALRM":
+        numbers.reverse()
+    raised = {signal.SIGTERM: SystemExit("told to stop"), signal.SIGALRM: Limit()}
+
+    def handler(number, _):
+        if number == numbers[0]:
+            threading.Timer(0.1, os.kill, (os.getpid(), numbers[1])).start()
+        raise raised[number]
+
+    for number in numbers:
+        on_signal(number, handler)
+    conn = connect()
+    with greenwait.installed(cancel_grace=30), frozen(conn.info.backend_pid):
+        threading.Timer(0.1, os.kill, (os.getpid(), numbers[0])).start()
+        began = time.monotonic()
+        with pytest.raises(SystemExit) as info:
+            conn.cursor().execute("select pg_sleep(5)")
+    assert info.value is raised[signal.SIGTERM]
+    assert info.value.__context__ is raised[signal.SIGALRM]
+    assert conn.closed
+    assert time.monotonic() - began < 20
+
+
+# -- gevent and eventlet
+
+BESIDE = {
+    "gevent": """
+        import gevent
+        from greenwait.gevent import patch_psycopg
+
+        spawn, sleep, Timeout = gevent.spawn, gevent.sleep, gevent.Timeout
+
+        def kill_later(seconds, victim):
+            gevent.spawn_later(seconds, victim.kill, block=False)
+    """,
+    "eventlet": """
+        import warnings
+        warnings.filterwarnings("ignore", message="(?s).*Eventlet is deprecated")
+        import eventlet
+        from greenwait.eventlet import patch_psycopg
+
+        spawn, sleep, Timeout = eventlet.spawn, eventlet.sleep, eventlet.Timeout
+
+        def kill_later(seconds, victim):
+            eventlet.spawn_after(seconds, victim.kill)
+    """,
+}
+PAIRS = """
+    import random, sys
+    import psycopg2
+    from greenlet import GreenletExit
+
+    TIMES, BESIDE, SEED = 1000, 25, int(sys.argv[2])
+    patch_psycopg()
+    generator = random.Random(SEED)
+    lost, closed = [], 0
+
+    def chain(exc):
+        found = []
+        while exc is not None and exc not in found:
+            found.append(exc)
+            exc = exc.__context__
+        return found
+
+    def victim(limit, seen):
+        conn = psycopg2.connect(sys.argv[1])
+        conn.autocommit = True
+        cur = conn.cursor()
+        ready.append(True)
+        while len(ready) < BESIDE:
+            sleep(0.001)
+        timer = Timeout(limit)
+        if hasattr(timer, "start"):
+            if not timer.pending:
+                timer.start()
+        give_up = Timeout  # what is raised in the end if one was lost
+        for attempt in range(3):
+            try:
+                if not conn.closed and not attempt:
+                    cur.execute("select pg_sleep(0.004)")
+                sleep(5)
+                break
+            except BaseException as exc:
+                links = chain(exc)
+                ends = [each for each in links if isinstance(each, GreenletExit)]
+                if ends and links[0] is not ends[0]:
+                    seen.append("the lower one was raised")
+                seen += ends[:1] + [each for each in links if each is timer]
+                if len(seen) == 2:
+                    break
+        if conn.closed:
+            seen.append("closed")
+        conn.close()
+
+    for _ in range(TIMES // BESIDE):
+        ready, group = [], []
+        for _ in range(BESIDE):
+            seen = []
+            limit, kill = (generator.uniform(0.0005, 0.008) for _ in range(2))
+            group.append((spawn(victim, limit, seen), limit, kill, seen))
+        while len(ready) < BESIDE:
+            sleep(0.001)
+        for job, limit, kill, seen in group:
+            kill_later(kill, job)
+        for job, limit, kill, seen in group:
+            job.get() if hasattr(job, "get") else job.wait()
+            if seen[-1:] == ["closed"]:
+                closed += 1
+                seen.pop()
+            if sorted(type(each).__name__ for each in seen) != ["GreenletExit", "Timeout"]:
+                lost.append((limit, kill, seen))
+    assert not lost, (SEED, len(lost), lost[:5])
+    assert closed > 10, closed  # the second came as the first was drained
+    print("none was lost", closed)
+"""
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("name", BESIDE)
+def test_random_pairs_of_a_kill_and_a_timeout(run_python, name):
+    program = textwrap.dedent(BESIDE[name]) + textwrap.dedent(PAIRS)
+    assert "none was lost" in run_python(program, str(SEED), timeout=100)
+
+
+def test_killall_ends_greenlets_with_timeouts(run_python):
+    """Each has a query that a Timeout has just struck, or is about to strike."""
+    out = run_python(
+        """
+import gevent.monkey; gevent.monkey.patch_all()
+import random, sys, time
+import gevent, psycopg2
+from greenwait.gevent import patch_psycopg
+patch_psycopg()
+DSN, generator = sys.argv[1], random.Random(int(sys.argv[2]))
+running = set()
+
+def connect():
+    conn = psycopg2.connect(DSN)
+    conn.autocommit = True
+    return conn
+
+def poller(number):
+    conn = connect()
+    while True:
+        running.add(number)
+        with gevent.Timeout(0.05 + generator.random() * 0.1, False):
+            conn.cursor().execute("select pg_sleep(0.6)")
+        if conn.closed:
+            conn = connect()
+
+jobs = [gevent.spawn(poller, number) for number in range(100)]
+while len(running) < len(jobs):
+    gevent.sleep(0.05)
+gevent.sleep(0.1)
+began = time.monotonic()
+try:
+    gevent.killall(jobs, timeout=20)
+finally:
+    print(sum(not job.ready() for job in jobs), time.monotonic() - began)
+""",
+        str(SEED),
+        timeout=50,
+    )
+    alive, seconds = out.split()
+    assert int(alive) == 0
+    assert float(seconds) < 10  # 2 on a machine that is not busy
+
+
+# -- The hub, asyncio
+
+
+def test_random_pairs_of_a_job_s_cancel_and_a_signal(connect, on_signal):
+    """The job ends by the one, and whoever has entered the hub by the other.
+
+    Unless Python runs the handler between lines of the job's, or of what its wait calls: then it is
+    an interrupt of that.
+    """
+    generator = random.Random(SEED)
+    conn = connect(connection_factory=greenwait.Connection)
+    limits = []
+
+    def handler(*_):
+        limits.append(Limit())
+        raise limits[-1]
+
+    def pair(number, conn):
+        ends = []
+
+        def work():
+            try:
+                conn.cursor().execute("select pg_sleep(0.004)")
+                hub.sleep(20)
+            except BaseException as exc:
+                ends.append(exc)
+                raise
+
+        def cancel():
+            hub.sleep(generator.uniform(0, 0.008))
+            job.cancel()
+
+        caught = None
+        try:
+            with greenwait.Hub() as hub:
+                job = hub.spawn(work)
+                canceller = hub.spawn(cancel)
+                hub.sleep(0)
+                signal.setitimer(signal.ITIMER_REAL, generator.uniform(0.0005, 0.008))
+                canceller.result()
+                with contextlib.suppress(CancelledError):
+                    job.result()
+                while len(limits) == number:
+                    hub.sleep(0.001)
+        except Limit as exc:
+            caught = exc
+        assert len(ends) == 1, (SEED, number)
+        chain = reachable(ends[0])
+        assert caught is limits[number] or limits[number] in chain, (SEED, number, chain)
+        assert isinstance(ends[0], GreenletExit) or ends[0] is limits[number], (SEED, number)
+        return caught is limits[number] and isinstance(ends[0], GreenletExit)
+
+    on_signal(signal.SIGALRM, handler)
+    struck = 0
+    with greenwait.installed(cancel_grace=20):
+        for number in range(200):
+            if conn.closed:  # leaving the block is a second cancel
+                conn = connect(connection_factory=greenwait.Connection)
+            conn.autocommit = True
+            struck += pair(number, conn)
+    assert struck > 100
+
+
+def test_random_pairs_of_a_task_s_cancel_and_ctrl_c(connect, on_signal):
+    """Ctrl-C leaves the event loop where it is; run again, it ends the task in order.
+
+    Unless Python runs the handler between lines of what the task's own wait calls: then it is
+    the second interrupt of that, which costs the connection.
+    """
+    generator = random.Random(SEED)
+    conn = connect(connection_factory=greenwait.Connection)
+    interrupts = []
+
+    def handler(*_):
+        interrupts.append(KeyboardInterrupt())
+        raise interrupts[-1]
+
+    def pair(number, conn):
+        ends = []
+
+        def work():
+            try:
+                conn.cursor().execute("select pg_sleep(0.004)")
+            except BaseException as exc:
+                ends.append(exc)
+                raise
+
+        async def begin():
+            task = asyncio.ensure_future(greenwait.aio.run(work))
+            loop.call_later(generator.uniform(0, 0.006), task.cancel)
+            return task
+
+        async def until_both_have_come():
+            while not task.done() or len(interrupts) == number:
+                await asyncio.sleep(0.001)
+
+        caught = None
+        task = loop.run_until_complete(begin())
+        try:
+            signal.setitimer(signal.ITIMER_REAL, generator.uniform(0.0005, 0.008))
+            loop.run_until_complete(until_both_have_come())
+        except KeyboardInterrupt as exc:
+            caught = exc
+        # Anew: asyncio may have lost the callback that it was about to call.
+        with contextlib.suppress(KeyboardInterrupt):
+            loop.run_until_complete(until_both_have_come())
+        assert task.done(), (SEED, number)
+        task.cancelled() or task.exception()  # somebody asks
+        chain = reachable(ends[0]) if ends else []
+        assert caught is interrupts[number] or interrupts[number] in chain, (SEED, number, chain)
+        assert not conn.closed or interrupts[number] in chain, (SEED, number, chain)
+        return caught is interrupts[number]
+
+    on_signal(signal.SIGALRM, handler)
+    loop = asyncio.new_event_loop()
+    left_the_loop = 0
+    with greenwait.installed(cancel_grace=20), contextlib.closing(loop):
+        for number in range(200):
+            if conn.closed:
+                conn = connect(connection_factory=greenwait.Connection)
+            conn.autocommit = True
+            left_the_loop += pair(number, conn)
+    assert left_the_loop > 100
