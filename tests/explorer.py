@@ -602,6 +602,7 @@ class Laboratory:
             self.conn = self.connect()
         cur = None
         if phase.name != "connect":
+            assert self.conn is not None
             self.conn.autocommit = phase.autocommit
             cur = self.conn.cursor()
             phase.prepare(self.conn, cur, case.number)

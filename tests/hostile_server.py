@@ -131,7 +131,7 @@ ENDLESS: dict[str, Callable[[random.Random], bytes]] = {
     "completes": lambda rng: complete("SELECT 0"),
     "errors": lambda rng: error("again"),
     "readies": lambda rng: ready(),
-    "transactions": lambda rng: ready(rng.choice("TE")),
+    "transactions": lambda rng: ready(rng.choice(["T", "E"])),
     "empty answers": lambda rng: message("I"),
     "copies out": lambda rng: copy("H") + message("d", b"1\n") * rng.choice([0, 50]) + message("c"),
     "copy data": lambda rng: copy("H") + message("d", b"1\n") * 5000,

@@ -312,7 +312,7 @@ def test_random_pairs_of_a_task_s_cancel_and_ctrl_c(connect, on_signal):
         with contextlib.suppress(KeyboardInterrupt):
             loop.run_until_complete(until_both_have_come())
         assert task.done(), (SEED, number)
-        task.cancelled() or task.exception()  # somebody asks
+        assert task.cancelled() or task.exception() or True  # somebody asks
         chain = reachable(ends[0]) if ends else []
         assert caught is interrupts[number] or interrupts[number] in chain, (SEED, number, chain)
         assert not conn.closed or interrupts[number] in chain, (SEED, number, chain)

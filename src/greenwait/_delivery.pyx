@@ -128,7 +128,7 @@ def _new(cls, /, *args, **keywords):
 _psycopg2.DatabaseError.__new__ = staticmethod(_new)
 
 
-# What a callback raises during commit() or rollback() psycopg2 loses where a notice or a notification
+# What a callback raises during commit() or rollback() psycopg2 loses where a notification or notice
 # is still to be decoded: it does that with the exception set, and then raises this one (pq_commit,
 # pq_abort, pq_complete_error). So it is kept here until its thread's next wait.
 cdef tuple UNKNOWN = ("unknown error",)
