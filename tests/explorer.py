@@ -30,12 +30,12 @@ import psycopg2
 import psycopg2.extensions
 from greenlet import GreenletExit
 from psycopg2 import errors
-from tests.stopping_table import KEPT, Kept, entry
 
 import greenwait
 import greenwait.aio
 from tests.readable import Readable
 from tests.step_proxy import TIMEOUT, Link, Message, StepProxy
+from tests.stopping_table import KEPT, Kept, entry
 from tools.postgres import Server
 
 GRACE = 20.0  # seconds, of a server that answers
