@@ -71,6 +71,33 @@ def _search(str name):
 codecs.register(_search)
 
 
+class _Name(str):
+    """The name of one of ours, which for all but the registry of codecs is that of Python's.
+
+    psycopg2 tells it by QuotedString.encoding, and others compare it.
+    """
+
+    __slots__ = ()
+
+    def _own(self):
+        return str.__str__(self)[len(PREFIX):]
+
+    def __eq__(self, other):
+        return self._own() == (other._own() if isinstance(other, _Name) else other)
+
+    def __ne__(self, other):
+        return not self == other
+
+    def __hash__(self):
+        return hash(self._own())
+
+    def __repr__(self):
+        return repr(self._own())
+
+    def __str__(self):
+        return self._own()
+
+
 cdef bint are_used = False
 
 
@@ -80,5 +107,5 @@ cdef int use_c_decoders() except -1:
     if not are_used:
         are_used = True
         for server_name, name in list(encodings.items()):
-            encodings[server_name] = f"{PREFIX}{name}"
+            encodings[server_name] = _Name(PREFIX + name)
     return 0
