@@ -538,7 +538,7 @@ def test_async_generator_that_its_event_loop_ends_leaves_its_block(callback):
 
 
 @pytest.mark.parametrize("registered", [None, psycopg2.extras.wait_select])
-@pytest.mark.parametrize("query", ["select 1", "select pg_sleep(0.2)"])
+@pytest.mark.parametrize("query", ["select pg_sleep(0.02)", "select pg_sleep(0.2)"])
 def test_block_whose_query_another_callback_waits_for_warns_once_for_its_line(
     connect, registered, query
 ):
