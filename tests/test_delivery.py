@@ -434,6 +434,7 @@ def test_notices_are_decoded_in_c(callback, connect, encoding):
         assert text in conn.notices[-1]
 
 
+@needs_libpq
 def test_signals_at_every_moment_of_notices_cost_no_exception(callback, connect, on_signal):
     """psycopg2 forgets what is raised while it decodes them."""
     conn = connect()
@@ -459,5 +460,6 @@ def test_signals_at_every_moment_of_notices_cost_no_exception(callback, connect,
             else:
                 break
     finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
         gc.enable()
     assert caught == 400
