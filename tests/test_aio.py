@@ -27,6 +27,7 @@ from greenwait import aio
 from tests import orm_program
 from tests.event_loops import LOOPS, runner
 from tests.fault_lab import frozen, no_leaked_descriptors, silent_listener
+from tests.marks import needs_refusal
 
 TELLS_WHY = sys.version_info >= (3, 11)  # before, a task loses cancel()'s message
 
@@ -556,6 +557,7 @@ def test_cancelled_before_it_begins(run, dsn):
     run(main())
 
 
+@needs_refusal
 def test_cancellation_that_comes_too_late_is_delivered(run, dsn):
     """The answer is there, the cancellation too, and the code does not wait any more."""
 
@@ -661,6 +663,7 @@ def test_names_are_looked_up(run, server, name):
     run(main())
 
 
+@needs_refusal
 def test_two_thousand_cancelled_at_random_moments(run, dsn, assert_stopped):
     rng = random.Random(7)
 

@@ -19,6 +19,7 @@ from greenwait._known import begin_method
 from greenwait.connection import Connection
 from tests.asleep import wait_until_asleep
 from tests.fault_lab import frozen, no_leaked_descriptors
+from tests.marks import needs_refusal
 from tests.test_interrupt import LIMIT, Limit, raising, send
 from tools.postgres import Server
 
@@ -131,6 +132,7 @@ def case(request, own_server, callback):
         each.close()
 
 
+@needs_refusal
 def test_interrupted_commit_stands_and_the_interrupt_is_delivered_after(case, on_signal):
     case = case(0.1, held=True)
     on_signal(signal.SIGALRM, raising(LIMIT))

@@ -23,6 +23,7 @@ import greenwait
 from greenwait import _gather
 from greenwait._hub import hub_here
 from tests.fault_lab import frozen, no_leaked_descriptors, silent_listener
+from tests.marks import needs_refusal
 from tools.postgres import Server
 
 TWENTY_SECONDS = "select pg_sleep(20)"
@@ -204,6 +205,7 @@ def test_what_can_not_be_called_is_refused(callback):
         greenwait.gather(lambda: None, 5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
+@needs_refusal
 @pytest.mark.parametrize("limit", [None, 4])
 def test_first_exception_cancels_the_others(conns, watcher, limit):
     own = conns(5)
@@ -360,6 +362,7 @@ def test_interrupt_of_a_map_that_has_failed(conns):
     assert type(info.value.__cause__) is ValueError
 
 
+@needs_refusal
 def test_job_that_catches_its_cancel_is_waited_for(conns):
     own = conns(2)
 
@@ -418,6 +421,7 @@ def test_map_is_lazy_and_bounded(callback):
     assert hub_here() is None
 
 
+@needs_refusal
 def test_closed_map_cancels_what_is_under_way(conns, watcher):
     own = conns(3)
 
@@ -454,6 +458,7 @@ def test_map_in_a_job_that_is_cancelled_cancels_what_is_under_way(conns, watcher
     assert_usable(own)
 
 
+@needs_refusal
 def test_map_that_is_dropped_is_closed(conns, watcher):
     own = conns(3)
     results = greenwait.map(lambda i: sleep_and_say(own[i], 3 * (i > 0), i), range(3))
@@ -464,6 +469,7 @@ def test_map_that_is_dropped_is_closed(conns, watcher):
     assert_usable(own)
 
 
+@needs_refusal
 def test_exception_comes_in_its_place(conns):
     own = conns(3)
 
@@ -639,6 +645,7 @@ def test_job_may_cancel_another(conns):
     assert_usable([conn])
 
 
+@needs_refusal
 def test_cancel_that_no_wait_raises_any_more_is_the_job_s_result(conns):
     """It waits for the end of what a deadline stops, and then the job waits for nothing else."""
     (conn,) = conns(1)
@@ -663,6 +670,7 @@ def test_cancel_that_no_wait_raises_any_more_is_the_job_s_result(conns):
     assert not conn.closed
 
 
+@needs_refusal
 def test_cancel_of_a_query_that_succeeds_all_the_same_is_not_swallowed(conns):
     deaf = "do $$ begin perform pg_sleep(3); exception when query_canceled then null; end $$"
     (conn,) = conns(1)
@@ -1318,6 +1326,7 @@ print(interrupts)
     assert run_python(script) == "5000\n"
 
 
+@needs_refusal
 def test_cancels_at_random_moments(conns, watcher):
     """Thousands of them: connections stay usable, or are known to be lost."""
     own = conns(10)

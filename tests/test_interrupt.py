@@ -14,6 +14,7 @@ from psycopg2 import errors
 import greenwait
 from tests.asleep import again_until, wait_until_asleep, when_asleep
 from tests.fault_lab import frozen, no_leaked_descriptors
+from tests.marks import needs_refusal
 from tools.postgres import Server
 
 # It ends with a success though it is cancelled.
@@ -158,6 +159,7 @@ def test_exception_of_a_handler_is_what_the_caller_gets(
     assert_usable(conn)
 
 
+@needs_refusal
 @pytest.mark.parametrize("chosen", CALLBACKS)
 @pytest.mark.parametrize("transport", ["unix", "tls"])
 @pytest.mark.parametrize("query", [DEAF, DEAF_AND_LOUD], ids=["silent", "with a notice"])
@@ -320,6 +322,7 @@ def test_query_within_psycopg2_s_call_does_not_take_it_away(
     assert_usable(conn)
 
 
+@needs_refusal
 def test_interrupt_that_is_swallowed_reaches_no_other_greenlet(connect, watcher, callback):
     """In a thread it may strike the code that psycopg2 calls for a notification, and is lost."""
 
@@ -354,6 +357,7 @@ def test_interrupt_that_is_swallowed_reaches_no_other_greenlet(connect, watcher,
     assert_usable(conn)
 
 
+@needs_refusal
 def test_interrupt_of_a_greenlet_without_python_code_comes_out_of_it(connect, watcher, callback):
     """Its query succeeds, and it has no code of its own to raise anything in."""
     conn, other = connect(connection_factory=Switching), connect()

@@ -16,6 +16,7 @@ from psycopg2.extensions import TRANSACTION_STATUS_IDLE, set_wait_callback
 import greenwait
 from tests.asleep import when_asleep
 from tests.fault_lab import FaultProxy, no_leaked_descriptors, silent_listener
+from tests.marks import needs_refusal
 from tests.random_moments import interrupted
 
 
@@ -233,6 +234,7 @@ def test_interrupt_while_waiting(pool):
     assert pool.stats().in_use == 0
 
 
+@needs_refusal
 def test_interrupts_at_random_moments_cost_no_place(pool):
     """Of two places: one that is lost, and another one, would end the test."""
 
@@ -481,6 +483,7 @@ def test_query_that_was_cancelled_leaves_it_fit(pool):
         assert one(conn, "select 1") == 1
 
 
+@needs_refusal
 def test_interrupted_query_leaves_it_fit(pool, watcher):
     def handler(*_):
         raise LookupError

@@ -17,6 +17,7 @@ from psycopg2.extensions import ISOLATION_LEVEL_SERIALIZABLE, set_wait_callback
 import greenwait
 from tests.asleep import wait_until_asleep, when_asleep
 from tests.fault_lab import no_leaked_descriptors
+from tests.marks import needs_refusal
 from tests.random_moments import interrupted
 
 CURSORS = [
@@ -189,6 +190,7 @@ def test_method_may_call_another(callback, connect):
     assert greenwait.gather(*[lambda: twice(conn)] * 3) == [2] * 3
 
 
+@needs_refusal
 def test_interrupts_at_random_moments_cost_no_turn(shared):
     def use_it():
         shared.rollback()
@@ -306,6 +308,7 @@ def test_one_that_is_cancelled_in_the_queue_leaves_it(shared):
     assert one(shared, "select 1") == 1
 
 
+@needs_refusal
 def test_cancels_in_the_queue_at_every_moment(shared):
     """The turn that was given to one that has gone is given on."""
     with no_leaked_descriptors(), greenwait.Hub() as hub:

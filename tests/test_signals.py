@@ -14,6 +14,7 @@ from psycopg2.extensions import POLL_OK, POLL_READ, POLL_WRITE
 
 import greenwait
 from tests.asleep import again_until, wait_until_asleep, when_asleep
+from tests.marks import needs_refusal
 from tests.test_interrupt import DEAF, Limit
 
 
@@ -153,6 +154,7 @@ def test_handler_runs_while_the_descriptor_is_always_ready(callback, state, on_s
     assert ran == [True]
 
 
+@needs_refusal
 def test_signal_just_before_the_answer_is_not_lost_with_a_notification(local_conn, on_signal):
     """What strikes the Python code that decodes one, psycopg2 forgets, and the notification too."""
 
@@ -257,6 +259,7 @@ def test_ctrl_c_cancels_the_query_of_an_async_connection(callback, transport, co
     assert cur.fetchone() == (1,)
 
 
+@needs_refusal
 def test_ctrl_c_is_raised_when_the_query_succeeds_all_the_same(conn, watcher):
     conn.autocommit = True
 

@@ -12,6 +12,7 @@ import pytest
 from psycopg2.extensions import POLL_OK, set_wait_callback
 
 import greenwait
+from tests.marks import needs_refusal
 
 
 @pytest.fixture(params=["poll", "epoll"])
@@ -216,6 +217,7 @@ def test_handler_may_query_when_a_deadline_has_passed(log_slow, connect):
     assert outer.expired
 
 
+@needs_refusal
 @pytest.mark.parametrize("query", ["select 1", "select pg_sleep(20)"])
 def test_interrupt_while_the_record_is_written_costs_no_connection(log_slow, connect, query):
     conn = connect()

@@ -15,6 +15,7 @@ import greenwait
 from greenwait import trio as greenwait_trio
 from tests import orm_program
 from tests.fault_lab import frozen, no_leaked_descriptors, silent_listener
+from tests.marks import needs_refusal
 
 run = greenwait_trio.run
 
@@ -285,6 +286,7 @@ def test_cancellation_while_a_statement_is_sent(dsn):
     assert [type(each) for each in raised] == [trio.Cancelled]
 
 
+@needs_refusal
 def test_two_thousand_cancelled_at_random_moments(dsn, assert_stopped):
     rng = random.Random(3)
     ended = {True: 0, False: 0}
@@ -410,6 +412,7 @@ print(trio.run(greenwait.trio.run, fork))
     assert run_python(script) == "1 [2]\n0\n"
 
 
+@needs_refusal
 def test_interrupts_leave_no_query_behind(run_python):
     """Ctrl-C is raised where the code waits, and not between two lines of run()."""
     script = """
