@@ -1453,6 +1453,7 @@ def test_query_that_stops_the_loop_is_told_once_for_each_line(dsn, how):
     assert {name for name, _ in lines} <= {__file__, psycopg2.__file__}
 
 
+@needs_refusal
 def test_query_that_stops_the_loop_is_refused(dsn, connect):
     conn = connect()
 

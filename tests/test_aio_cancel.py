@@ -12,6 +12,7 @@ import greenwait
 from greenwait import aio
 from tests.event_loops import LOOPS, runner
 from tests.fault_lab import frozen
+from tests.marks import needs_refusal
 
 HAS_TIMEOUT = sys.version_info >= (3, 11)
 new: Any = asyncio  # what it has since then
@@ -292,6 +293,7 @@ if HAS_TIMEOUT:
     ]
 
 
+@needs_refusal
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.__name__)
 def test_query_is_to_cancel_scopes_what_a_sleep_is(run, dsn, program):
     def synchronous(conn):

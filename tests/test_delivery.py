@@ -194,7 +194,7 @@ def test_method_that_ends_a_transaction_unseen_costs_the_connection_or_nothing(s
     struck.cursor().execute("create temp table struck (n int)")
     commit = struck.commit
     assert_raised(struck, struck.strike(), commit)
-    assert bool(struck.closed) == (isinstance(struck, Plain) or FAST_PATHS["interrupt"] != "on")
+    assert bool(struck.closed) == isinstance(struck, Plain)
     if not struck.closed:
         assert_usable(struck)
 

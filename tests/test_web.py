@@ -15,6 +15,7 @@ import pytest
 
 from greenwait import aio
 from tests.event_loops import LOOPS, runner
+from tests.marks import needs_refusal
 
 # Not there with a CPython that is newer than FastAPI's pydantic.
 pytest.importorskip("fastapi")
@@ -118,6 +119,7 @@ async def get(port, path):
     return reader, writer
 
 
+@needs_refusal
 @pytest.mark.parametrize("path", ["/dependency", "/block", "/stream"])
 @pytest.mark.parametrize("middleware", ["none", "http"])
 def test_clients_that_hang_up_cost_no_connection(run, server, path, middleware):
