@@ -152,7 +152,7 @@ ENDLESS: dict[str, Callable[[random.Random], bytes]] = {
 
 
 def _malformed(rng: random.Random) -> bytes:
-    """Return a message that is none."""
+    """Return a message that breaks the protocol."""
     kind = rng.choice("RSKZTDCENAHGWdcIVtns12v?\0\xff"[:24])
     body = rng.randbytes(rng.choice([0, 1, 3, 8, 40]))
     ways: list[Callable[[], bytes]] = [

@@ -102,7 +102,7 @@ cdef object invalid_state_error = asyncio.InvalidStateError
 cdef int64_t LONGEST_TURN_NS = 3_000_000
 # So often, while somebody waits, it is looked whether a descriptor was closed under a wait.
 cdef double TICK_SECONDS = 1.0
-# So often it is looked whether the event loop is back in the thread of its calls.
+# The period of the looks whether the event loop is back in the thread of its calls.
 cdef double AWAY_SECONDS = 0.05
 
 cdef str LOOP_CLOSED = (
