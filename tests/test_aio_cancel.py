@@ -86,6 +86,7 @@ def test_connection_in_autocommit_mode_comes_back_as_it_was(run, dsn):
     run(main())
 
 
+@needs_refusal
 def test_putconn_and_getconn_under_a_scope_that_cancels(run, dsn):
     async def main():
         async with await aio.create_pool(dsn, max_size=1) as pool:
