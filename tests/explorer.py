@@ -624,6 +624,10 @@ class Laboratory:
         finally:
             case.is_counting = False
         case.seconds = time.monotonic() - began
+        try:
+            psycopg2.OperationalError("of the program's own")
+        except BaseException as exc:
+            case.complain(f"psycopg2 was left with {exc!r}")
         if case.deadline is not None and "deadline" not in case.happened:
             case.is_early = time.monotonic() >= case.deadline
         if "silent" in dict(case.events) and "silent" not in case.happened and cur is not None:
@@ -741,12 +745,15 @@ class Laboratory:
                 and expired
                 and case.happened.index("deadline") < case.happened.index(first[0])
             )
+            # What has become of a commit is more important.
+            is_doubt = is_commit and isinstance(raised, greenwait.CommitInDoubt)
             if raised is None or not (
-                isinstance(raised, greenwait.QueryTimeout)
-                if timed_out_first
-                else is_the(raised, first[1])
-                # What has become of a commit is more important.
-                or (is_commit and isinstance(raised, greenwait.CommitInDoubt))
+                is_doubt
+                or (
+                    isinstance(raised, greenwait.QueryTimeout)
+                    if timed_out_first
+                    else is_the(raised, first[1])
+                )
             ):
                 case.complain(f"{raised!r} was raised in the place of {first[0]}")
             for name, exc in wanted:

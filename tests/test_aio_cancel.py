@@ -32,6 +32,7 @@ def dictionary_of(stats, *names):
     return {name: getattr(stats, name) for name in names}
 
 
+@needs_refusal
 def test_anyio_costs_a_pool_no_connection(run, dsn):
     async def main():
         async with await aio.create_pool(dsn, max_size=1) as pool:
@@ -51,6 +52,7 @@ def test_anyio_costs_a_pool_no_connection(run, dsn):
     run(main())
 
 
+@needs_refusal
 def test_anyio_costs_the_pool_of_synchronous_code_no_connection(run, dsn):
     def work(pool):
         with pool.connection() as conn, conn, conn.cursor() as cur:

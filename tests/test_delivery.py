@@ -2,6 +2,7 @@
 
 import contextlib
 import gc
+import os
 import select
 import signal
 import time
@@ -119,9 +120,53 @@ def test_query_in_autocommit_mode_stands(struck):
 
 
 @needs_libpq
-@pytest.mark.parametrize("autocommit", [False, True])
-def test_begin_is_rolled_back_and_the_query_never_sent(struck, autocommit):
-    struck.autocommit = autocommit
+def test_query_is_stopped_whose_begin_was_interrupted(struck):
+    struck.cursor().execute("create temp table struck (n int)")
+    struck.commit()
+    raised = struck.strike(BEGIN)
+    began = time.monotonic()
+    query = "insert into struck select 1 from pg_sleep(30)"
+    assert_raised(struck, raised, struck.cursor().execute, query)
+    assert time.monotonic() - began < 20
+    assert struck.info.transaction_status == TRANSACTION_STATUS_INERROR
+    struck.rollback()
+    assert one(struck, "select count(*) from struck") == 0
+    assert_usable(struck)
+
+
+@needs_libpq
+def test_query_with_an_error_of_its_own_whose_begin_was_interrupted(struck):
+    raised = struck.strike(BEGIN)
+    assert_raised(struck, raised, struck.cursor().execute, "select 1 from nothing")
+    assert isinstance(raised.__context__, (errors.UndefinedTable, type(None)))  # or cancelled
+    struck.rollback()
+    assert_usable(struck)
+
+
+def test_query_that_cannot_be_sent_raises_what_has_interrupted_its_begin(struck):
+    def close(fd):
+        assert struck.info.transaction_status != TRANSACTION_STATUS_IDLE
+        os.close(fd)
+
+    struck.before = close
+    raised = struck.strike(BEGIN)
+    assert_raised(struck, raised, struck.cursor().execute, "select 1")
+    assert struck.closed
+
+
+@needs_libpq
+def test_block_of_a_named_cursor_raises_what_has_interrupted_its_begin(struck):
+    raised = struck.strike(BEGIN)
+    with pytest.raises(Limit) as info, struck, struck.cursor("named") as cur:
+        cur.execute("select generate_series(1, 10)")
+    assert info.value is raised
+    assert struck.info.transaction_status == TRANSACTION_STATUS_IDLE
+    assert_usable(struck)
+
+
+@needs_libpq
+def test_begin_of_a_block_in_autocommit_mode_is_rolled_back_and_the_query_never_sent(struck):
+    struck.autocommit = True
     raised = struck.strike(BEGIN)
     with pytest.raises(Limit) as info, struck, struck.cursor() as cur:
         cur.execute("select set_config('greenwait.struck', 'sent', false)")
@@ -277,7 +322,7 @@ class TestTwoPhases:
 
     def test_begin_is_rolled_back(self, struck):
         xid = struck.xid(1, "greenwait begun", "struck")
-        assert_raised(struck, struck.strike(), struck.tpc_begin, xid)
+        assert_raised(struck, struck.strike(), lambda: struck.tpc_begin(xid))
         if not struck.closed:
             assert struck.info.transaction_status == TRANSACTION_STATUS_IDLE
             assert_usable(struck)

@@ -104,6 +104,9 @@ def send(number):
 
 
 def raising(exc):
+    """Return a signal handler that raises *exc*, with nothing of an earlier test about it."""
+    exc.__cause__ = exc.__context__ = None
+
     def handler(*_):
         raise exc
 
@@ -487,7 +490,7 @@ def test_connection_lost_while_it_drains_does_not_hide_the_interrupt(freezable, 
 
     def handler(*_):
         os.kill(pid, signal.SIGTERM)  # its last words come instead of an answer
-        raise LIMIT
+        raise Limit
 
     on_signal(signal.SIGALRM, handler)
     watcher = psycopg2.connect(dsn=conn.dsn, password="unused")

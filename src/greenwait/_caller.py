@@ -1,7 +1,7 @@
 """Which statement is psycopg2 executing? What the Python code that called it says.
 
 psycopg2 does not tell its callback. It matters only when a wait is interrupted, and
-only for the end of a transaction. A ``greenwait.Connection`` knows by itself; for others
+only for the ends of a transaction. A ``greenwait.Connection`` knows by itself; for others
 the caller's bytecode shows a call of ``commit()`` or the end of ``with conn:``. What is
 called in another way (``executor.submit(conn.commit)``) counts as a query.
 """
@@ -15,6 +15,7 @@ __all__ = ["ending_of_caller"]
 _METHODS = {
     "commit",
     "rollback",
+    "tpc_begin",
     "tpc_prepare",
     "tpc_commit",
     "tpc_rollback",
@@ -25,14 +26,14 @@ _METHODS = {
 }
 # CPython 3.11, once it has specialised a call, makes it in the PRECALL.
 _CALLS = ("CALL", "PRECALL", "CALL_METHOD", "CALL_FUNCTION")
-_BETWEEN = ("CACHE", "PRECALL", "PUSH_NULL")
+_BETWEEN = ("CACHE", "PRECALL", "PUSH_NULL", "KW_NAMES")
 _ATTRIBUTES = ("LOAD_ATTR", "LOAD_METHOD", "LOAD_SUPER_ATTR")
 # None is a common constant as of CPython 3.15.
 _CONSTANTS = ("LOAD_CONST", "LOAD_COMMON_CONSTANT")
 
 
 def ending_of_caller() -> str | None:
-    """Return which method that ends a transaction the caller's caller, psycopg2, executes, or None.
+    """Return which method that ends a transaction psycopg2, the caller's caller, executes, or None.
 
     ``with conn:`` is ``"commit"`` or ``"rollback"``.
 
@@ -49,22 +50,35 @@ def _ending_called_by(frame: FrameType) -> str | None:
     for instruction in dis.get_instructions(frame.f_code):
         if instruction.offset >= frame.f_lasti:
             break
-        if instruction.opname not in _BETWEEN:
-            before.append(instruction)
+        before.append(instruction)
     else:  # pragma: no cover: some instruction is being executed
         return None
     if instruction.opname == "WITH_EXCEPT_START":
         return "rollback"
-    if instruction.opname not in _CALLS or not before:
+    if instruction.opname not in _CALLS:
         return None
-    if before[-1].opname in _ATTRIBUTES:
-        name = before[-1].argval
+    name = _method_called(instruction, before)
+    if name is not None:
         return name if name in _METHODS else None
     # __exit__(None, None, None), as compiled for the end of a with block
+    last = [each for each in before if each.opname not in _BETWEEN][-3:]
     if sys.version_info < (3, 11):
-        is_exit = [each.opname for each in before[-3:]] == ["LOAD_CONST", "DUP_TOP", "DUP_TOP"]
+        is_exit = [each.opname for each in last] == ["LOAD_CONST", "DUP_TOP", "DUP_TOP"]
     else:
-        is_exit = [each.argval for each in before[-3:]] == [None] * 3 and all(
-            each.opname in _CONSTANTS for each in before[-3:]
+        is_exit = [each.argval for each in last] == [None] * 3 and all(
+            each.opname in _CONSTANTS for each in last
         )
     return "commit" if is_exit else None
+
+
+def _method_called(call: dis.Instruction, before: list[dis.Instruction]) -> str | None:
+    """Return the attribute that *call* calls, or None: what is found below its arguments."""
+    if before and before[-1].opname == "PRECALL":  # a part of it
+        before = before[:-1]
+    values = call.arg or 0
+    for each in reversed(before):
+        if values != 0:
+            values -= dis.stack_effect(each.opcode, each.arg, jump=False)
+        elif each.opname not in _BETWEEN:
+            return str(each.argval) if each.opname in _ATTRIBUTES else None
+    return None

@@ -36,6 +36,7 @@ cdef object ServerHasCanceled = _psycopg2.QueryCanceled
 cdef object query_timeout = _errors.QueryTimeout
 cdef object append = _errors.append
 cdef object chain = _errors.chain
+cdef object higher = _errors.higher
 cdef object exc_info = sys.exc_info
 cdef dict codes = {kind: code for code, kind in _psycopg2.SQLSTATE_ERRORS.items()}
 
@@ -50,8 +51,9 @@ cdef class Pending:
     """An exception for the greenlet that has waited."""
 
     cdef object exception
-    cdef Py_ssize_t depth  # of the Python code that called the callback
+    cdef tuple place       # of the Python code that called psycopg2
     cdef bint is_refusal   # the server's error is one that it was asked for
+    cdef bint is_kept      # the greenlet's next wait is to be stopped
     cdef Pending outer     # of a wait around this one, in a finalizer
 
 
@@ -62,11 +64,27 @@ cdef int deliver(object exc, bint is_refusal) except -1:
     that of whatever error it is, which becomes its context unless it *is_refusal*. Or *exc* is a
     function that is given the error, and returns the exception. To be called last in a wait.
     """
+    leave(exc, is_refusal, False)
+    return 0
+
+
+cdef int keep_for_next(object exc) except -1:
+    """Have the greenlet's next wait stopped by *exc*; to be called last in a wait.
+
+    Should psycopg2 fail before that, it raises it as well.
+    """
+    leave(exc, False, True)
+    return 0
+
+
+cdef int leave(object exc, bint is_refusal, bint is_kept) except -1:
+    global may_be_left
     cdef Pending own = Pending.__new__(Pending)
     here = greenlet_here()
-    own.exception, own.is_refusal = exc, is_refusal
-    own.depth, own.outer = depth_here(), pending.get(here)
+    own.exception, own.is_refusal, own.is_kept = exc, is_refusal, is_kept
+    own.place, own.outer = place_here(), pending.get(here)
     pending[here] = own
+    may_be_left = True
     return 0
 
 
@@ -77,29 +95,37 @@ cdef object greenlet_here():
         return None
 
 
-cdef Py_ssize_t depth_here() except -1:
-    """Return how many Python frames the greenlet has; compiled modules have none."""
+cdef tuple place_here():
+    """Return where each Python frame of the greenlet is, the inner first; compiled code has none."""
     cdef PyObject* current = <PyObject*>PyEval_GetFrame()
-    cdef Py_ssize_t depth = 0
+    cdef list place = []
     frame = None if current is NULL else <object>current
     while frame is not None:
-        depth += 1
+        place.append((<size_t><PyObject*>frame, frame.f_lasti))
         frame = frame.f_back
-    return depth
+    return tuple(place)
 
 
 cdef Pending take_pending():
     """Return what is pending for the greenlet's psycopg2, or None; it is the caller's now."""
     here = greenlet_here()
     cdef Pending found = pending.get(here)
+    cdef tuple place = () if found is None else place_here()
     # Deeper down is a finalizer, or a decoder, that runs before psycopg2 has raised its error.
-    if found is None or found.depth < depth_here():
+    if found is None or len(found.place) < len(place):
         return None
+    pop_pending(here, found)
+    # Frames that the error has left may be gone by now. Any other code is of the program: psycopg2
+    # has found no error, since what was left of the connection had a result.
+    return found if found.place[len(found.place) - len(place):] == place else None
+
+
+cdef int pop_pending(object here, Pending found) except -1:
     if found.outer is None:
         del pending[here]
     else:
         pending[here] = found.outer
-    return found
+    return 0
 
 
 def _new(cls, /, *args, **keywords):
@@ -107,8 +133,8 @@ def _new(cls, /, *args, **keywords):
     error = new_error(cls, *args, **keywords)
     cdef Pending found = take_pending() if pending else None
     if found is None:
-        if has_raised and cls is OperationalError and args == UNKNOWN:
-            exc = forget_raised()
+        if raised is not None and cls is OperationalError and args == UNKNOWN:
+            exc = take_raised()
             if exc is not None:
                 raise_again(exc)
         return error
@@ -132,25 +158,48 @@ _psycopg2.DatabaseError.__new__ = staticmethod(_new)
 # is still to be decoded: it does that with the exception set, and then raises this one (pq_commit,
 # pq_abort, pq_complete_error). So it is kept here until its thread's next wait.
 cdef tuple UNKNOWN = ("unknown error",)
-cdef bint has_raised = False
 cdef object raised = None
 cdef unsigned long raised_in = 0
+
+cdef bint may_be_left = False
 
 
 cdef int remember_raised(object exc) except -1:
     """Have *exc* raised even if psycopg2 loses it; to be called last in a wait that raises it."""
-    global has_raised, raised, raised_in
-    has_raised, raised, raised_in = True, exc, PyThread_get_thread_ident()
+    global may_be_left, raised, raised_in
+    may_be_left, raised, raised_in = True, exc, PyThread_get_thread_ident()
     return 0
 
 
-cdef object forget_raised():
+cdef object take_raised():
     """Return what was raised last, if it was in this thread, or None, and forget it."""
-    global has_raised, raised
-    if raised_in != PyThread_get_thread_ident():
+    global raised
+    if raised is None or raised_in != PyThread_get_thread_ident():
         return None
-    exc, raised, has_raised = raised, None, False
+    exc, raised = raised, None
     return exc
+
+
+cdef object take_left():
+    """Forget what psycopg2 has not raised; return what is to stop this wait, or None.
+
+    To be called first in a wait, if something *may_be_left*.
+    """
+    global may_be_left
+    cdef Pending found
+    kept = None
+    take_raised()
+    if pending:
+        here = greenlet_here()
+        depth = len(place_here())
+        found = pending.get(here)
+        while found is not None and len(found.place) >= depth:
+            if found.is_kept:
+                kept = found.exception if kept is None else higher(kept, found.exception)
+            pop_pending(here, found)
+            found = found.outer
+    may_be_left = bool(pending) or raised is not None
+    return kept
 
 
 cdef int raise_again(object exc) except -1:

@@ -32,10 +32,11 @@ from greenwait._deadline cimport (
 )
 from greenwait._delivery cimport (
     deliver,
-    forget_raised,
-    has_raised,
+    keep_for_next,
+    may_be_left,
     raise_again,
     remember_raised,
+    take_left,
 )
 from greenwait._known cimport (
     COMMIT,
@@ -83,6 +84,7 @@ __all__ = ["cancel"]
 # interpreter exit still finds them.
 cdef type connection_type = _psycopg2.connection
 cdef object connection_info = connection_type.info
+cdef object connection_autocommit = connection_type.autocommit
 cdef object connection_encoding = connection_type.encoding
 cdef object Psycopg2Error = _psycopg2.Error
 cdef object OperationalError = _psycopg2.OperationalError
@@ -121,8 +123,7 @@ cdef int wait_or_stop(object conn, const Options* options) except -1:
     cdef timeout_block block = None
     cdef bint is_query = False
     cdef Wait wait
-    if has_raised:
-        forget_raised()
+    kept = take_left() if may_be_left else None
     if PyObject_TypeCheck(conn, <PyTypeObject*>connection_type):
         connection = known(conn)
         is_query = connection.is_prepared or is_in_query(conn)
@@ -141,7 +142,9 @@ cdef int wait_or_stop(object conn, const Options* options) except -1:
         connection.is_waiting = True
         wait.was_idle = connection.transaction_status == PQTRANS_IDLE
     try:
-        if options.slow_ns < 0:
+        if kept is not None:
+            reason = stop_at_once(conn, connection, is_query, &wait, block, kept)
+        elif options.slow_ns < 0:
             reason = drive(conn, connection, is_query, &wait, block)
         else:
             reason = drive_and_tell(conn, connection, is_query, &wait, block)
@@ -223,6 +226,15 @@ cdef object drive(
     if is_query:
         return stop(conn, connection, wait, block, interruption)
     raise_again(without_query(connection, wait, block, interruption))
+
+
+cdef object stop_at_once(
+    object conn, Known connection, bint is_query, Wait* wait, timeout_block block, object kept
+):
+    """Stop a query whose BEGIN was interrupted; return what has stopped it."""
+    if not is_query:
+        raise_again(kept)
+    return stop(conn, connection, wait, block, handler_raised(kept))
 
 
 cdef int wait_in_hub(object conn, Known connection, Wait* wait) except -1:
@@ -343,7 +355,7 @@ cdef object find_ending(Known connection, Wait* wait, object interruption):
         interruption = handler_raised(second)
     if called is not None:
         wait.is_two_phase = called.startswith("tpc_")
-        if called != "tpc_prepare":
+        if called not in ("tpc_begin", "tpc_prepare"):
             wait.ending = COMMIT if called.endswith("commit") else ROLLBACK
     return interruption
 
@@ -465,6 +477,8 @@ cdef int hand_over(object conn, Known connection, Wait* wait, object reason) exc
                 reason if connection.kept is None else higher(connection.kept, reason)
             )
             return 0
+        if is_begin(conn, wait):
+            return keep_for_next(reason)
         if wait.ending == ROLLBACK and is_postponed(reason):
             return 0
         try:
@@ -477,6 +491,20 @@ cdef int hand_over(object conn, Known connection, Wait* wait, object reason) exc
         if not is_refused:
             raise_again(reason)
     return deliver(reason, is_refused)
+
+
+cdef bint is_begin(object conn, Wait* wait) except -1:
+    """Was it psycopg2's own BEGIN, after which it sends the query at once?
+
+    If the server were behind that, or had failed the transaction, psycopg2 would not know. A
+    transaction of two phases has no such query.
+    """
+    return (
+        is_ready(conn)
+        and not wait.is_two_phase
+        and not connection_autocommit.__get__(conn)
+        and connection_info.__get__(conn).transaction_status == PQTRANS_INTRANS
+    )
 
 
 cdef bint is_postponed(object reason) except -1:

@@ -196,9 +196,6 @@ class Job:
         if isinstance(exc, self.soak.context.timeouts) and self._may_be_struck_twice:
             self.count("timeouts that have outlived their block")  # docs/limits.md, Stopping
             return None
-        if isinstance(exc, psycopg2.errors.InvalidCursorName) and self._was_struck_at_begin():
-            self.count("named cursors that were not declared")
-            return None
         if not isinstance(exc, psycopg2.Error):
             return self._report("this is no error of psycopg2's")
         if isinstance(exc, QueryCanceledError) and not isinstance(exc, greenwait.QueryTimeout):
@@ -224,12 +221,6 @@ class Job:
     def _may_be_struck_twice(self):
         """A second interrupt does not wait for the server any more, and costs the connection."""
         return len(self.moments) + (self.deadlines > 0) > 1 or self.was_struck_twice
-
-    def _was_struck_at_begin(self):
-        """Then there is no transaction, and the end of a block tries to close the cursor."""
-        context = self.soak.context
-        strikes = (*context.interrupts, *context.timeouts, greenwait.QueryTimeout)
-        return any(isinstance(each, strikes) for each in contexts_of(self.exception))
 
     def _lost_interrupts(self):
         """Return which of those that were thrown at it have neither ended it nor are a context."""
