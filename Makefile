@@ -133,7 +133,7 @@ test-servers: $(VENV)/.dev ## tests on every PostgreSQL at hand, and through PgB
 
 FIGURES = $(BIN)/python -m tools.picture $(1)/modules.svg && $(BIN)/python -m benchmarks.published draw $(1)
 COG := $(BIN)/cog -I . --verbosity 1
-WITH_TABLES := README.md docs/performance.md
+WITH_TABLES := README.md docs/performance.md docs/when-a-query-must-stop.md
 
 docs: $(VENV)/.docs ## the pages as a site, in build/docs; warnings are errors
 	mkdir -p build/figures
@@ -147,8 +147,9 @@ figures: $(VENV)/.docs ## the picture, the plots and the tables of the docs, fro
 	$(call FIGURES,docs/figures)
 	$(COG) -r $(WITH_TABLES)
 
-explore: $(VENV)/.built ## every event at every step of a wait; not part of the tests yet
-	$(BIN)/python -m pytest $(PARALLEL) --override-ini=addopts= --import-mode=importlib tests/test_explorer.py
+explore: $(VENV)/.docs ## every event at every step of a wait: keep what it comes to for the docs
+	$(BIN)/python -m tests.explorer --keep
+	$(COG) -r docs/when-a-query-must-stop.md
 
 KEEP := $(BIN)/python -m benchmarks.published keep
 results: $(VENV)/.docs ## measure for the docs anew, on a quiet machine, and draw that

@@ -278,13 +278,6 @@ class Plain(Context):
         self.case: Case | None = None
         self.sent = self.handled = 0
         self.thread = threading.main_thread()
-        self.before = {
-            number: signal.signal(number, self.handler) for number in self.SIGNALS.values()
-        }
-
-    def close(self) -> None:
-        for number, handler in self.before.items():
-            signal.signal(number, handler)
 
     def run(self, subject: Callable[[], None], drive: Drive, case: Case) -> None:
         self.case = case
@@ -302,12 +295,15 @@ class Plain(Context):
                 failures.append(exc)
                 raise
 
+        before = {number: signal.signal(number, self.handler) for number in self.SIGNALS.values()}
         driver = threading.Thread(target=drive_it)
         driver.start()
         try:
             subject()
         finally:
             driver.join(TIMEOUT)
+            for number, handler in before.items():
+                signal.signal(number, handler)
         assert not failures
 
     def settle(self) -> None:

@@ -45,7 +45,8 @@ def laboratory(own_server):
     def laboratory(name):
         if name not in found:
             close()
-            found[name] = Laboratory(own_server, name).__enter__()
+            found[name] = lab = Laboratory(own_server, name).__enter__()
+            lab.run(PHASES["query"], ())  # an event loop's first wait makes a descriptor
         return found[name]
 
     def close():

@@ -9,6 +9,8 @@ from pathlib import Path
 import psycopg2.extensions
 import pytest
 
+from tests import stopping_table
+
 ROOT = Path(__file__).parent.parent
 DOCS = sorted((ROOT / "docs").glob("*.md"))
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "benchmarks" / "README.md", *DOCS]
@@ -142,3 +144,8 @@ def test_heading_a_page_links_to_exists(page, anchor):
 def test_page_is_found_from_the_first_one(page):
     index = (ROOT / "docs" / "index.md").read_text()
     assert page.stem == "index" or f"({page.name})" in index
+
+
+def test_table_of_events_is_what_the_explorer_has_found():
+    page = (ROOT / "docs" / "when-a-query-must-stop.md").read_text()
+    assert stopping_table.table() in page
