@@ -9,8 +9,8 @@ run: this finds a missing function or a wrong type in a part of the code that is
 left out on Linux, not a mistake in what it does.
 
 The Python headers are those of the Python that runs this, so for a target with
-other type sizes than Linux has (Windows) a module can't be compiled. Our own
-headers can: there is no Python in them.
+other type sizes than Linux has (Windows) a module can't be compiled, nor a header
+of ours that includes Python's. The others can.
 """
 
 import importlib.util
@@ -112,8 +112,10 @@ def compile_all(folder: Path) -> list[bool]:
     for header in sorted(_SOURCES.glob("*.h")):
         source = folder / f"{header.name}.c"
         source.write_text(f'#include "{header.name}"\n')
-        for target in HEADER_TARGETS:
-            results.append(compiles(source, target, [*_HEADER_FLAGS]))
+        has_python = "<Python.h>" in header.read_text(encoding="utf-8")
+        for target in MODULE_TARGETS if has_python else HEADER_TARGETS:
+            flags = [f"-isystem{headers}"] if has_python else []
+            results.append(compiles(source, target, [*_HEADER_FLAGS, *flags]))
     return results
 
 

@@ -34,7 +34,7 @@ sealed_type_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
 
 /* object.__new__() and a base's refuse by themselves: their tp_new is another one (typeobject.c,
  * tp_new_wrapper). */
-static void
+static inline void
 seal_type(PyTypeObject *type, const char *made_by)
 {
     const int room = sizeof(sealed_types) / sizeof(sealed_types[0]);

@@ -138,24 +138,21 @@ class Threads(Context):
         number = _SIGNALS[kind]
 
         def handler(*_):
+            if not pair.is_open:
+                return  # raised now, it would go anywhere
             exc = kind()
             pair.throws(exc)
             raise exc
 
         before = signal.signal(number, handler)
         timer = threading.Timer(seconds, _signal_main_thread, (number,))
-        timer.start()
         try:
-            yield
+            yield timer.start
         finally:
             timer.cancel()
-            while timer.is_alive():
-                with contextlib.suppress(*self.signals):
-                    timer.join()
-            while True:
-                with contextlib.suppress(*self.signals):
-                    signal.signal(number, before)
-                    break
+            if timer.is_alive():
+                timer.join()
+            signal.signal(number, before)
 
     def play(self, jobs):
         share = max(1, len(jobs) // 4)
@@ -271,9 +268,12 @@ class Hub(Context):
         raised: list[BaseException] = []
 
         def handler(number, _):
+            if is_over:
+                return  # raised now, it would come too late
             raised.append(SystemExit() if number == signal.SIGTERM else Interrupted())
             raise raised[-1]
 
+        is_over = False
         numbers = [signal.SIGTERM, signal.SIGALRM]
         self.rng.shuffle(numbers)
         before = [(number, signal.signal(number, handler)) for number in numbers]
@@ -288,14 +288,14 @@ class Hub(Context):
             for timer in timers:
                 timer.start()
             self._play(jobs)
+            is_over = True
         except BaseException as exc:
+            is_over = True  # no call before that, at which a signal could strike
             found = exc
-            struck += raised  # a call; what comes now comes too late
+            struck += raised
         finally:
             for timer in timers:
-                while timer.is_alive():
-                    with contextlib.suppress(Interrupted, SystemExit):
-                        timer.join()
+                timer.join()
             for number, handled in before:
                 signal.signal(number, handled)
         # A handler that runs in the Python code of a job is that one's.

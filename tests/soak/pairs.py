@@ -38,6 +38,7 @@ class Pair:
         self.thrown = []  # exceptions, or their classes where a framework makes them
         self.late = []  # those that come when the statement has raised another
         self.seen: Any = None
+        self.is_open = False  # to signals
         self.query = rng.choice(_QUERIES)
 
     def throws(self, exc):
@@ -47,19 +48,25 @@ class Pair:
 
     def run(self, conn):
         """Have the statement struck by both."""
-        deadline = None
+        deadline, starts = None, []
         with contextlib.ExitStack() as stack:
             for kind, seconds in zip(self.kinds, self.moments, strict=True):
                 if kind is greenwait.QueryTimeout:
                     deadline = min(deadline or seconds, seconds)
                 else:
                     arm = self.job.soak.context.armed(self.job, self, seconds, kind)
-                    stack.enter_context(arm)
+                    starts.append(stack.enter_context(arm))
             try:
+                self.is_open = True
+                for start in starts:
+                    if start is not None:
+                        start()
                 with greenwait.timeout(deadline):
                     one(conn, self.query)
+                self.is_open = False
             except BaseException as exc:
-                self.seen = exc  # no call, at which a signal could strike
+                self.is_open = False  # no call before that, at which a signal could strike
+                self.seen = exc
 
     def check(self):
         """Is what was raised the right one?"""
