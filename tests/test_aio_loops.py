@@ -657,3 +657,38 @@ def test_forked_child_that_leaves_an_event_loop_leaves_the_queries_there_alone(
     assert said == "[3, 1, 2, 3, 4]\n"
     # What a child that leaves at once does not send, this one does not send either.
     assert sent == outcome("_exit")[1]
+
+
+# -- Event loops that nobody closes
+
+UNCLOSED = """
+import asyncio, gc, importlib, sys, warnings
+import greenwait
+from greenwait import aio
+
+async def main():
+    conn = await aio.connect(sys.argv[1])
+    await conn.cursor().execute("select 1")
+    await conn.close()
+
+warnings.simplefilter("ignore", ResourceWarning)
+greenwait.install()
+for _ in range(100):
+    loop = importlib.import_module(sys.argv[2]).new_event_loop()
+    loop.run_until_complete(main())
+    if sys.argv[3] == "closed":
+        loop.close()
+    del loop
+    gc.collect()
+print(sum(isinstance(each, asyncio.AbstractEventLoop) for each in gc.get_objects()))
+"""
+
+
+@pytest.mark.parametrize(
+    ("kind", "end"),
+    # uvloop itself keeps those that are not closed.
+    [("asyncio", "closed"), ("asyncio", "freed"), ("uvloop", "closed")],
+)
+def test_event_loop_is_freed_in_silence_closed_or_not(run_python, kind, end):
+    pytest.importorskip(kind)
+    assert run_python(UNCLOSED, kind, end) == "0\n"

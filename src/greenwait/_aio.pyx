@@ -43,6 +43,7 @@ import sys
 import weakref
 from collections import deque
 from functools import update_wrapper
+from types import MethodType
 from warnings import warn
 
 from greenlet import getcurrent, greenlet
@@ -573,19 +574,21 @@ cdef int see_to_end_of_thread(EventLoop loop) except -1:
 
 
 def end_when_closed(event_loop):
-    """Have our calls end when the event loop is closed, which tells nobody of that."""
-    reference = weakref.ref(event_loop)
+    """Have our calls end when the event loop is closed, which tells nobody of that.
+
+    One that is never closed does so as it is freed. A weak reference would be dead by then.
+    """
     own_close = vars(event_loop).get("close")  # somebody else's
 
-    def close():
-        event_loop = reference()
-        if own_close is not None:
-            own_close()
-        else:
+    def close(event_loop):
+        if own_close is None:
             type(event_loop).close(event_loop)
+        else:
+            own_close()
+        vars(event_loop).pop("close", None)  # else it would be in a cycle
         event_loop._greenwait.end()
 
-    event_loop.close = update_wrapper(close, type(event_loop).close)
+    event_loop.close = MethodType(update_wrapper(close, type(event_loop).close), event_loop)
 
 
 @cython.auto_pickle(False)
