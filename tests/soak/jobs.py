@@ -106,9 +106,11 @@ class Job:
             return
         shelf = self.soak.shelf[self.is_sound]
         self.doing = "connecting"
-        if self.way == "kept" and shelf:
-            self.conn = shelf.pop(self.rng.randrange(len(shelf)))
-        else:
+        if self.way == "kept":
+            at = self.rng.random()
+            with contextlib.suppress(IndexError):  # there is none, or another thread has the last
+                self.conn = shelf.pop(int(at * len(shelf)))
+        if self.conn is None:
             self.conn = self.soak.connect(self.is_sound, self.rng)
             self.count("connections")
         try:
