@@ -349,6 +349,7 @@ class Gevent(Context):
         try:
             self._play(jobs)
         finally:
+            jobs.clear()  # gevent keeps each destroyed hub, with this frame
             self.gevent.get_hub().destroy(destroy_loop=True)
 
     def _play(self, jobs):
