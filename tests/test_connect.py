@@ -689,6 +689,25 @@ def test_connection_is_ours_by_default(callback, live):
     conn.close()
 
 
+def test_what_wraps_psycopg2_s_connect_can_change_the_factories(callback, live, monkeypatch):
+    class Traced(psycopg2.extensions.cursor):
+        pass
+
+    def traced(*args, **kwargs):
+        return original(*args, **kwargs | {"cursor_factory": Traced})
+
+    async def main():
+        conn = await greenwait.aio.connect(dsn_of(live))
+        assert isinstance(conn.cursor(), Traced)
+        await conn.close()
+
+    original = psycopg2.connect
+    monkeypatch.setattr(psycopg2, "connect", traced)
+    with greenwait.Pool(dsn_of(live)) as pool, pool.connection() as conn:
+        assert isinstance(conn.cursor(), Traced)
+    asyncio.run(main())
+
+
 def test_factories(callback, live):
     class Own(psycopg2.extensions.connection):
         pass

@@ -286,6 +286,48 @@ def test_cancellation_while_a_statement_is_sent(dsn):
     assert [type(each) for each in raised] == [trio.Cancelled]
 
 
+@pytest.mark.parametrize("is_shielded", [False, True])
+def test_cancellation_while_a_deadline_s_query_is_stopped_comes_before_the_next_statement(
+    dsn, is_shielded
+):
+    conn = psycopg2.connect(dsn)
+    conn.autocommit = True
+    raised: list[BaseException] = []
+
+    def work():
+        with conn.cursor() as cur:
+            try:
+                with greenwait.timeout(0.1):
+                    cur.execute(
+                        "do $$begin perform pg_sleep(20); exception when query_canceled then "
+                        "raise notice 'deaf'; perform pg_sleep(0.5); raise exception 'no'; end$$"
+                    )
+            except BaseException as exc:
+                raised.append(exc)
+            if not raised or isinstance(raised[0], trio.Cancelled):
+                raise raised[0]
+
+    async def cancel(scope):
+        while not conn.notices:
+            await trio.sleep(0.01)
+        scope.cancel()
+
+    async def main():
+        async with trio.open_nursery() as nursery:
+            with trio.CancelScope() as scope:
+                nursery.start_soon(cancel, scope)
+                with trio.CancelScope(shield=is_shielded):
+                    await run(work)
+                await trio.lowlevel.checkpoint()
+            assert scope.cancelled_caught
+
+    psycopg2.extensions.set_wait_callback(greenwait.WaitCallback(cancel_grace=20))
+    trio.run(main)
+    conn.close()
+    (exc,) = raised
+    assert isinstance(exc, psycopg2.Error if is_shielded else trio.Cancelled)
+
+
 @needs_refusal
 def test_two_thousand_cancelled_at_random_moments(dsn, assert_stopped):
     rng = random.Random(3)

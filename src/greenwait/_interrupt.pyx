@@ -360,13 +360,18 @@ cdef object find_ending(Known connection, Wait* wait, object interruption):
     return interruption
 
 
-cdef object with_later(object reason):
-    """Return what is to be raised, after an interrupt that has left the drain to its end.
+cdef object later_than(object reason):
+    """Return an interrupt that has left the drain to its end, or None.
 
     A job's cancel() does, and a task's. Raised in the next wait, it would come after a statement.
     """
     cdef Waiter waiter = waiter_here() if waiters_entered > 0 else None
-    later = None if waiter is None else waiter.take_interruption()
+    return None if waiter is None else waiter.take_interruption(reason)
+
+
+cdef object with_later(object reason):
+    """Return what is to be raised, *reason* and what has come since considered."""
+    later = later_than(reason)
     if later is None:
         return reason
     return later if reason is None else higher(reason, later)
@@ -663,7 +668,7 @@ cdef object given_up(
             wait, block,
             "Another interrupt ended the wait for the server's answer; the connection is closed",
         )
-    later = with_later(None)
+    later = later_than(reason)
     if later is not None:
         reason, is_deadline = higher(reason, later), False
     if isinstance(failure, handler_raised):

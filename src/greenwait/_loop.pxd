@@ -57,7 +57,7 @@ cdef class Loop(Waiter):
     cdef int begin_anew(self) except -1
     cdef int park(self, Parked parked) except -1
     cdef int raise_interruption(self, Seat seat, Parked parked) except -1
-    cdef object take_interruption(self)
+    cdef object take_interruption(self, object reason)
     cdef int go_on(self, object due, object here) except -1
     cdef int interrupt(self, Seat seat, object exc, bint is_patient) except -1
     cdef int make_due(self, Parked parked) except -1

@@ -276,7 +276,7 @@ cdef class Loop(Waiter):
         seat.raised, seat.interruption = seat.interruption, None
         raise seat.raised
 
-    cdef object take_interruption(self):
+    cdef object take_interruption(self, object reason):
         cdef Seat seat = self.seat_of(current_greenlet())
         if seat is None:
             return None

@@ -5,13 +5,15 @@ from greenlet import greenlet
 
 from greenwait._waiter import Adapter
 
-__all__ = ["Request", "TrioAdapter", "Worker"]
+__all__ = ["CHECKPOINT", "Request", "TrioAdapter", "Worker"]
 
 class Request(NamedTuple):
     fd: int
     events: int
     seconds: float | None
     is_stopping: bool
+
+CHECKPOINT: Request
 
 class Worker(greenlet):
     result: Any

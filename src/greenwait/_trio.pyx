@@ -17,7 +17,7 @@ from typing import NamedTuple
 import trio
 from greenlet import getcurrent, greenlet
 
-__all__ = ["Request", "TrioAdapter", "Worker"]
+__all__ = ["CHECKPOINT", "Request", "TrioAdapter", "Worker"]
 
 # Module-level C variables outlive the module's dict: what waits at interpreter exit still
 # finds them.
@@ -34,6 +34,10 @@ class Request(NamedTuple):
     seconds: float | None
     #: For the end of a query that was interrupted: it must not be interrupted again.
     is_stopping: bool
+
+
+#: For nothing: has the task been cancelled?
+CHECKPOINT = Request(-1, 0, 0.0, False)
 
 
 class Worker(greenlet):
@@ -75,6 +79,15 @@ cdef class TrioAdapter(Adapter):
 
     cdef bint postpone(self, object exc) except -1:
         return isinstance(exc, cancelled)  # trio raises it again at each checkpoint
+
+    cdef object take_interruption(self, object reason):
+        if isinstance(reason, cancelled):
+            return None
+        try:
+            current_greenlet().parent.switch(CHECKPOINT)
+        except BaseException as exc:  # Ctrl-C comes in this way, too
+            return exc
+        return None
 
     cdef int wait_for_call(self, object place, int64_t deadline_ns) except -1:
         self.wait_for(place.fileno(), READINESS_READ, deadline_ns, False, None)

@@ -14,7 +14,7 @@ cdef class Waiter:
     cdef object a_place(self)
     cdef int wait_for_call(self, object place, int64_t deadline_ns) except -1
     cdef int call(self, object place) except -1
-    cdef object take_interruption(self)
+    cdef object take_interruption(self, object reason)
 
 cdef class Adapter(Waiter):
     cdef bint is_at_home(self) except -1

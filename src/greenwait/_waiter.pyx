@@ -77,8 +77,11 @@ cdef class Waiter:
         """End the wait there, now or to come; from whichever thread."""
         raise NotImplementedError
 
-    cdef object take_interruption(self):
-        """Return what has left this greenlet to wait for the end of a query, or None."""
+    cdef object take_interruption(self, object reason):
+        """Return what has left this greenlet to wait for the end of a query, or None.
+
+        *reason*, or None, is why the query was stopped.
+        """
         return None
 
 

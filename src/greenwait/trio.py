@@ -7,7 +7,7 @@ from typing import Any, ParamSpec, TypeVar
 import trio
 
 from greenwait._callback import check_registered
-from greenwait._trio import Request, TrioAdapter, Worker
+from greenwait._trio import CHECKPOINT, Request, TrioAdapter, Worker
 from greenwait._waiter import READ, WRITE, adopt
 
 if sys.version_info < (3, 11):
@@ -70,6 +70,9 @@ async def _run(worker: Worker) -> Any:  # pragma: no cover: as above
 
 async def _wait(request: Request) -> int:
     """Wait for it; return the events that have come, or 0 when the time is up."""
+    if request is CHECKPOINT:
+        await trio.lowlevel.checkpoint_if_cancelled()
+        return 0
     seconds = float("inf") if request.seconds is None else request.seconds
     with trio.move_on_after(seconds, shield=request.is_stopping) as scope:
         try:

@@ -37,8 +37,6 @@ class Context:
     limits: tuple[Any, ...] = (greenwait.timeout,)
     has_hub = False  # may there be a hub of ours?
     has_native = False  # are there jobs that await?
-    # Does the next wait raise a cancellation that comes while a query is being stopped?
-    is_patient = False
     signals: tuple[type[BaseException], ...] = ()  # what a handler may raise between two bytecodes
 
     def __init__(self, rng: random.Random) -> None:
@@ -524,8 +522,6 @@ class Uvloop(Asyncio):
 
 class Trio(Context):
     """trio's tasks, in cancel scopes; each round has a trio.run() of its own."""
-
-    is_patient = True
 
     def __init__(self, rng):
         super().__init__(rng)

@@ -31,7 +31,7 @@ class Pair:
 
     def __init__(self, job):
         context, rng = job.soak.context, job.rng
-        self.job, self.patient = job, context.is_patient
+        self.job = job
         self.kinds = rng.choices([*context.kinds(), greenwait.QueryTimeout], k=2)
         first = rng.random() * _FIRST
         self.moments = [first, first + rng.random() * _SECOND]
@@ -74,12 +74,10 @@ class Pair:
         while seen in self.late:  # it was raised as the right one was handled
             seen = seen.__context__
         about = f"{seen!r} was raised of {self.kinds} at {self.moments}; {self.thrown}, {self.late}"
-        # trio tells nobody of it before the next checkpoint.
-        is_left = self.patient and isinstance(seen, (greenwait.QueryTimeout, type(None)))
         if seen is None:  # a result that comes after a deadline stands
             is_right = self.query is _STUBBORN and greenwait.QueryTimeout in self.kinds
             assert is_right, f"the interrupts have not come: {about}"
-            assert is_left or not self.thrown, f"lost: {about}"
+            assert not self.thrown, f"lost: {about}"
             return
         chain = contexts_of(self.seen)
         for exc in self.thrown:
@@ -87,7 +85,7 @@ class Pair:
                 is_right = isinstance(seen, exc)
             else:
                 is_right = exc in chain and not outranks(exc, seen)
-            assert is_right or is_left, f"lost, or of a lower rank: {about}"
+            assert is_right, f"lost, or of a lower rank: {about}"
         of_equal_rank = [
             exc for exc in self.thrown if not isinstance(exc, type) and not outranks(seen, exc)
         ]
