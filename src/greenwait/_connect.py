@@ -118,7 +118,7 @@ def connect(
     flags = {name: kwargs.pop(name) for name in ("async", "async_") if name in kwargs}
 
     def connect_to(dsn: str) -> Any:
-        # By their names, as programs give them: so whoever wraps psycopg2.connect() can change them.
+        # By their names, so that whoever wraps psycopg2.connect() can change them.
         return psycopg2.connect(
             dsn, connection_factory=connection_factory, cursor_factory=cursor_factory, **flags
         )

@@ -96,7 +96,7 @@ cdef object greenlet_here():
 
 
 cdef tuple place_here():
-    """Return where each Python frame of the greenlet is, the inner first; compiled code has none."""
+    """Return where the greenlet's Python frames are, the inner first; compiled code has none."""
     cdef PyObject* current = <PyObject*>PyEval_GetFrame()
     cdef list place = []
     frame = None if current is NULL else <object>current
