@@ -29,6 +29,7 @@ def run(request):
 def new_loop(request):
     """Return a function that makes event loops, which complain to ``complaints``."""
     psycopg2.extensions.set_wait_callback(greenwait.wait)
+    LOOPS[request.param]().close()  # libuv's first one makes a pipe that stays
     made = []
 
     def make():
@@ -657,6 +658,21 @@ def test_forked_child_that_leaves_an_event_loop_leaves_the_queries_there_alone(
     assert said == "[3, 1, 2, 3, 4]\n"
     # What a child that leaves at once does not send, this one does not send either.
     assert sent == outcome("_exit")[1]
+
+
+def test_event_loop_that_does_not_let_itself_be_closed_goes_on(new_loop, dsn):
+    loop = new_loop()
+    close, is_shared = loop.close, True
+    loop.close = lambda: None if is_shared else close()  # a test-suite's, which many tests share
+    conn, _ = loop.run_until_complete(at_work(dsn))
+    loop.close()
+    assert not loop.is_closed()
+    assert not conn.closed
+    other, _ = loop.run_until_complete(at_work(dsn))
+    is_shared = False
+    loop.close()
+    assert conn.closed
+    assert other.closed
 
 
 # -- Event loops that nobody closes

@@ -5,7 +5,9 @@ import gc
 import os
 import select
 import signal
+import threading
 import time
+import weakref
 from typing import Any
 
 import psycopg2
@@ -20,6 +22,7 @@ from psycopg2.extensions import (
 
 import greenwait
 from greenwait._libpq import FAST_PATHS
+from tests.fault_lab import frozen
 from tests.test_interrupt import assert_usable
 
 needs_libpq = pytest.mark.skipif(
@@ -327,6 +330,30 @@ class TestTwoPhases:
             assert struck.info.transaction_status == TRANSACTION_STATUS_IDLE
             assert_usable(struck)
 
+    def test_begin_by_reference_is_raised_there_or_by_the_connection_s_next_statement(
+        self, struck, connect
+    ):
+        """psycopg2's own class does not tell for what its BEGIN is."""
+        other = connect()
+        begin = struck.tpc_begin
+        raised, found = struck.strike(), None
+        with greenwait.Hub() as hub:
+            job = hub.spawn(begin, struck.xid(1, "greenwait begun", "struck"))
+            try:
+                job.result()
+            except Limit as exc:
+                found = exc
+            assert hub.spawn(one, other, "select 6 * 7").result() == 42
+        assert one(other, "select 6 * 7") == 42
+        if isinstance(struck, Plain) and not struck.closed:
+            assert_raised(struck, raised, one, struck, "select 6 * 7")
+            if not struck.closed:
+                struck.tpc_rollback()
+        else:
+            assert found is raised
+        if not struck.closed:
+            assert_usable(struck)
+
     @pytest.mark.parametrize("name", ["tpc_commit", "tpc_rollback"])
     def test_prepared_transaction_is_ended_and_known_to_be(self, struck, connect, name):
         xid = self.begun(struck)
@@ -508,3 +535,70 @@ def test_signals_at_every_moment_of_notices_cost_no_exception(callback, connect,
         signal.setitimer(signal.ITIMER_REAL, 0)
         gc.enable()
     assert caught == 400
+
+
+# -- A QueryTimeout of another block than the wait's
+
+
+@pytest.fixture
+def out_of_time(connect, on_signal):
+    """Have the handler of SIGALRM run out of its own time, in a query of its own."""
+    other = connect()
+    other.autocommit = True
+
+    def handler(*_):
+        with greenwait.timeout(0.05):
+            other.cursor().execute("select pg_sleep(20)")
+
+    on_signal(signal.SIGALRM, handler)
+
+
+IGNORES_CANCELS = """
+do $$begin
+    for i in 1..10 loop
+        begin perform pg_sleep(0.1); exception when query_canceled then null; end;
+    end loop;
+end$$"""
+
+
+@needs_libpq
+@pytest.mark.parametrize(
+    "query", ["select pg_sleep(20)", IGNORES_CANCELS, f"{IGNORES_CANCELS}; select 1/0"]
+)
+def test_deadline_of_a_handler_is_raised_as_what_it_is(callback, connect, out_of_time, query):
+    conn = connect(connection_factory=Own)
+    signal.setitimer(signal.ITIMER_REAL, 0.1)
+    with pytest.raises(greenwait.QueryTimeout, match=r"0\.05") as info:
+        conn.cursor().execute(query)
+    if query.endswith("1/0"):
+        assert isinstance(info.value.__context__, errors.DivisionByZero)
+    assert_usable(conn)
+
+
+# -- What was raised is kept in case that psycopg2 loses it, but not for long
+
+
+def test_exception_that_has_closed_a_connection_does_not_outlive_its_thread(callback, own_server):
+    class Local:
+        pass
+
+    conn = psycopg2.connect(own_server.dsn("tcp"))
+    pid = conn.info.backend_pid
+    found = []
+
+    def work():
+        local = Local()
+        found.append(weakref.ref(local))
+        with (
+            frozen(pid),
+            greenwait.installed(cancel_grace=0.1),
+            pytest.raises(psycopg2.OperationalError),
+            greenwait.timeout(0.1),
+        ):
+            conn.cursor().execute("select 1")
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    gc.collect()
+    assert found[0]() is None

@@ -581,12 +581,19 @@ def end_when_closed(event_loop):
     own_close = vars(event_loop).get("close")  # somebody else's
 
     def close(event_loop):
-        if own_close is None:
-            type(event_loop).close(event_loop)
-        else:
-            own_close()
-        vars(event_loop).pop("close", None)  # else it would be in a cycle
-        event_loop._greenwait.end()
+        try:
+            if own_close is None:
+                type(event_loop).close(event_loop)
+            else:
+                own_close()
+        finally:
+            if event_loop.is_closed():
+                # Else it would be in a cycle.
+                if getattr(vars(event_loop).get("close"), "__func__", None) is close:
+                    del event_loop.close
+                    if own_close is not None:
+                        event_loop.close = own_close
+                event_loop._greenwait.end()
 
     event_loop.close = MethodType(update_wrapper(close, type(event_loop).close), event_loop)
 

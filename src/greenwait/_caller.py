@@ -68,6 +68,8 @@ def _ending_called_by(frame: FrameType) -> str | None:
         is_exit = [each.argval for each in last] == [None] * 3 and all(
             each.opname in _CONSTANTS for each in last
         )
+        if sys.version_info < (3, 13):  # the first one counts as self
+            is_exit = is_exit and instruction.arg == 2
     return "commit" if is_exit else None
 
 

@@ -11,8 +11,10 @@ Where the server has reported success, ``_interrupt`` has it refuse a statement 
 
 cimport cython
 from cpython.object cimport PyObject
-from cpython.pythread cimport PyThread_get_thread_ident
+from cpython.pystate cimport PyThreadState_GetDict
 from cpython.ref cimport Py_INCREF
+
+from greenwait._known cimport Known
 
 import sys
 
@@ -33,10 +35,8 @@ cdef object current_greenlet = getcurrent
 cdef object new_error = _psycopg2.Error.__new__
 cdef object OperationalError = _psycopg2.OperationalError
 cdef object ServerHasCanceled = _psycopg2.QueryCanceled
-cdef object query_timeout = _errors.QueryTimeout
 cdef object append = _errors.append
 cdef object chain = _errors.chain
-cdef object higher = _errors.higher
 cdef object exc_info = sys.exc_info
 cdef dict codes = {kind: code for code, kind in _psycopg2.SQLSTATE_ERRORS.items()}
 
@@ -52,40 +52,42 @@ cdef class Pending:
 
     cdef object exception
     cdef tuple place       # of the Python code that called psycopg2
+    cdef bint is_deadline  # of the wait: the server's error is the cancel that it has caused
     cdef bint is_refusal   # the server's error is one that it was asked for
-    cdef bint is_kept      # the greenlet's next wait is to be stopped
+    cdef Known begun       # whose BEGIN it has interrupted, or None
     cdef Pending outer     # of a wait around this one, in a finalizer
 
 
-cdef int deliver(object exc, bint is_refusal) except -1:
+cdef int deliver(object exc, bint is_deadline, bint is_refusal) except -1:
     """Have psycopg2 raise *exc* where it raises the error that the server's answer is.
 
-    A QueryTimeout takes the place of the server's error for a cancel only, any other exception
-    that of whatever error it is, which becomes its context unless it *is_refusal*. Or *exc* is a
+    Of the wait's own deadline it takes the place of the server's error for a cancel only; else that
+    of whatever error it is, which becomes its context unless it *is_refusal*. Or *exc* is a
     function that is given the error, and returns the exception. To be called last in a wait.
     """
-    leave(exc, is_refusal, False)
+    cdef Pending own = leave(exc)
+    own.is_deadline, own.is_refusal = is_deadline, is_refusal
     return 0
 
 
-cdef int keep_for_next(object exc) except -1:
-    """Have the greenlet's next wait stopped by *exc*; to be called last in a wait.
+cdef int deliver_in_query(object exc, Known connection) except -1:
+    """Have the wait for the query that psycopg2 sends after BEGIN stopped by *exc*.
 
-    Should psycopg2 fail before that, it raises it as well.
+    Should psycopg2 fail before that, it raises it as well. To be called last in a wait.
     """
-    leave(exc, False, True)
+    leave(exc).begun = connection
+    connection.interrupted_begin = exc
     return 0
 
 
-cdef int leave(object exc, bint is_refusal, bint is_kept) except -1:
+cdef Pending leave(object exc):
     global may_be_left
     cdef Pending own = Pending.__new__(Pending)
     here = greenlet_here()
-    own.exception, own.is_refusal, own.is_kept = exc, is_refusal, is_kept
-    own.place, own.outer = place_here(), pending.get(here)
+    own.exception, own.place, own.outer = exc, place_here(), pending.get(here)
     pending[here] = own
     may_be_left = True
-    return 0
+    return own
 
 
 cdef object greenlet_here():
@@ -117,7 +119,11 @@ cdef Pending take_pending():
     pop_pending(here, found)
     # Frames that the error has left may be gone by now. Any other code is of the program: psycopg2
     # has found no error, since what was left of the connection had a result.
-    return found if found.place[len(found.place) - len(place):] == place else None
+    if found.place[len(found.place) - len(place):] != place:
+        return None
+    if found.begun is not None:
+        found.begun.interrupted_begin = None
+    return found
 
 
 cdef int pop_pending(object here, Pending found) except -1:
@@ -133,14 +139,13 @@ def _new(cls, /, *args, **keywords):
     error = new_error(cls, *args, **keywords)
     cdef Pending found = take_pending() if pending else None
     if found is None:
-        if raised is not None and cls is OperationalError and args == UNKNOWN:
+        if cls is OperationalError and args == UNKNOWN:
             exc = take_raised()
             if exc is not None:
                 raise_again(exc)
         return error
     exc = found.exception
-    if isinstance(exc, query_timeout):
-        # psycopg2 adds to it what the server has said.
+    if found.is_deadline:  # psycopg2 adds to it what the server has said
         return exc if cls is ServerHasCanceled else error
     if cls in codes:
         error.__setstate__({"pgcode": codes[cls]})  # psycopg2 does so when it is too late
@@ -156,50 +161,67 @@ _psycopg2.DatabaseError.__new__ = staticmethod(_new)
 
 # What a callback raises during commit() or rollback() psycopg2 loses where a notification or notice
 # is still to be decoded: it does that with the exception set, and then raises this one (pq_commit,
-# pq_abort, pq_complete_error). So it is kept here until its thread's next wait.
+# pq_abort, pq_complete_error). So it is kept here until its thread's next wait, or its end.
 cdef tuple UNKNOWN = ("unknown error",)
-cdef object raised = None
-cdef unsigned long raised_in = 0
+cdef str RAISED = "greenwait: raised last"
 
+# Waits that have left something behind have these look.
 cdef bint may_be_left = False
+cdef Py_ssize_t raised_count = 0
+
+
+@cython.auto_pickle(False)
+@cython.final
+@cython.internal
+cdef class Raised:
+    """An exception in its thread's dict."""
+
+    cdef object exception
+
+    def __cinit__(self):
+        global raised_count
+        raised_count += 1
+
+    def __dealloc__(self):
+        global raised_count
+        raised_count -= 1
 
 
 cdef int remember_raised(object exc) except -1:
     """Have *exc* raised even if psycopg2 loses it; to be called last in a wait that raises it."""
-    global may_be_left, raised, raised_in
-    may_be_left, raised, raised_in = True, exc, PyThread_get_thread_ident()
+    global may_be_left
+    cdef PyObject* thread = PyThreadState_GetDict()
+    cdef Raised own = Raised.__new__(Raised)
+    own.exception = exc
+    if thread is not NULL:
+        (<dict>thread)[RAISED] = own
+    may_be_left = True
     return 0
 
 
 cdef object take_raised():
-    """Return what was raised last, if it was in this thread, or None, and forget it."""
-    global raised
-    if raised is None or raised_in != PyThread_get_thread_ident():
-        return None
-    exc, raised = raised, None
-    return exc
+    """Return what was raised last in this thread, or None, and forget it."""
+    cdef PyObject* thread = PyThreadState_GetDict()
+    cdef Raised found = None if thread is NULL else (<dict>thread).pop(RAISED, None)
+    return None if found is None else found.exception
 
 
-cdef object take_left():
-    """Forget what psycopg2 has not raised; return what is to stop this wait, or None.
-
-    To be called first in a wait, if something *may_be_left*.
-    """
+cdef int forget_left() except -1:
+    """Forget what psycopg2 has not raised; to be called first in a wait, if it *may_be_left*."""
     global may_be_left
     cdef Pending found
-    kept = None
     take_raised()
     if pending:
         here = greenlet_here()
         depth = len(place_here())
         found = pending.get(here)
         while found is not None and len(found.place) >= depth:
-            if found.is_kept:
-                kept = found.exception if kept is None else higher(kept, found.exception)
             pop_pending(here, found)
             found = found.outer
-    may_be_left = bool(pending) or raised is not None
-    return kept
+        for each in [each for each in pending if getattr(each, "dead", False)]:
+            del pending[each]
+    may_be_left = bool(pending) or raised_count > 0
+    return 0
 
 
 cdef int raise_again(object exc) except -1:

@@ -32,16 +32,17 @@ from greenwait._deadline cimport (
 )
 from greenwait._delivery cimport (
     deliver,
-    keep_for_next,
+    deliver_in_query,
+    forget_left,
     may_be_left,
     raise_again,
     remember_raised,
-    take_left,
 )
 from greenwait._known cimport (
     COMMIT,
     NO_ENDING,
     ROLLBACK,
+    TPC_BEGIN,
     Known,
     is_in_query,
     is_in_transaction,
@@ -123,7 +124,8 @@ cdef int wait_or_stop(object conn, const Options* options) except -1:
     cdef timeout_block block = None
     cdef bint is_query = False
     cdef Wait wait
-    kept = take_left() if may_be_left else None
+    if may_be_left:
+        forget_left()
     if PyObject_TypeCheck(conn, <PyTypeObject*>connection_type):
         connection = known(conn)
         is_query = connection.is_prepared or is_in_query(conn)
@@ -135,15 +137,15 @@ cdef int wait_or_stop(object conn, const Options* options) except -1:
         check_pollable(conn)
     wait.options = options
     wait.deadline_ns = NO_DEADLINE
-    wait.is_answered = wait.is_stopping = False
+    wait.is_answered = wait.is_stopping = wait.is_deadline = False
     if blocks_entered > 0 or options.timeout_ns >= 0:
         block = set_deadline(&wait, connection is None or is_query)
     if connection is not None:
         connection.is_waiting = True
         wait.was_idle = connection.transaction_status == PQTRANS_IDLE
     try:
-        if kept is not None:
-            reason = stop_at_once(conn, connection, is_query, &wait, block, kept)
+        if connection is not None and connection.interrupted_begin is not None:
+            reason = stop_at_once(conn, connection, &wait, block)
         elif options.slow_ns < 0:
             reason = drive(conn, connection, is_query, &wait, block)
         else:
@@ -228,13 +230,10 @@ cdef object drive(
     raise_again(without_query(connection, wait, block, interruption))
 
 
-cdef object stop_at_once(
-    object conn, Known connection, bint is_query, Wait* wait, timeout_block block, object kept
-):
+cdef object stop_at_once(object conn, Known connection, Wait* wait, timeout_block block):
     """Stop a query whose BEGIN was interrupted; return what has stopped it."""
-    if not is_query:
-        raise_again(kept)
-    return stop(conn, connection, wait, block, handler_raised(kept))
+    exc, connection.interrupted_begin = connection.interrupted_begin, None
+    return stop(conn, connection, wait, block, handler_raised(exc))
 
 
 cdef int wait_in_hub(object conn, Known connection, Wait* wait) except -1:
@@ -320,6 +319,7 @@ cdef object stop(
         return None  # a result that comes as the deadline passes stands
     connection.is_failed = is_in_transaction(conn)
     count_timeout(block)
+    wait.is_deadline = True
     return timed_out(wait, block, "The connection is open; rollback() ends the transaction")
 
 
@@ -337,7 +337,10 @@ cdef object find_ending(Known connection, Wait* wait, object interruption):
     """
     wait.ending, wait.is_two_phase = NO_ENDING, False
     if connection.ending != NO_ENDING and connection.ending_thread == PyThread_get_thread_ident():
-        wait.ending = connection.ending
+        if connection.ending == TPC_BEGIN:
+            wait.is_two_phase = True
+        else:
+            wait.ending = connection.ending
         return interruption
     called = None
     for _ in range(0 if connection.is_async else 3):
@@ -483,7 +486,7 @@ cdef int hand_over(object conn, Known connection, Wait* wait, object reason) exc
             )
             return 0
         if is_begin(conn, wait):
-            return keep_for_next(reason)
+            return deliver_in_query(reason, connection)
         if wait.ending == ROLLBACK and is_postponed(reason):
             return 0
         try:
@@ -495,7 +498,7 @@ cdef int hand_over(object conn, Known connection, Wait* wait, object reason) exc
         reason = with_later(reason)
         if not is_refused:
             raise_again(reason)
-    return deliver(reason, is_refused)
+    return deliver(reason, wait.is_deadline and isinstance(reason, query_timeout), is_refused)
 
 
 cdef bint is_begin(object conn, Wait* wait) except -1:

@@ -8,6 +8,7 @@ cdef enum Ending:
     NO_ENDING = 0
     COMMIT = 1
     ROLLBACK = 2
+    TPC_BEGIN = 3  # not an end; no query follows its BEGIN
 
 cdef class Known:
     cdef object reference    # weak: it tells when to forget
@@ -33,6 +34,8 @@ cdef class Known:
     # by ``end_method()``.
     cdef bint keeps_interrupt
     cdef object kept
+    # What has interrupted psycopg2's BEGIN; it stops the query that follows.
+    cdef object interrupted_begin
 
 cdef Known known(object conn)
 cdef bint is_in_query(object conn) except -1

@@ -5,6 +5,8 @@ from psycopg2.extensions import connection
 __all__ = ["begin_method", "end_method"]
 
 def begin_method(
-    conn: connection, kind: Literal["commit", "rollback"] | None, keeps_interrupt: bool
+    conn: connection,
+    kind: Literal["commit", "rollback", "tpc_begin"] | None,
+    keeps_interrupt: bool,
 ) -> None: ...
 def end_method(conn: connection) -> None: ...

@@ -153,17 +153,18 @@ cdef PGconn* pgconn_of(object conn) except? NULL:
     return NULL if pointer is None else <PGconn*>PyLong_AsVoidPtr(pointer)
 
 
+cdef dict endings = {"commit": COMMIT, "rollback": ROLLBACK, "tpc_begin": TPC_BEGIN}
+
+
 def begin_method(conn, kind, bint keeps_interrupt):
     """Note that this thread is in a method of *conn* that ends a transaction, or sets something.
 
-    :param kind: ``"commit"``, ``"rollback"``, or None.
+    :param kind: ``"commit"``, ``"rollback"``, ``"tpc_begin"``, or None.
     :param keeps_interrupt: psycopg2 changes its own state only if the method succeeds, and the
         server must not be ahead of that. So an interrupt is raised by ``end_method()``.
     """
     cdef Known connection = known(conn)
-    connection.ending = (
-        COMMIT if kind == "commit" else ROLLBACK if kind == "rollback" else NO_ENDING
-    )
+    connection.ending = endings.get(kind, NO_ENDING)
     connection.ending_thread = PyThread_get_thread_ident()
     connection.keeps_interrupt = keeps_interrupt
 

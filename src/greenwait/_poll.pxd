@@ -31,6 +31,7 @@ cdef struct Wait:
     bint was_idle     # no transaction was open on the server before it
     bint is_stopping  # what is waited for is the end of a query that was interrupted
     # Of a query that is being stopped:
+    bint is_deadline  # the wait's own deadline has stopped it
     Ending ending     # it ends a transaction
     bint is_two_phase  # ... of two phases
 

@@ -55,6 +55,20 @@ def _whole(method: Callable[..., _Result]) -> Callable[..., _Result]:
     return whole
 
 
+def _begin_of_two_phases(method: Callable[..., _Result]) -> Callable[..., _Result]:
+    """Return psycopg2's *method*, ``tpc_begin()``: no query follows its BEGIN at once."""
+
+    @functools.wraps(method)
+    def begin(self: Any, *args: Any, **kwargs: Any) -> _Result:
+        try:
+            begin_method(self, "tpc_begin", False)
+            return method(self, *args, **kwargs)
+        finally:
+            end_method(self)
+
+    return begin
+
+
 class Connection(connection):
     """A psycopg2 connection that greenlets may share, and that loses track of no commit.
 
@@ -174,7 +188,7 @@ class Connection(connection):
     set_session = in_turn(_whole(connection.set_session), "set_session")
     set_isolation_level = in_turn(_whole(connection.set_isolation_level), "set_isolation_level")
     set_client_encoding = in_turn(_whole(connection.set_client_encoding), "set_client_encoding")
-    tpc_begin = in_turn(connection.tpc_begin, "tpc_begin")
+    tpc_begin = in_turn(_begin_of_two_phases(connection.tpc_begin), "tpc_begin")
     tpc_prepare = in_turn(_whole(connection.tpc_prepare), "tpc_prepare")
     tpc_recover = in_turn(connection.tpc_recover, "tpc_recover")
     autocommit = _set_in_turn("autocommit", connection)
