@@ -5,6 +5,7 @@ import contextlib
 import os
 import random
 import signal
+import sys
 import textwrap
 import threading
 import time
@@ -271,6 +272,10 @@ def test_random_pairs_of_a_job_s_cancel_and_a_signal(connect, on_signal):
     assert struck > 100
 
 
+@pytest.mark.skipif(
+    sys.version_info[:2] == (3, 14),
+    reason="asyncio's own blocks are left open there, cpython issue 148874",
+)
 @needs_refusal
 def test_random_pairs_of_a_task_s_cancel_and_ctrl_c(connect, on_signal):
     """Ctrl-C leaves the event loop where it is; run again, it ends the task in order.
