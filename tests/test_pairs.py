@@ -90,7 +90,7 @@ BESIDE = {
 PAIRS = """
     import random, sys
     import psycopg2
-    from greenlet import GreenletExit
+    from greenlet import GreenletExit, getcurrent
 
     TIMES, BESIDE, SEED = 1000, 25, int(sys.argv[2])
     patch_psycopg()
@@ -104,7 +104,7 @@ PAIRS = """
             exc = exc.__context__
         return found
 
-    def victim(limit, seen):
+    def victim(limit, kill, seen):
         conn = psycopg2.connect(sys.argv[1])
         conn.autocommit = True
         cur = conn.cursor()
@@ -115,7 +115,7 @@ PAIRS = """
         if hasattr(timer, "start"):
             if not timer.pending:
                 timer.start()
-        give_up = Timeout  # what is raised in the end if one was lost
+        kill_later(kill, getcurrent())
         for attempt in range(3):
             try:
                 if not conn.closed and not attempt:
@@ -139,11 +139,7 @@ PAIRS = """
         for _ in range(BESIDE):
             seen = []
             limit, kill = (generator.uniform(0.0005, 0.008) for _ in range(2))
-            group.append((spawn(victim, limit, seen), limit, kill, seen))
-        while len(ready) < BESIDE:
-            sleep(0.001)
-        for job, limit, kill, seen in group:
-            kill_later(kill, job)
+            group.append((spawn(victim, limit, kill, seen), limit, kill, seen))
         for job, limit, kill, seen in group:
             job.get() if hasattr(job, "get") else job.wait()
             if seen[-1:] == ["closed"]:
