@@ -373,6 +373,26 @@ def test_terminated_ones_are_not_lent(pool, watcher):
     assert (stats.made, stats.discarded) == (3, 2)
 
 
+def test_terminated_one_is_not_lent_though_its_last_words_take_long_to_read(
+    callback, dsn, watcher
+):
+    class Slow(greenwait.Connection):
+        is_slow = False
+
+        def poll(self):
+            found = super().poll()
+            if self.is_slow:
+                time.sleep(0.05)
+            return found
+
+    with greenwait.Pool(dsn, connection_factory=Slow) as pool:
+        with pool.connection() as first:
+            first.is_slow = True
+        terminate(watcher, first)
+        with pool.connection() as conn:
+            assert one(conn, "select 1") == 1
+
+
 def test_one_that_is_lost_in_a_transaction_is_not_kept(pool, watcher):
     conn = pool.getconn()
     one(conn, "select 1")

@@ -561,14 +561,17 @@ def give_up(Pool pool, conn):
 
 
 cdef bint is_alive(object conn) except -1:
-    """Has the server left it open? It sends nothing but notices to one that is idle."""
+    """Has the server left it open? It sends nothing but notices to one that is idle.
+
+    Of one that has more to say than can be read now nobody knows whether it ends in a farewell.
+    """
     cdef int messages = 0
     cdef int64_t until_ns = after(LONGEST_LOOK_NS)
-    while conn.closed == 0 and messages < MESSAGES and has_input(conn.fileno()):
+    while conn.closed == 0 and has_input(conn.fileno()):
+        if messages == MESSAGES or (messages > 0 and monotonic_ns() >= until_ns):
+            return False
         conn.poll()
         messages += 1
-        if monotonic_ns() >= until_ns:
-            break
     return conn.closed == 0
 
 
