@@ -373,9 +373,7 @@ def test_terminated_ones_are_not_lent(pool, watcher):
     assert (stats.made, stats.discarded) == (3, 2)
 
 
-def test_terminated_one_is_not_lent_though_its_last_words_take_long_to_read(
-    callback, dsn, watcher
-):
+def test_terminated_one_is_not_lent_though_its_last_words_take_long_to_read(callback, dsn, watcher):
     class Slow(greenwait.Connection):
         is_slow = False
 
