@@ -293,7 +293,9 @@ class Hub(Context):
             struck += raised
         finally:
             for timer in timers:
-                timer.join()
+                timer.cancel()
+                if timer.is_alive():  # the first may have struck as the second was started
+                    timer.join()
             for number, handled in before:
                 signal.signal(number, handled)
         # A handler that runs in the Python code of a job is that one's.
