@@ -481,7 +481,7 @@ def test_idle_connection_belongs_to_no_event_loop(new_loop, dsn):
 # -- Within each other, which nest_asyncio makes possible
 
 NESTED = """
-import asyncio, sys, time
+import asyncio, sys, time, warnings
 import nest_asyncio
 import greenwait
 from greenwait import aio
@@ -527,6 +527,7 @@ async def main():
 
 loop = asyncio.new_event_loop()
 asyncio.set_event_loop(loop)
+warnings.filterwarnings("ignore", message=".*event_loop_policy")  # nest_asyncio's own, as of 3.14
 nest_asyncio.apply(loop)
 loop.run_until_complete(main())
 loop.close()
