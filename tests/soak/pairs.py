@@ -95,7 +95,9 @@ class Pair:
 
 def struck_twice(job, conn):
     """A query, two interrupts, and what comes of it."""
-    if job.moments or job.way == "shared" or not job.soak.context.is_interruptible(job):
+    if job.moments or job.was_struck_twice or job.way == "shared":
+        return SKIPPED
+    if not job.soak.context.is_interruptible(job):
         return SKIPPED
     pair = Pair(job)
     job.was_struck_twice = True
