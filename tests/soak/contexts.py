@@ -136,20 +136,21 @@ class Threads(Context):
         number = _SIGNALS[kind]
 
         def handler(*_):
-            if not pair.is_open:
-                return  # raised now, it would go anywhere
+            if not pair.is_open:  # raised now, it would go anywhere
+                pair.early.append(number)
+                return
             exc = kind()
             pair.throws(exc)
             raise exc
 
         before = signal.signal(number, handler)
         timer = threading.Timer(seconds, _signal_main_thread, (number,))
+        timer.start()
         try:
-            yield timer.start
+            yield
         finally:
             timer.cancel()
-            if timer.is_alive():
-                timer.join()
+            timer.join()
             signal.signal(number, before)
 
     def play(self, jobs):

@@ -5,6 +5,7 @@ the same rank it is the first one. The other one is its context, if it came befo
 """
 
 import contextlib
+import signal
 import sys
 from typing import Any
 
@@ -39,6 +40,7 @@ class Pair:
         self.late = []  # those that come when the statement has raised another
         self.seen: Any = None
         self.is_open = False  # to signals
+        self.early: list[int] = []  # those that have come before
         self.query = rng.choice(_QUERIES)
 
     def throws(self, exc):
@@ -48,19 +50,18 @@ class Pair:
 
     def run(self, conn):
         """Have the statement struck by both."""
-        deadline, starts = None, []
+        deadline = None
         with contextlib.ExitStack() as stack:
             for kind, seconds in zip(self.kinds, self.moments, strict=True):
                 if kind is greenwait.QueryTimeout:
                     deadline = min(deadline or seconds, seconds)
                 else:
                     arm = self.job.soak.context.armed(self.job, self, seconds, kind)
-                    starts.append(stack.enter_context(arm))
+                    stack.enter_context(arm)
             try:
                 self.is_open = True
-                for start in starts:
-                    if start is not None:
-                        start()
+                for number in self.early:
+                    signal.raise_signal(number)
                 with greenwait.timeout(deadline):
                     one(conn, self.query)
                 self.is_open = False
