@@ -135,9 +135,12 @@ class Threads(Context):
     def armed(self, job, pair, seconds, kind):
         number = _SIGNALS[kind]
 
-        def handler(*_):
+        def handler(_, frame):
             if not pair.is_open:  # raised now, it would go anywhere
                 pair.early.append(number)
+                return
+            if frame.f_code not in pair.code:  # perhaps a finalizer, which would forget it
+                signal.raise_signal(number)
                 return
             exc = kind()
             pair.throws(exc)

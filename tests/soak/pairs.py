@@ -7,6 +7,7 @@ the same rank it is the first one. The other one is its context, if it came befo
 import contextlib
 import signal
 import sys
+from types import CodeType
 from typing import Any
 
 import psycopg2
@@ -29,6 +30,8 @@ _QUERIES = (_STUBBORN, f"select pg_sleep({_TIME})")
 
 class Pair:
     """Both of them, and the one statement that they strike."""
+
+    code: tuple[CodeType, ...]  # in which a signal may strike
 
     def __init__(self, job):
         context, rng = job.soak.context, job.rng
@@ -92,6 +95,9 @@ class Pair:
         ]
         if of_equal_rank and not isinstance(seen, greenwait.QueryTimeout):
             assert seen is of_equal_rank[0], f"the second was raised: {about}"
+
+
+Pair.code = Pair.run.__code__, one.__code__
 
 
 def struck_twice(job, conn):
