@@ -134,26 +134,32 @@ class Threads(Context):
     @contextlib.contextmanager
     def armed(self, job, pair, seconds, kind):
         number = _SIGNALS[kind]
+        over, is_struck = threading.Event(), False
+
+        def strike():
+            over.wait(seconds)
+            while not (over.is_set() or is_struck):
+                _signal_main_thread(number)
+                over.wait(0.002)
 
         def handler(_, frame):
-            if not pair.is_open:  # raised now, it would go anywhere
-                pair.early.append(number)
+            nonlocal is_struck
+            # Raised elsewhere, it would go anywhere; in a finalizer it would be forgotten.
+            if is_struck or not pair.is_open or frame.f_code not in pair.code:
                 return
-            if frame.f_code not in pair.code:  # perhaps a finalizer, which would forget it
-                signal.raise_signal(number)
-                return
+            is_struck = True
             exc = kind()
             pair.throws(exc)
             raise exc
 
         before = signal.signal(number, handler)
-        timer = threading.Timer(seconds, _signal_main_thread, (number,))
-        timer.start()
+        thread = threading.Thread(target=strike)
+        thread.start()
         try:
             yield
         finally:
-            timer.cancel()
-            timer.join()
+            over.set()
+            thread.join()
             signal.signal(number, before)
 
     def play(self, jobs):

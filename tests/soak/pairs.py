@@ -5,7 +5,6 @@ the same rank it is the first one. The other one is its context, if it came befo
 """
 
 import contextlib
-import signal
 import sys
 from types import CodeType
 from typing import Any
@@ -43,7 +42,6 @@ class Pair:
         self.late = []  # those that come when the statement has raised another
         self.seen: Any = None
         self.is_open = False  # to signals
-        self.early: list[int] = []  # those that have come before
         self.query = rng.choice(_QUERIES)
 
     def throws(self, exc):
@@ -63,8 +61,6 @@ class Pair:
                     stack.enter_context(arm)
             try:
                 self.is_open = True
-                for number in self.early:
-                    signal.raise_signal(number)
                 with greenwait.timeout(deadline):
                     one(conn, self.query)
                 self.is_open = False
