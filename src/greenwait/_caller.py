@@ -1,7 +1,7 @@
 """Which statement is psycopg2 executing? What the Python code that called it says.
 
 psycopg2 does not tell its callback. It matters only when a wait is interrupted, and
-only for the ends of a transaction. A ``greenwait.Connection`` knows by itself; for others
+only where a transaction begins or ends. A ``greenwait.Connection`` knows by itself; for others
 the caller's bytecode shows a call of ``commit()`` or the end of ``with conn:``. What is
 called in another way (``executor.submit(conn.commit)``) counts as a query.
 """
@@ -26,14 +26,14 @@ _METHODS = {
 }
 # CPython 3.11, once it has specialised a call, makes it in the PRECALL.
 _CALLS = ("CALL", "PRECALL", "CALL_METHOD", "CALL_FUNCTION")
-_BETWEEN = ("CACHE", "PRECALL", "PUSH_NULL", "KW_NAMES")
+_BETWEEN = ("CACHE", "PRECALL", "PUSH_NULL")
 _ATTRIBUTES = ("LOAD_ATTR", "LOAD_METHOD", "LOAD_SUPER_ATTR")
 # None is a common constant as of CPython 3.15.
 _CONSTANTS = ("LOAD_CONST", "LOAD_COMMON_CONSTANT")
 
 
 def ending_of_caller() -> str | None:
-    """Return which method that ends a transaction psycopg2, the caller's caller, executes, or None.
+    """Return the method of psycopg2's that was called, if it begins or ends a transaction, or None.
 
     ``with conn:`` is ``"commit"`` or ``"rollback"``.
 

@@ -37,36 +37,29 @@ def _set_in_turn(name: str, base: type) -> Any:
     return property(own.__get__, set_value, doc=own.__doc__)
 
 
+def _told(
+    method: Callable[..., _Result], kind: Literal["rollback", "tpc_begin"], keeps_interrupt: bool
+) -> Callable[..., _Result]:
+    """Return psycopg2's *method*, of which the callback is told; see ``begin_method()``."""
+
+    @functools.wraps(method)
+    def told(self: Any, *args: Any, **kwargs: Any) -> _Result:
+        try:
+            begin_method(self, kind, keeps_interrupt)
+            return method(self, *args, **kwargs)
+        finally:
+            end_method(self)
+
+    return told
+
+
 def _whole(method: Callable[..., _Result]) -> Callable[..., _Result]:
     """Return psycopg2's *method* with no error of the server's where that has reported success.
 
     psycopg2 changes its own state only then: to another encoding, or another isolation level.
     What interrupts the method is raised when it is through.
     """
-
-    @functools.wraps(method)
-    def whole(self: Any, *args: Any, **kwargs: Any) -> _Result:
-        try:
-            begin_method(self, "rollback", True)
-            return method(self, *args, **kwargs)
-        finally:
-            end_method(self)
-
-    return whole
-
-
-def _begin_of_two_phases(method: Callable[..., _Result]) -> Callable[..., _Result]:
-    """Return psycopg2's *method*, ``tpc_begin()``: no query follows its BEGIN at once."""
-
-    @functools.wraps(method)
-    def begin(self: Any, *args: Any, **kwargs: Any) -> _Result:
-        try:
-            begin_method(self, "tpc_begin", False)
-            return method(self, *args, **kwargs)
-        finally:
-            end_method(self)
-
-    return begin
+    return _told(method, "rollback", True)
 
 
 class Connection(connection):
@@ -188,7 +181,7 @@ class Connection(connection):
     set_session = in_turn(_whole(connection.set_session), "set_session")
     set_isolation_level = in_turn(_whole(connection.set_isolation_level), "set_isolation_level")
     set_client_encoding = in_turn(_whole(connection.set_client_encoding), "set_client_encoding")
-    tpc_begin = in_turn(_begin_of_two_phases(connection.tpc_begin), "tpc_begin")
+    tpc_begin = in_turn(_told(connection.tpc_begin, "tpc_begin", False), "tpc_begin")
     tpc_prepare = in_turn(_whole(connection.tpc_prepare), "tpc_prepare")
     tpc_recover = in_turn(connection.tpc_recover, "tpc_recover")
     autocommit = _set_in_turn("autocommit", connection)

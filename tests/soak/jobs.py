@@ -108,7 +108,7 @@ class Job:
         self.doing = "connecting"
         if self.way == "kept":
             at = self.rng.random()
-            with contextlib.suppress(IndexError):  # there is none, or another thread has the last
+            with contextlib.suppress(IndexError):  # empty, or another thread took the last
                 self.conn = shelf.pop(int(at * len(shelf)))
         if self.conn is None:
             self.conn = self.soak.connect(self.is_sound, self.rng)
