@@ -231,9 +231,10 @@ def hang_up(job, conn):
     """What a middlebox does, from this side."""
     if job.is_sound:
         return SKIPPED
-    # A server that was killed has cut it already: "not connected".
-    with socket.socket(fileno=os.dup(conn.fileno())) as sock, suppress(OSError):
-        sock.shutdown(job.rng.choice([socket.SHUT_WR, socket.SHUT_RDWR]))
+    # A server that was killed has cut it already: "not connected", or the descriptor is -1.
+    how = job.rng.choice([socket.SHUT_WR, socket.SHUT_RDWR])
+    with suppress(OSError), socket.socket(fileno=os.dup(conn.fileno())) as sock:
+        sock.shutdown(how)
     one(conn, "select 1")
     raise AssertionError("the connection was cut, and nobody has noticed")
 
