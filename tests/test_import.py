@@ -71,6 +71,7 @@ def test_all_names_exist_and_are_public():
     [
         "_callback",
         "_caller",
+        "_cancel",
         "_connect",
         "_conninfo",
         "_deadline",
@@ -78,7 +79,6 @@ def test_all_names_exist_and_are_public():
         "_gather",
         "_hub",
         "_install",
-        "_interrupt",
         "_known",
         "_libpq",
         "_pool",

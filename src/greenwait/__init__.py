@@ -11,7 +11,7 @@ from greenwait._errors import CommitInDoubt, PoolTimeout, QueryTimeout
 from greenwait._gather import gather, map  # noqa: A004, the fixed name
 from greenwait._hub import Hub, Job
 from greenwait._install import install, installed, uninstall
-from greenwait._interrupt import cancel
+from greenwait._cancel import cancel
 from greenwait._notifies import notifies
 from greenwait._pool import Pool, PoolStats
 from greenwait._stats import Stats, stats

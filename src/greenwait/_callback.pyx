@@ -8,8 +8,8 @@ from greenwait._deadline cimport (
     timeout as timeout_block,
     to_ns,
 )
-from greenwait._interrupt cimport default_options, wait_or_stop
-from greenwait._poll cimport Options
+from greenwait._interrupt cimport wait_or_stop
+from greenwait._poll cimport Options, default_options
 from greenwait._sleep cimport (
     POLLER_EPOLL,
     POLLER_POLL,

@@ -8,9 +8,19 @@ signal. One that is still under way stops whatever that process does by then.
 """
 
 cimport cython
+from cpython.object cimport PyObject_TypeCheck, PyTypeObject
 from libc.errno cimport errno
 
-from greenwait._known cimport pgconn_of
+from greenwait._deadline cimport (
+    after,
+    block_has_expired,
+    blocks_entered,
+    checked_seconds,
+    nearest_block,
+    timeout as timeout_block,
+    to_ns,
+)
+from greenwait._known cimport is_in_query, pgconn_of
 from greenwait._libpq cimport (
     PGRES_POLLING_FAILED,
     PGRES_POLLING_OK,
@@ -23,12 +33,22 @@ from greenwait._libpq cimport (
     can_cancel_in_thread,
     libpq,
 )
-from greenwait._poll cimport POLL_OK, POLL_READ, POLL_WRITE
+from greenwait._poll cimport (
+    POLL_OK,
+    POLL_READ,
+    POLL_WRITE,
+    Wait,
+    default_options,
+    wait_until_ok,
+)
 from greenwait._sealed_type cimport seal_type
+from greenwait._stats cimport counters
 
 import os
 
-from greenwait import _psycopg2
+from greenwait import _errors, _psycopg2
+
+__all__ = ["cancel"]
 
 cdef extern from "cancel_thread.h" nogil:
     ctypedef int (*cancel_function)(void*, char*, int) noexcept nogil
@@ -39,8 +59,12 @@ cdef extern from "cancel_thread.h" nogil:
 
 # Module-level C variables outlive the module's dict: a query from a __del__ at
 # interpreter exit still finds them.
-cdef object connection_cancel = _psycopg2.connection.cancel
+cdef type connection_type = _psycopg2.connection
+cdef object connection_cancel = connection_type.cancel
 cdef object OperationalError = _psycopg2.OperationalError
+cdef object InterfaceError = _psycopg2.InterfaceError
+cdef object deadline_passed = _errors.DeadlinePassed
+cdef object handler_raised = _errors.HandlerRaised
 cdef object open_pipe = os.pipe
 cdef object close = os.close
 cdef object read = os.read
@@ -174,3 +198,58 @@ cdef class ThreadedCancelRequest:
 
 seal_type(CancelRequest, "it is made by cancel()")
 seal_type(ThreadedCancelRequest, "it is made by cancel()")
+
+
+def cancel(conn, /, timeout=1.0):
+    """Cancel what *conn* is doing on the server.
+
+    :param conn: a psycopg2 connection.
+    :param timeout: seconds to wait for the server to have taken the request; an outer
+        ``greenwait.timeout()`` may be nearer.
+    :raises psycopg2.OperationalError: the server refused the request, or did not take it
+        in time. Then it may still do so, and stop whatever the connection is doing by then.
+        Or the connection is still being made, and there is nothing to cancel.
+    :raises QueryTimeout: an outer ``greenwait.timeout()`` has expired; so it may be then too.
+    :raises psycopg2.InterfaceError: the connection is closed.
+    :raises TypeError: *conn* is no psycopg2 connection, or *timeout* no number.
+    :raises ValueError: *timeout* is negative or not finite.
+
+    Unlike ``conn.cancel()`` it does not block other threads, and is encrypted as the
+    connection is (libpq 17 and later; ``python -m greenwait`` says what this one can do).
+    When it returns, the server process has been told: a later query is safe from it. The
+    query that was cancelled raises psycopg2's ``QueryCanceled``. If there was none, nothing
+    happens.
+
+    May be called from any thread or greenlet, also while another one waits for the query;
+    not during the connection's ``close()``. A signal handler's exception ends the wait.
+    """
+    cdef timeout_block block = nearest_block() if blocks_entered > 0 else None
+    cdef Wait wait
+    seconds = checked_seconds("timeout", timeout, "")
+    if not PyObject_TypeCheck(conn, <PyTypeObject*>connection_type):
+        raise TypeError(f"cancel() takes a psycopg2 connection, not {type(conn).__name__!r}")
+    if conn.closed:
+        raise InterfaceError("there is nothing to cancel: the connection is closed")
+    if not is_in_query(conn):
+        raise OperationalError("there is nothing to cancel: the connection is still connecting")
+    wait.options = &default_options
+    wait.deadline_ns = after(to_ns(seconds))
+    wait.is_answered = wait.is_stopping = False
+    if block is not None:
+        wait.deadline_ns = min(wait.deadline_ns, block.deadline_ns)
+    counters.cancels += 1
+    request = cancel_request(conn)
+    if request is None:
+        return
+    try:
+        wait_until_ok(request, None, &wait)
+    except deadline_passed:
+        failure = OperationalError(
+            f"the server has not taken the cancel request within {seconds:g} s. It may yet, and "
+            "stop whatever the connection does then: wait for its query before you use it again"
+        )
+        if block is not None and wait.deadline_ns == block.deadline_ns:
+            raise block_has_expired(block) from None
+        raise failure from None
+    except handler_raised as exc:
+        raise exc.exception from None

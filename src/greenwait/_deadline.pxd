@@ -30,6 +30,10 @@ cdef int learn_delegate() except -1
 cdef int hear_blocks() except -1
 cdef object leave_blocks()
 cdef int return_to_blocks(object token) except -1
+cdef object timeout_error(timeout block, int64_t limit_ns, str state)
+cdef object timeout_error_without_query(timeout block, int64_t limit_ns, str state)
+cdef object block_has_expired(timeout block)
+cdef int count_timeout(timeout block) noexcept
 cdef int64_t after(int64_t duration_ns) noexcept nogil
 cdef object checked_seconds(str option, object value, str otherwise)
 cdef int64_t to_ns(double seconds) noexcept

@@ -14,6 +14,7 @@ from libc.math cimport isfinite
 from libc.stdint cimport int64_t
 
 from greenwait._monotonic cimport NO_DEADLINE, monotonic_ns
+from greenwait._stats cimport counters
 
 import contextlib
 import gc
@@ -21,7 +22,7 @@ import sys
 import time
 import warnings
 
-from greenwait import _psycopg2
+from greenwait import _errors, _psycopg2
 
 __all__ = ["deadline_after", "timeout"]
 
@@ -59,6 +60,7 @@ cdef object all_objects = gc.get_objects
 cdef str FILE_OF_CONTEXTLIB = contextlib.__file__
 cdef type connection_type = _psycopg2.connection
 cdef object connection_async = connection_type.async_
+cdef object query_timeout = _errors.QueryTimeout
 
 
 @cython.no_gc  # it refers to blocks that were entered before it, and to numbers and strings
@@ -255,6 +257,36 @@ cdef object leave_blocks():
 
 cdef int return_to_blocks(object token) except -1:
     PyContextVar_Reset(innermost, token)
+    return 0
+
+
+# -- What is raised when it has passed: these return it
+
+cdef object timeout_error(timeout block, int64_t limit_ns, str state):
+    """Of *block*, or of ``WaitCallback(timeout=)`` where that is None; *state* is how it stands."""
+    name = f"WaitCallback(timeout={limit_ns / 1e9:g})" if block is None else repr(block)
+    exc = query_timeout(f"the query was cancelled: the deadline of {name} has passed. {state}")
+    exc.timeout = block
+    return exc
+
+
+cdef object timeout_error_without_query(timeout block, int64_t limit_ns, str state):
+    """The same, where the server has cancelled nothing, and so gives no SQLSTATE."""
+    count_timeout(block)
+    exc = timeout_error(block, limit_ns, state)
+    exc.__setstate__({"pgcode": "57014"})
+    return exc
+
+
+cdef object block_has_expired(timeout block):
+    """What a wait raises that is not for the server."""
+    return timeout_error_without_query(block, 0, "Nothing had been sent to the server")
+
+
+cdef int count_timeout(timeout block) noexcept:
+    counters.timeouts += 1
+    if block is not None:
+        block.has_expired = True
     return 0
 
 

@@ -11,10 +11,10 @@ Where the server has reported success, ``_interrupt`` has it refuse a statement 
 
 cimport cython
 from cpython.object cimport PyObject
-from cpython.pystate cimport PyThreadState_GetDict
 from cpython.ref cimport Py_INCREF
 
 from greenwait._known cimport Known
+from greenwait._raised cimport take_raised
 
 import sys
 
@@ -34,6 +34,7 @@ cdef extern from "Python.h":
 cdef object current_greenlet = getcurrent
 cdef object new_error = _psycopg2.Error.__new__
 cdef object OperationalError = _psycopg2.OperationalError
+cdef tuple UNKNOWN = ("unknown error",)
 cdef object ServerHasCanceled = _psycopg2.QueryCanceled
 cdef object append = _errors.append
 cdef object chain = _errors.chain
@@ -159,68 +160,23 @@ def _new(cls, /, *args, **keywords):
 _psycopg2.DatabaseError.__new__ = staticmethod(_new)
 
 
-# What a callback raises during commit() or rollback() psycopg2 loses where a notification or notice
-# is still to be decoded: it does that with the exception set, and then raises this one (pq_commit,
-# pq_abort, pq_complete_error). So it is kept here until its thread's next wait, or its end.
-cdef tuple UNKNOWN = ("unknown error",)
-cdef str RAISED = "greenwait: raised last"
-
 # Waits that have left something behind have these look.
 cdef bint may_be_left = False
-cdef Py_ssize_t raised_count = 0
-
-
-@cython.auto_pickle(False)
-@cython.final
-@cython.internal
-cdef class Raised:
-    """An exception in its thread's dict."""
-
-    cdef object exception
-
-    def __cinit__(self):
-        global raised_count
-        raised_count += 1
-
-    def __dealloc__(self):
-        global raised_count
-        raised_count -= 1
-
-
-cdef int remember_raised(object exc) except -1:
-    """Have *exc* raised even if psycopg2 loses it; to be called last in a wait that raises it."""
-    global may_be_left
-    cdef PyObject* thread = PyThreadState_GetDict()
-    cdef Raised own = Raised.__new__(Raised)
-    own.exception = exc
-    if thread is not NULL:
-        (<dict>thread)[RAISED] = own
-    may_be_left = True
-    return 0
-
-
-cdef object take_raised():
-    """Return what was raised last in this thread, or None, and forget it."""
-    cdef PyObject* thread = PyThreadState_GetDict()
-    cdef Raised found = None if thread is NULL else (<dict>thread).pop(RAISED, None)
-    return None if found is None else found.exception
 
 
 cdef int forget_left() except -1:
     """Forget what psycopg2 has not raised; to be called first in a wait, if it *may_be_left*."""
     global may_be_left
     cdef Pending found
-    take_raised()
-    if pending:
-        here = greenlet_here()
-        depth = len(place_here())
-        found = pending.get(here)
-        while found is not None and len(found.place) >= depth:
-            pop_pending(here, found)
-            found = found.outer
-        for each in [each for each in pending if getattr(each, "dead", False)]:
-            del pending[each]
-    may_be_left = bool(pending) or raised_count > 0
+    here = greenlet_here()
+    depth = len(place_here())
+    found = pending.get(here)
+    while found is not None and len(found.place) >= depth:
+        pop_pending(here, found)
+        found = found.outer
+    for each in [each for each in pending if getattr(each, "dead", False)]:
+        del pending[each]
+    may_be_left = bool(pending)
     return 0
 
 

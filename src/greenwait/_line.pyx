@@ -18,8 +18,12 @@ from cpython.pythread cimport (
 )
 from libc.stdint cimport int64_t
 
-from greenwait._deadline cimport blocks_entered, nearest_block, timeout as timeout_block
-from greenwait._interrupt cimport block_has_expired
+from greenwait._deadline cimport (
+    block_has_expired,
+    blocks_entered,
+    nearest_block,
+    timeout as timeout_block,
+)
 from greenwait._monotonic cimport NO_DEADLINE, monotonic_ns
 from greenwait._sealed_type cimport seal_type
 from greenwait._sleep cimport is_main_thread

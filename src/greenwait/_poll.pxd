@@ -24,6 +24,8 @@ cdef struct Options:
     int64_t grace_ns
     OnEventLoop on_event_loop
 
+cdef Options default_options
+
 cdef struct Wait:
     const Options* options
     int64_t deadline_ns

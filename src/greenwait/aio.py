@@ -32,7 +32,7 @@ from greenwait import _connect
 from greenwait._aio import Call, await_, awaited, end_connection, in_call, is_inherited
 from greenwait._aio_pool import AsyncPool
 from greenwait._deadline import deadline_after
-from greenwait._interrupt import cancel
+from greenwait._cancel import cancel
 from greenwait._notifies import Listening
 from greenwait._pool import Pool
 from greenwait._psycopg2 import ProgrammingError, connection

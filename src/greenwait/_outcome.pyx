@@ -1,0 +1,150 @@
+"""The exceptions of a wait that was interrupted, or whose connection was lost.
+
+These functions return what is to be raised; the two interrupts of a query that was interrupted
+twice are in one chain of contexts.
+"""
+
+from greenwait._deadline cimport (
+    timeout,
+    timeout_error,
+    timeout_error_without_query,
+)
+from greenwait._delivery cimport raise_again
+from greenwait._known cimport COMMIT, Known
+from greenwait._poll cimport Wait
+from greenwait._waiter cimport Waiter, waiter_here, waiters_entered
+
+from greenwait import _errors, _psycopg2
+
+# Module-level C variables outlive the module's dict: a query from a __del__ at
+# interpreter exit still finds them.
+cdef object connection_info = _psycopg2.connection.info
+cdef object Psycopg2Error = _psycopg2.Error
+cdef object OperationalError = _psycopg2.OperationalError
+cdef object ServerHasCanceled = _psycopg2.QueryCanceled
+cdef object higher = _errors.higher
+cdef object in_doubt = _errors.in_doubt
+cdef object lost_commit = _errors.lost_commit
+cdef object deadline_passed = _errors.DeadlinePassed
+cdef object handler_raised = _errors.HandlerRaised
+
+# PQstatus()
+cdef int CONNECTION_BAD = 1
+
+
+cdef object no_query_error(
+    Known connection, Wait* wait, timeout block, object interruption
+):
+    """While connecting, or before that: there is nothing to cancel, and nothing to keep."""
+    if isinstance(interruption, handler_raised):
+        return interruption.exception
+    if not isinstance(interruption, deadline_passed):
+        return interruption
+    return timeout_error_without_query(
+        block,
+        wait.options.timeout_ns,
+        "Nothing had been sent to the server" if connection is None
+        else "It was still connecting; nothing is left of that",
+    )
+
+
+cdef object lost_error(object conn, Known connection, Wait* wait, object exc):
+    """The connection was lost, which nobody caused here: raise that, or leave it to psycopg2.
+
+    psycopg2 has the server's last words and their SQLSTATE, if there were any, which say what
+    has become of a commit. So returned is a function for ``deliver()``, or None where a method of
+    a Connection calls it.
+    """
+    if wait.ending != COMMIT or not isinstance(exc, OperationalError):
+        raise_again(exc)
+    if connection_info.__get__(conn).status != CONNECTION_BAD:
+        raise_again(lost_commit(exc))
+    return None if connection.ending == COMMIT else lost_commit
+
+
+cdef object given_up_error(
+    object conn, Known connection, Wait* wait, timeout block, object reason,
+    object failure, list complaints,
+):
+    """The query could not be stopped, or a second interrupt does not want to wait for that.
+
+    *reason* is None where it was to be stopped because of a deadline.
+    """
+    cdef str grace = f"{wait.options.grace_ns / 1e9:g} s"
+    cdef bint is_deadline = reason is None
+    if is_deadline:
+        reason = timeout_error(
+            block,
+            wait.options.timeout_ns,
+            "Another interrupt ended the wait for the server's answer; the connection is closed",
+        )
+    later = later_than(reason)
+    if later is not None:
+        reason, is_deadline = higher(reason, later), False
+    if isinstance(failure, handler_raised):
+        failure = failure.exception
+    elif isinstance(failure, Psycopg2Error):
+        if connection.is_async and not conn.closed:  # poll() raises the server's answer
+            return answered_error(reason, is_deadline, failure)
+        return unanswered_error(
+            wait, "the connection was lost during the commit", reason, is_deadline, failure)
+    elif isinstance(failure, deadline_passed):
+        why = f" (the cancel request failed: {complaints[0]})" if complaints else ""
+        failure = OperationalError(
+            f"the server has not answered within {grace} of the "
+            f"{'deadline' if is_deadline else 'interrupt'}{why}. The connection is closed; "
+            "the server may still be at work on the query, so look before you repeat it"
+        )
+        if connection.is_async:
+            conn.close()  # else psycopg2 does, because of what is raised
+        return unanswered_error(
+            wait, f"the commit was not answered within {grace} of an interrupt or a deadline",
+            reason, is_deadline, failure)
+    if connection.is_async:
+        conn.close()
+    if wait.ending != COMMIT:
+        return higher(reason, failure)
+    doubt = in_doubt("a second interrupt ended the wait for a commit", None)
+    # A QueryTimeout would say that the transaction has failed.
+    raised = higher(doubt if is_deadline else reason, failure)
+    if raised.__cause__ is None:
+        raised.__cause__ = failure if raised is doubt else doubt
+    return raised
+
+
+cdef object unanswered_error(Wait* wait, str what, object reason, bint is_deadline, object failure):
+    """The server has not answered, and will not."""
+    if wait.ending == COMMIT:
+        return in_doubt(what, failure if is_deadline else reason)
+    if is_deadline:
+        return failure
+    if reason.__cause__ is None:
+        reason.__cause__ = failure
+    return reason
+
+
+cdef object answered_error(object reason, bint is_deadline, object answer):
+    """What the caller of an async connection's wait gets, the server having ended the query."""
+    if not is_deadline:
+        return reason
+    if not isinstance(answer, ServerHasCanceled):
+        return answer
+    reason.__setstate__({"pgerror": answer.pgerror, "pgcode": answer.pgcode})
+    return reason
+
+
+cdef object later_than(object reason):
+    """Return an interrupt that has left the drain to its end, or None.
+
+    A job's cancel() does, and a task's. Raised in the next wait, it would come after a statement.
+    """
+    cdef Waiter waiter = waiter_here() if waiters_entered > 0 else None
+    return None if waiter is None else waiter.take_interruption(reason)
+
+
+cdef object with_later(object reason):
+    """Return what is to be raised, *reason* and what has come since considered."""
+    later = later_than(reason)
+    if later is None:
+        return reason
+    return later if reason is None else higher(reason, later)
