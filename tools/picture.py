@@ -81,7 +81,9 @@ BOXES = (
         4.6,
     ),
     Box("How long may it take?", ("_deadline",), _LONG, 0.2, 1.3, 2.1),
-    Box("... and how is that delivered?", ("_delivery", "_raised", "_refusal"), _STOP, 2.5, 1.3, 3.4),
+    Box(
+        "... and how is that delivered?", ("_delivery", "_raised", "_refusal"), _STOP, 2.5, 1.3, 3.4
+    ),
     Box(
         "Who waits? This thread, or whom _waiter finds",
         ("_sleep", "_waiter", "_event_loop"),

@@ -5,13 +5,13 @@ psycopg2.extensions.set_wait_callback(greenwait.wait)
 """
 
 from greenwait._callback import EpollWaitCallback, WaitCallback, wait
+from greenwait._cancel import cancel
 from greenwait._connect import connect
 from greenwait._deadline import timeout
 from greenwait._errors import CommitInDoubt, PoolTimeout, QueryTimeout
 from greenwait._gather import gather, map  # noqa: A004, the fixed name
 from greenwait._hub import Hub, Job
 from greenwait._install import install, installed, uninstall
-from greenwait._cancel import cancel
 from greenwait._notifies import notifies
 from greenwait._pool import Pool, PoolStats
 from greenwait._stats import Stats, stats

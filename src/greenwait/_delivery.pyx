@@ -6,7 +6,7 @@ server's answer, and calls the class of its SQLSTATE (``pq_raise``). All of thes
 descend from DatabaseError, whose ``__new__`` is replaced here, once and for good: while an
 exception is pending for the greenlet, that call raises it, and psycopg2 passes it on.
 
-Where the server has reported success, ``_interrupt`` has it refuse a statement first.
+Where the server has reported success, it has refused a statement first (``_refusal``).
 """
 
 cimport cython

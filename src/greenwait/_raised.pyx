@@ -2,7 +2,7 @@
 
 During commit() and rollback() it does where a notification or notice is still to be decoded: it
 decodes that with the exception set, and then raises OperationalError("unknown error") (pq_commit,
-pq_abort, pq_complete_error). So the exception is kept here until the thread's next wait, or its end.
+pq_abort, pq_complete_error). So the exception is kept until the thread's next wait, or its end.
 """
 
 cimport cython

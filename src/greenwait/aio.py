@@ -31,8 +31,8 @@ from psycopg2.extensions import Notify
 from greenwait import _connect
 from greenwait._aio import Call, await_, awaited, end_connection, in_call, is_inherited
 from greenwait._aio_pool import AsyncPool
-from greenwait._deadline import deadline_after
 from greenwait._cancel import cancel
+from greenwait._deadline import deadline_after
 from greenwait._notifies import Listening
 from greenwait._pool import Pool
 from greenwait._psycopg2 import ProgrammingError, connection
