@@ -66,7 +66,7 @@ BOXES = (
     Box("Whose turn on a connection?", ("_turn", "_line"), _REST, 6.8, 5.2, 3.0),
     Box(
         "What if it is interrupted?",
-        ("_interrupt", "_cancel", "_caller", "_outcome", "_slow"),
+        ("_interrupt", "_refusal", "_outcome", "_cancel", "_caller", "_slow"),
         _STOP,
         3.3,
         3.9,
@@ -81,9 +81,7 @@ BOXES = (
         4.6,
     ),
     Box("How long may it take?", ("_deadline",), _LONG, 0.2, 1.3, 2.1),
-    Box(
-        "... and how is that delivered?", ("_delivery", "_raised", "_refusal"), _STOP, 2.5, 1.3, 3.4
-    ),
+    Box("... and how is that delivered?", ("_delivery", "_raised"), _STOP, 2.5, 1.3, 3.4),
     Box(
         "Who waits? This thread, or whom _waiter finds",
         ("_sleep", "_waiter", "_event_loop"),
