@@ -60,8 +60,10 @@ endif
 conformance: $(VENV)/.built ## psycopg2's own test-suite, under our callbacks
 	$(BIN)/python -m tools.conformance
 
-# What the pages say is tried in `make test`, not again in each configuration.
+# What the pages say is tried in `make test`, not again in each configuration. Each event at each step is
+# tried with and without libpq called directly, and not with each psycopg2 besides.
 BUT_DOCS := --ignore=tests/test_pages.py --ignore=tests/test_reference.py
+BUT_STEPS := $(BUT_DOCS) --ignore=tests/test_explorer.py
 plain: $(VENV)/.built ## the tests and psycopg2's own, without calling libpq directly
 	GREENWAIT_NO_LIBPQ=1 $(BIN)/python -m pytest $(PARALLEL) $(BUT_DOCS) $(PYTEST_ARGS)
 	GREENWAIT_NO_LIBPQ=1 $(BIN)/python -m tools.conformance
@@ -99,7 +101,7 @@ coverage: $(VENV)/.dev ## which of our lines the tests run, Cython's too
 SOURCE := VENV=$(VENV)-source PSYCOPG2=psycopg2
 source: ## test, conformance and plain, on a psycopg2 built from source; needs libpq's headers (Debian: libpq-dev)
 	@command -v pg_config > /dev/null || { echo "needs pg_config: apt-get install libpq-dev" >&2; exit 1; }
-	$(MAKE) $(SOURCE) PYTEST_ARGS='$(BUT_DOCS) $(PYTEST_ARGS)' test conformance plain
+	$(MAKE) $(SOURCE) PYTEST_ARGS='$(BUT_STEPS) $(PYTEST_ARGS)' test conformance plain
 
 OLDEST := $(VENV)-oldest
 $(OLDEST)/.built: $(VENV)/.dev $(SOURCES)
@@ -111,7 +113,7 @@ $(OLDEST)/.built: $(VENV)/.dev $(SOURCES)
 
 oldest: $(OLDEST)/.built ## the tests, with the oldest psycopg2 that has a wheel for this Python
 	$(OLDEST)/bin/python -m greenwait
-	$(OLDEST)/bin/python -m pytest $(PARALLEL) $(BUT_DOCS) $(PYTEST_ARGS)
+	$(OLDEST)/bin/python -m pytest $(PARALLEL) $(BUT_STEPS) $(PYTEST_ARGS)
 
 next-pythons: $(VENV)/.built ## the tests on CPython 3.14 and 3.15 from Debian sid; needs root, debootstrap and a Debian
 	$(BIN)/python -m tools.next_pythons $(PARALLEL) $(BUT_DOCS) $(PYTEST_ARGS)

@@ -683,7 +683,7 @@ def test_event_loop_that_does_not_let_itself_be_closed_goes_on(new_loop, dsn):
 # -- Event loops that nobody closes
 
 UNCLOSED = """
-import asyncio, gc, importlib, sys, warnings
+import asyncio, builtins, gc, importlib, sys, warnings
 import greenwait
 from greenwait import aio
 
@@ -699,6 +699,8 @@ for _ in range(100):
     loop.run_until_complete(main())
     if sys.argv[3] == "closed":
         loop.close()
+    if sys.argv[3] == "kept":
+        builtins.kept = loop
     del loop
     gc.collect()
 print(sum(isinstance(each, asyncio.AbstractEventLoop) for each in gc.get_objects()))
@@ -713,3 +715,7 @@ print(sum(isinstance(each, asyncio.AbstractEventLoop) for each in gc.get_objects
 def test_event_loop_is_freed_in_silence_closed_or_not(run_python, kind, end):
     pytest.importorskip(kind)
     assert run_python(UNCLOSED, kind, end) == "0\n"
+
+
+def test_event_loop_is_freed_in_silence_as_the_interpreter_ends(run_python):
+    assert run_python(UNCLOSED, "asyncio", "kept") == "1\n"

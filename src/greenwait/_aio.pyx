@@ -20,6 +20,7 @@ from cpython.pystate cimport PyThreadState_GetDict
 from cpython.pythread cimport PyThread_get_thread_ident
 from libc.stdint cimport int64_t
 
+from greenwait._finalizing cimport Py_IsFinalizing
 from greenwait._known cimport Known
 from greenwait._loop cimport Loop, Parked, Seat, Watched, a_parked
 from greenwait._monotonic cimport NO_DEADLINE, monotonic_ns
@@ -39,7 +40,6 @@ from greenwait._waiter cimport (
 import asyncio
 import os
 import socket
-import sys
 import weakref
 from collections import deque
 from functools import update_wrapper
@@ -96,7 +96,6 @@ cdef object current_greenlet = getcurrent
 cdef object switch_to = greenlet.switch  # a look-up of the method costs as much as the call
 cdef object running_loop = asyncio.get_running_loop
 cdef object cancelled_error = asyncio.CancelledError
-cdef object is_finalizing = sys.is_finalizing
 cdef object invalid_state_error = asyncio.InvalidStateError
 
 # The event loop has its turn after so long, however many of ours are due.
@@ -481,7 +480,7 @@ cdef class EventLoop(Loop):
             if call.conn is not None:
                 call.conn._event_loop = lost
         self.ended = LOOP_CLOSED
-        if self.is_at_home():
+        if self.is_at_home() and not Py_IsFinalizing():
             self.fail_calls()
         for call in [*calls, *self.over]:  # their tasks are the event loop's
             call.wake_up = call.wake_up_context = call.suspension = None
@@ -549,7 +548,7 @@ cdef class Guests:
 
     def __del__(self):
         cdef EventLoop loop
-        if is_finalizing() or PyThread_get_thread_ident() != self.thread:  # or in a forked child
+        if Py_IsFinalizing() or PyThread_get_thread_ident() != self.thread:  # or in a forked child
             return
         for reference in self.loops:
             loop = reference()
