@@ -2,6 +2,7 @@
 
 import ipaddress
 import random
+import socket
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeVar, overload
@@ -118,10 +119,15 @@ def connect(
     flags = {name: kwargs.pop(name) for name in ("async", "async_") if name in kwargs}
 
     def connect_to(dsn: str) -> Any:
-        # By their names, so that whoever wraps psycopg2.connect() can change them.
-        return psycopg2.connect(
-            dsn, connection_factory=connection_factory, cursor_factory=cursor_factory, **flags
-        )
+        try:
+            # By their names, so that whoever wraps psycopg2.connect() can change them.
+            return psycopg2.connect(
+                dsn, connection_factory=connection_factory, cursor_factory=cursor_factory, **flags
+            )
+        except OperationalError as exc:
+            if str(exc).strip():
+                raise
+            raise OperationalError(_why_no_socket()) from exc  # libpq does not say
 
     dsn = make_dsn(dsn, **kwargs)
     if any(flags.values()):
@@ -154,6 +160,14 @@ def connect(
             if len(complaints) > 1:
                 raise OperationalError("\n".join(complaints)) from cause
             raise cause
+
+
+def _why_no_socket() -> str:
+    try:
+        socket.socket().close()
+    except OSError as exc:
+        return f"could not create a socket: {exc}"
+    return "the connection failed, and libpq does not say why"
 
 
 def _hosts(options: dict[str, str]) -> list[_Host]:
@@ -191,7 +205,10 @@ def _addresses(
     lookups: dict[str, Lookup] = {}
     try:
         for name in dict.fromkeys(names):
-            lookups[name] = Lookup(name)
+            try:
+                lookups[name] = Lookup(name)
+            except (OSError, RuntimeError) as exc:  # there is no descriptor or no thread for it
+                raise OperationalError(f'could not look up host name "{name}": {exc}') from exc
         # All of them begin together, and so have one deadline.
         deadline = deadline_after("connect_timeout", seconds)
         for name, lookup in lookups.items():

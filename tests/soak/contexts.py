@@ -5,6 +5,7 @@ is to use it, and by no other.
 """
 
 import contextlib
+import queue
 import random
 import signal
 import threading
@@ -341,26 +342,37 @@ class Gevent(Context):
         self.interrupts = (gevent.GreenletExit, Interrupted)
         self.timeouts = (gevent.Timeout,)
         self.limits = (greenwait.timeout, gevent.Timeout)
+        self.handed = None  # to the other thread
 
     def pause(self, seconds):
         self.gevent.sleep(seconds)
 
     def play(self, jobs):
         half = len(jobs) // 2 if self.rng.random() < 0.2 else 0
-        thread = threading.Thread(target=self._play_in_thread, args=(jobs[:half],), daemon=True)
-        if half:
-            thread.start()
+        done = self._play_in_thread(jobs[:half]) if half else None
         self._play(jobs[half:])
-        if half:
-            while thread.is_alive():
-                self.gevent.sleep(0.01)
+        while done is not None and not done.is_set():
+            self.gevent.sleep(0.01)
 
     def _play_in_thread(self, jobs):
-        try:
-            self._play(jobs)
-        finally:
-            jobs.clear()  # gevent keeps each destroyed hub, with this frame
-            self.gevent.get_hub().destroy(destroy_loop=True)
+        """Play them in a thread that has a hub of its own; return an event that says it is over."""
+        if self.handed is None or self.rng.random() < 0.02:  # gevent keeps some kB of each hub
+            if self.handed is not None:
+                self.handed.put(None)
+            self.handed = queue.SimpleQueue()
+            threading.Thread(target=self._serve, args=(self.handed,), daemon=True).start()
+        done = threading.Event()
+        self.handed.put((jobs, done))
+        return done
+
+    def _serve(self, handed):
+        for jobs, done in iter(handed.get, None):
+            try:
+                self._play(jobs)
+            finally:
+                jobs.clear()  # this frame keeps them until the next ones come
+                done.set()
+        self.gevent.get_hub().destroy(destroy_loop=True)
 
     def _play(self, jobs):
         spawned = []

@@ -195,9 +195,6 @@ class Job:
             if self.was_open is False and not is_excused:
                 return self._lost_or("its connection is closed", bool(self.moments))
             return None
-        if isinstance(exc, self.soak.context.timeouts) and self._may_be_struck_twice:
-            self.count("timeouts that have outlived their block")  # docs/limits.md, Stopping
-            return None
         if not isinstance(exc, psycopg2.Error):
             return self._report("this is no error of psycopg2's")
         if isinstance(exc, QueryCanceledError) and not isinstance(exc, greenwait.QueryTimeout):
