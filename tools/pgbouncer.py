@@ -7,6 +7,7 @@ import contextlib
 import os
 import resource
 import shutil
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -81,7 +82,7 @@ def pooled(
     process = subprocess.Popen([program, "--quiet", settings], **as_user)
     try:
         give_up = time.monotonic() + _START_TIMEOUT
-        while not (server.directory / f".s.PGSQL.{port}").exists():
+        while not _listens(str(server.directory / f".s.PGSQL.{port}")):
             if process.poll() is not None or time.monotonic() > give_up:
                 raise RuntimeError(f"PgBouncer did not start: {settings.read_text()}")
             time.sleep(0.01)
@@ -89,6 +90,12 @@ def pooled(
     finally:
         process.kill()
         process.wait()
+
+
+def _listens(path: str) -> bool:
+    """Return whether it accepts: its socket is there before that."""
+    with contextlib.closing(socket.socket(socket.AF_UNIX)) as sock:
+        return sock.connect_ex(path) == 0
 
 
 class PooledServer(ExternalServer):
