@@ -214,6 +214,8 @@ class Job:
             return None
         # The server's answer, or the end of a COPY that is not to be.
         is_slow = any(text in str(exc) for text in ("not answered within", "not end within"))
+        # Another job that shares it has lost it while this one waited for its turn.
+        is_slow |= self.way == "shared" and isinstance(exc, psycopg2.InterfaceError)
         return self._lost_or("nothing has struck this connection", is_slow)
 
     @property
