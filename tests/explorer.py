@@ -16,12 +16,14 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import struct
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import CancelledError
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -84,6 +86,7 @@ class Phase:
     error: type[BaseException] | None = None  # its own
     rows: int | None = None  # that it leaves, if it is not interrupted
     pairs_at: tuple[int, ...] | None = None  # the steps of a first of two events; None: each
+    closed_at: int = 0  # the step of a closed descriptor, where it takes a second to be noticed
     is_endless: bool = False  # if nothing happens
 
 
@@ -119,15 +122,16 @@ PHASES = {
         Phase("connect", "", lambda conn, cur, number: None),
         Phase("transaction", "insert", query(INSERT), lambda n: n, autocommit=False, rows=0,
               pairs_at=(1, 3, 4)),
-        Phase("query", "insert", query(INSERT), lambda n: n, rows=1, pairs_at=(1, 2, 5)),
-        Phase("sleep", "do", query(SLEEP), is_endless=True, pairs_at=(2,)),
+        Phase("query", "insert", query(INSERT), lambda n: n, rows=1, pairs_at=(1, 2, 5),
+              closed_at=2),
+        Phase("sleep", "do", query(SLEEP), is_endless=True, pairs_at=(2,), closed_at=2),
         Phase("deaf", "\ndo", query(DEAF), is_endless=True, pairs_at=(2,)),
         Phase("failing", "select", query("select 1/0"), error=errors.DivisionByZero,
               pairs_at=(2,)),
         Phase("answer", "select", query("select repeat('x', 120000)"), lambda n: "x" * 120000,
               pairs_at=(4,)),
         Phase("statement", "select", query(f"select 1 --{'x' * 400000}"), lambda n: 1,
-              pairs_at=(1,)),
+              pairs_at=(1,), closed_at=1),
         Phase("messages", "do", query("do $$begin raise notice 'own'; notify own; end$$"),
               prepare=lambda conn, cur, number: cur.execute("listen own"), pairs_at=(3, 4)),
         Phase("copy", "copy", query("copy (select 1) to stdout"), error=psycopg2.ProgrammingError,
@@ -136,9 +140,9 @@ PHASES = {
               pairs_at=(3,)),
         Phase("executemany", "insert", executemany, rows=2, pairs_at=(3,)),
         Phase("commit", "COMMIT", lambda conn, cur, number: conn.commit(),
-              prepare=insert, autocommit=False, rows=1),
+              prepare=insert, autocommit=False, rows=1, closed_at=2),
         Phase("rollback", "ROLLBACK", lambda conn, cur, number: conn.rollback(),
-              prepare=insert, autocommit=False, rows=0),
+              prepare=insert, autocommit=False, rows=0, closed_at=1),
     ]
 }  # fmt: skip
 
@@ -250,6 +254,8 @@ class Context:
     has_at_once = True
     #: A second interrupt does not end the wait for the query's end.
     is_patient = False
+    #: A closed descriptor is noticed at once, and not by a look at all of them once a second.
+    has_quick_look = False
 
     def run(self, subject: Callable[[], None], drive: Drive, case: Case) -> None:
         """Run both."""
@@ -258,6 +264,9 @@ class Context:
     def strike(self, event: str, case: Case) -> None:
         """Interrupt the subject."""
         raise NotImplementedError
+
+    def look(self) -> None:
+        """Have the wait look at its descriptor, where it can be made to."""
 
     def close(self) -> None:
         """End."""
@@ -271,8 +280,10 @@ class Plain(Context):
              ("deadline", "limit"), ("deadline", "ctrl-c"), ("limit", "deadline"))  # fmt: skip
     connection = psycopg2.extensions.connection
     has_at_once = False  # nobody but the kernel could say so
+    has_quick_look = True
 
     SIGNALS = {"limit": signal.SIGALRM, "ctrl-c": signal.SIGINT}  # noqa: RUF012
+    LOOK = signal.SIGUSR1  # it interrupts poll(), and nothing else
 
     def __init__(self) -> None:
         self.case: Case | None = None
@@ -295,7 +306,10 @@ class Plain(Context):
                 failures.append(exc)
                 raise
 
-        before = {number: signal.signal(number, self.handler) for number in self.SIGNALS.values()}
+        before = {
+            number: signal.signal(number, self.handler)
+            for number in (*self.SIGNALS.values(), self.LOOK)
+        }
         driver = threading.Thread(target=drive_it)
         driver.start()
         try:
@@ -317,16 +331,27 @@ class Plain(Context):
             times = times + 1 if is_asleep and self.handled == self.sent else 0
 
     def strike(self, event: str, case: Case) -> None:
+        self.send(self.SIGNALS[event])
+
+    def look(self) -> None:
+        self.send(self.LOOK)
+
+    def send(self, number: int) -> None:
         self.sent += 1
-        signal.pthread_kill(self.thread.ident or 0, self.SIGNALS[event])
+        signal.pthread_kill(self.thread.ident or 0, number)
 
     def handler(self, number: int, frame: object) -> None:
         self.handled += 1
         assert self.case is not None
-        exc = Limit() if number == signal.SIGALRM else KeyboardInterrupt()
-        if self.case.is_counting:
-            self.case.struck.append(("limit" if number == signal.SIGALRM else "ctrl-c", exc))
+        if self.case.is_counting and number != self.LOOK:
+            exc = Limit() if number == signal.SIGALRM else KeyboardInterrupt()
+            self.note("limit" if number == signal.SIGALRM else "ctrl-c", exc)
             raise exc
+
+    def note(self, event: str, exc: BaseException) -> None:
+        """Say whom it is to arrive at: the subject."""
+        assert self.case is not None
+        self.case.struck.append((event, exc))
 
 
 class PlainOwn(Plain):
@@ -339,6 +364,7 @@ class HubMain(Plain):
     """Whoever has entered a hub; signals come."""
 
     connection = greenwait.Connection
+    has_quick_look = False
 
     def run(self, subject: Callable[[], None], drive: Drive, case: Case) -> None:
         with greenwait.Hub():
@@ -437,6 +463,109 @@ class Gevent(Context):
             self.gevent.get_hub().loop.run_callback(self.greenlet.throw, exc)
 
 
+class SignalsBeside(Plain):
+    """The main thread runs what can be cancelled, and signals come: they are the main program's.
+
+    It goes on waiting when it has been told.
+    """
+
+    own = ("cancel", "limit", "ctrl-c")
+    pairs = (("limit", "cancel"), ("cancel", "limit"),
+             ("ctrl-c", "cancel"), ("cancel", "ctrl-c"))  # fmt: skip
+    connection = greenwait.Connection
+    has_quick_look = False
+
+    def note(self, event: str, exc: BaseException) -> None:
+        self.signals.append(exc)
+
+    def run(self, subject: Callable[[], None], drive: Drive, case: Case) -> None:
+        self.signals: list[BaseException] = []
+        self.told: list[BaseException] = []
+        Plain.run(self, lambda: self.run_beside(subject), drive, case)
+        if list(map(id, self.signals)) != list(map(id, self.told)):
+            case.complain(f"signals: {self.signals}; the main program was told of {self.told}")
+
+    def run_beside(self, subject: Callable[[], None]) -> None:
+        """Run the subject, and note which exceptions of signals arrive."""
+        raise NotImplementedError
+
+    def wait_for(self, call: Callable[[], Any]) -> None:
+        """Call it until it returns."""
+        while True:
+            try:
+                call()
+                return
+            except (Limit, KeyboardInterrupt) as exc:
+                self.told.append(exc)
+
+    def strike(self, event: str, case: Case) -> None:
+        if event == "cancel":
+            self.sent += 1
+            self.have_cancelled()
+        else:
+            Plain.strike(self, event, case)
+
+    def have_cancelled(self) -> None:
+        """Have the main thread cancel it."""
+        raise NotImplementedError
+
+    def cancelled(self, exc: type[BaseException], is_done: bool) -> None:
+        """Note it."""
+        assert self.case is not None
+        assert not is_done
+        self.case.struck.append(("cancel", exc))
+        self.handled += 1
+
+
+class HubSignals(SignalsBeside):
+    """A job that another job cancels, while whoever has entered the hub gets signals."""
+
+    def run_beside(self, subject: Callable[[], None]) -> None:
+        self.ends = socket.socketpair()
+        with greenwait.Hub() as hub, self.ends[0], self.ends[1]:
+            job = hub.spawn(subject)
+
+            def cancel() -> None:
+                while True:
+                    greenwait.wait(Readable(self.ends[0].fileno()))
+                    self.ends[0].recv(1)
+                    self.cancelled(GreenletExit, not job.cancel())
+
+            other = hub.spawn(cancel)
+            self.wait_for(job.result)
+            other.cancel()
+            with contextlib.suppress(CancelledError):
+                other.result()
+
+    def have_cancelled(self) -> None:
+        self.ends[1].send(b"x")
+
+
+class AsyncioSignals(SignalsBeside):
+    """A task that is cancelled, while whoever runs the event loop gets signals."""
+
+    is_patient = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loop = asyncio.new_event_loop()
+
+    def close(self) -> None:
+        self.loop.close()
+
+    def run_beside(self, subject: Callable[[], None]) -> None:
+        async def run() -> None:
+            await greenwait.aio.run(subject)
+
+        self.task = self.loop.create_task(run())
+        self.wait_for(lambda: self.loop.run_until_complete(self.task))
+
+    def have_cancelled(self) -> None:
+        self.loop.call_soon_threadsafe(
+            lambda: self.cancelled(asyncio.CancelledError, not self.task.cancel())
+        )
+
+
 CONTEXTS: dict[str, type[Context]] = {
     "plain": Plain,
     "plain-own": PlainOwn,
@@ -444,6 +573,8 @@ CONTEXTS: dict[str, type[Context]] = {
     "hub": HubJob,
     "asyncio": Asyncio,
     "gevent": Gevent,
+    "hub-signals": HubSignals,
+    "asyncio-signals": AsyncioSignals,
 }
 
 
@@ -707,11 +838,14 @@ class Laboratory:
         elif event == "silent":
             self.proxy.is_silent = True
         elif event == "error":
+            while self.proxy.has_cancels_wait and self.proxy.is_busy:
+                self.proxy.read(TIMEOUT)  # it is too late, as the client's own
             os.kill(link.backend, signal.SIGINT)
         elif event == "terminated":
             self.proxy.terminate(link)
         elif event == "closed":
             os.close(self.conn.fileno())
+            self.context.look()
         elif event == "lost":
             self.proxy.close(link)
         else:
@@ -862,44 +996,79 @@ def explore(lab: Laboratory, phase: Phase) -> Iterator[Case]:
         steps = range(1, len(base.steps) + 1)
         yield base
     for step in steps:
+        has_pairs = phase.pairs_at is None or step in phase.pairs_at
         for case in explore_first(lab, phase, step):
             yield case
-            first = case.events[0][0] if case.events else ""
-            if first not in INTERRUPTS or case.at_once:
-                continue
-            if phase.pairs_at is None or step in phase.pairs_at:
-                for other in range(step, len(case.steps) + 1):
-                    for second in seconds(lab, phase, first):
-                        yield lab.run(phase, ((first, step), (second, other)))
+            if case.events and not case.at_once and has_pairs:
+                for events in pairs(lab, case, step):
+                    yield lab.run(phase, events)
 
 
 def explore_first(lab: Laboratory, phase: Phase, step: int) -> Iterator[Case]:
     """Run those in which one thing happens."""
-    is_known = phase.name != "connect" or step > 3  # to each other, client and server
     for event in (*lab.context.own, "deadline"):
         yield lab.run(phase, ((event, step),))
         if lab.context.has_at_once:
             yield lab.run(phase, ((event, step),), True)
+    wire: list[str] = []
+    # A server that has not said who it is says nothing else, and nobody can cancel or end it.
     if phase.is_endless:
-        wire: tuple[str, ...] = ("error", "terminated")
-    else:
-        wire = (*HARMLESS, "terminated") if is_known else ()
-    if phase.name in ("query", "sleep", "commit") and step == 2:
-        wire += ("closed",)  # which takes a second to be noticed
+        wire = ["error", "terminated"]
+    elif phase.name != "connect" or step > 3:
+        wire = [*HARMLESS, "error", "terminated"]
+    # Nobody but psycopg2 has the descriptor of a connection that is being made.
+    if phase.name != "connect" and (lab.context.has_quick_look or step == phase.closed_at):
+        wire.append("closed")
     for event in (*wire, "lost"):
         yield lab.run(phase, ((event, step),))
 
 
-def seconds(lab: Laboratory, phase: Phase, first: str) -> list[str]:
-    """Return what may happen after *first*."""
-    found = [second for one, second in lab.context.pairs if one == first]
-    if first == lab.context.own[0]:
-        found += ["silent", "lost"]
-        if phase.name != "connect":
-            found += ["terminated", "notification"]
-    elif first == "deadline":
-        found += ["silent"]
-    return found
+#: Within an answer: what comes at one of these finds the library as it does at the next.
+WITHIN = ("T", "D", "d", "c")
+#: What happens to a connection after something else has happened.
+AFTER = (*HARMLESS, "error", "silent", "terminated", "lost", "closed")
+
+
+def pairs(lab: Laboratory, case: Case, step: int) -> Iterator[Events]:
+    """Return the pairs of what has happened in a case, and of something that does so later."""
+    first = case.events[0][0]
+    others = [
+        (number, message)
+        for number, message in enumerate(case.steps, 1)
+        if number == step or (number > step and message.kind not in WITHIN)
+    ]
+    for other, _ in others:
+        for second in seconds(lab, case, first, other):
+            yield (first, step), (second, other)
+
+
+def seconds(lab: Laboratory, case: Case, first: str, other: int) -> Iterator[str]:
+    """Return what may happen after *first*, at a step.
+
+    What happens to the connection does so at each step after one of the context's
+    interrupts, and after each of them at some.
+    """
+    phase, own = case.phase, (*lab.context.own, "deadline")
+    if first in (*HARMLESS, "error"):
+        order = (*HARMLESS, "error").index(first)
+        yield from (each for turn, each in enumerate(own) if (turn + other + order) % 3 == 0)
+    if first not in INTERRUPTS:
+        return
+    yield from (second for one, second in lab.context.pairs if one == first)
+    if isinstance(lab.context, SignalsBeside):
+        return
+    for turn, second in enumerate(AFTER):
+        if phase.name == "connect" and second not in ("silent", "lost"):
+            continue
+        if second == "closed":
+            # A cancel request would get its number.
+            if any(message.link.is_cancel for message in case.steps[other - 1 :]):
+                continue
+            if not lab.context.has_quick_look and (phase.name, other) != ("commit", 2):
+                continue
+        is_first = first == own[0] and second in ("silent", "terminated", "lost")
+        if is_first or (turn + other + own.index(first)) % 3 == 0:
+            yield second
 
 
 #: What is explored: some phases are the same in contexts that differ little.
@@ -909,6 +1078,8 @@ COMBINATIONS = [
     for phase in {
         "plain-own": ("transaction", "commit", "rollback"),
         "hub-main": ("connect", "query", "deaf", "commit", "rollback"),
+        "hub-signals": ("connect", "transaction", "query", "commit"),  # a signal ends none
+        "asyncio-signals": ("connect", "transaction", "query", "commit"),
     }.get(context, tuple(PHASES))
 ]
 

@@ -49,6 +49,7 @@ class Link:
         self.is_cancel = False
         self.backend = 0  # its process id
         self.is_busy = False  # it has a query, and has not answered
+        self.has_ended = False  # the server's side: there is nobody who could answer
         self.is_within = False  # a message to the client, of which half was passed on
         self.later = b""  # what is to follow that
 
@@ -156,7 +157,7 @@ class StepProxy:
                 self._send(link.client, message.data + later)
         else:
             self._send(link.server, message.data)
-            link.is_busy |= message.kind == "Q"
+            link.is_busy |= message.kind == "Q" and not link.has_ended
             if message.kind.endswith("..."):
                 self._watch(link.client, link, False)
 
@@ -215,7 +216,8 @@ class StepProxy:
             pass
         if not data:
             self._ignore(sock)
-            link.is_busy = False
+            if to_client:
+                link.is_busy, link.has_ended = False, True
             self.queue.append(Message(link, to_client, "end", b""))
 
     def _parse(self, link: Link, to_client: bool) -> bool:

@@ -43,6 +43,13 @@ EVENTS = {
     "error": "another's cancel",
     "closed": "descriptor closed",
 }
+#: A signal there is for whoever waits for the job or the task.
+_SIGNALS = {"limit": "signal", "ctrl-c": "signal"}
+IN_CONTEXTS = {
+    "asyncio": {"cancel": CANCEL},
+    "asyncio-signals": {"cancel": CANCEL, **_SIGNALS},
+    "hub-signals": _SIGNALS,
+}
 EXCEPTIONS = {
     "KeyboardInterrupt": END,
     "GreenletExit": END,
@@ -102,9 +109,9 @@ def _cell(kept: Kept, phases: tuple[str, ...], row: tuple[str, ...]) -> str:
 
 def _in_words(events: str, context: str) -> tuple[str, ...]:
     """Return the events in the table's words."""
+    of_context = IN_CONTEXTS.get(context, {})
     return tuple(
-        CANCEL if (event, context) == ("cancel", "asyncio") else EVENTS.get(event, event)
-        for event in events.split(" + ")
+        of_context.get(event) or EVENTS.get(event, event) for event in events.split(" + ")
     )
 
 
