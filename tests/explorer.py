@@ -121,10 +121,10 @@ PHASES = {
     for phase in [
         Phase("connect", "", lambda conn, cur, number: None),
         Phase("transaction", "insert", query(INSERT), lambda n: n, autocommit=False, rows=0,
-              pairs_at=(1, 3, 4)),
+              pairs_at=(1, 3)),
         Phase("query", "insert", query(INSERT), lambda n: n, rows=1, pairs_at=(1, 2, 5),
               closed_at=2),
-        Phase("sleep", "do", query(SLEEP), is_endless=True, pairs_at=(2,), closed_at=2),
+        Phase("sleep", "do", query(SLEEP), is_endless=True, pairs_at=(2,)),
         Phase("deaf", "\ndo", query(DEAF), is_endless=True, pairs_at=(2,)),
         Phase("failing", "select", query("select 1/0"), error=errors.DivisionByZero,
               pairs_at=(2,)),
@@ -165,7 +165,7 @@ class Case:
     forged: dict[str, int] = field(default_factory=dict)
     deadline: float | None = None
     is_early: bool = False  # the deadline has passed before its step
-    is_answered: bool = False  # the client has the end of an answer
+    is_answered: bool = False  # the client has an answer, if not its end
     conn: Any = None
     block: Any = None
     value: Any = None
@@ -256,6 +256,13 @@ class Context:
     is_patient = False
     #: A closed descriptor is noticed at once, and not by a look at all of them once a second.
     has_quick_look = False
+    #: Signals are for another greenlet or task than the subject's; all else is as elsewhere.
+    is_beside = False
+
+    @property
+    def interrupts(self) -> tuple[str, ...]:
+        """Return what interrupts a wait there, deadlines among it."""
+        return self.own if self.is_beside else (*self.own, "deadline")
 
     def run(self, subject: Callable[[], None], drive: Drive, case: Case) -> None:
         """Run both."""
@@ -275,9 +282,11 @@ class Context:
 class Plain(Context):
     """The main thread sleeps; signals come."""
 
-    own = ("limit", "ctrl-c")
-    pairs = (("limit", "ctrl-c"), ("ctrl-c", "limit"), ("limit", "limit"),
-             ("deadline", "limit"), ("deadline", "ctrl-c"), ("limit", "deadline"))  # fmt: skip
+    own: tuple[str, ...] = ("limit", "ctrl-c")
+    pairs: tuple[tuple[str, str], ...] = (
+        ("limit", "ctrl-c"), ("ctrl-c", "limit"), ("limit", "limit"),
+        ("deadline", "limit"), ("deadline", "ctrl-c"), ("limit", "deadline"),
+    )  # fmt: skip
     connection = psycopg2.extensions.connection
     has_at_once = False  # nobody but the kernel could say so
     has_quick_look = True
@@ -473,7 +482,7 @@ class SignalsBeside(Plain):
     pairs = (("limit", "cancel"), ("cancel", "limit"),
              ("ctrl-c", "cancel"), ("cancel", "ctrl-c"))  # fmt: skip
     connection = greenwait.Connection
-    has_quick_look = False
+    is_beside = True
 
     def note(self, event: str, exc: BaseException) -> None:
         self.signals.append(exc)
@@ -801,9 +810,11 @@ class Laboratory:
             while (message := self.proxy.next()) is not None:
                 if case.is_of(message):
                     yield from self.step(case, message)
+                if message.to_client and message.kind == "C" and case.is_counting:
+                    case.is_answered |= not self.proxy.is_silent
                 self.proxy.forward(message)
-                if message.to_client and message.kind == "Z" and not self.proxy.is_silent:
-                    case.is_answered = True
+                if "terminated" in case.happened:
+                    yield SETTLE  # what the server has left comes by itself, and not in a race
                 self.proxy.read()
 
     def step(self, case: Case, message: Message) -> Drive:
@@ -929,7 +940,7 @@ class Laboratory:
                 case.complain("the commit was cancelled")
             if doubt and not is_closed:
                 case.complain("the commit is in doubt, and the connection open")
-            if is_closed and not doubt and not (case.rows == 1 and (is_lost or case.is_answered)):
+            if is_closed and not doubt and not (case.rows == 1 and case.is_answered):
                 case.complain("nobody can know of the commit, and it is not said")
             if not is_closed and case.rows != 1:
                 case.complain("it was not committed")
@@ -1006,10 +1017,12 @@ def explore(lab: Laboratory, phase: Phase) -> Iterator[Case]:
 
 def explore_first(lab: Laboratory, phase: Phase, step: int) -> Iterator[Case]:
     """Run those in which one thing happens."""
-    for event in (*lab.context.own, "deadline"):
+    for event in lab.context.interrupts:
         yield lab.run(phase, ((event, step),))
         if lab.context.has_at_once:
             yield lab.run(phase, ((event, step),), True)
+    if lab.context.is_beside:
+        return
     wire: list[str] = []
     # A server that has not said who it is says nothing else, and nobody can cancel or end it.
     if phase.is_endless:
@@ -1045,19 +1058,18 @@ def pairs(lab: Laboratory, case: Case, step: int) -> Iterator[Events]:
 def seconds(lab: Laboratory, case: Case, first: str, other: int) -> Iterator[str]:
     """Return what may happen after *first*, at a step.
 
-    What happens to the connection does so at each step after one of the context's
-    interrupts, and after each of them at some.
+    What happens to the connection does so at each step after one of the context's interrupts,
+    and after each of them at some; and the other way round.
     """
-    phase, own = case.phase, (*lab.context.own, "deadline")
-    if first in (*HARMLESS, "error"):
-        order = (*HARMLESS, "error").index(first)
-        yield from (each for turn, each in enumerate(own) if (turn + other + order) % 3 == 0)
+    phase, interrupts = case.phase, lab.context.interrupts
+    if first == "error" or first == HARMLESS[other % 2]:
+        yield interrupts[other // 2 % len(interrupts)]
     if first not in INTERRUPTS:
         return
     yield from (second for one, second in lab.context.pairs if one == first)
-    if isinstance(lab.context, SignalsBeside):
+    if lab.context.is_beside:
         return
-    for turn, second in enumerate(AFTER):
+    for order, second in enumerate(AFTER):
         if phase.name == "connect" and second not in ("silent", "lost"):
             continue
         if second == "closed":
@@ -1066,8 +1078,8 @@ def seconds(lab: Laboratory, case: Case, first: str, other: int) -> Iterator[str
                 continue
             if not lab.context.has_quick_look and (phase.name, other) != ("commit", 2):
                 continue
-        is_first = first == own[0] and second in ("silent", "terminated", "lost")
-        if is_first or (turn + other + own.index(first)) % 3 == 0:
+        is_always = first == interrupts[0] and second in ("terminated", "lost")
+        if is_always or first == interrupts[(other + order) % len(interrupts)]:
             yield second
 
 

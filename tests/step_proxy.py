@@ -177,6 +177,8 @@ class StepProxy:
         while Path(f"/proc/{link.backend}").exists():
             assert time.monotonic() < give_up
             time.sleep(0.0005)
+        while not link.has_ended:
+            self._receive(link, True)
 
     def close(self, link: Link) -> None:
         """Close both sides."""

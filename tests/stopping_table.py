@@ -30,6 +30,7 @@ COLUMNS = {
     "`rollback()`": ("rollback",),
 }
 END, LIMIT, CANCEL = "**end**", "**limit**", "**cancel**"
+BESIDE = "**signal** beside"
 EVENTS = {
     "ctrl-c": END,
     "kill": END,
@@ -42,9 +43,11 @@ EVENTS = {
     "terminated": "session ended",
     "error": "another's cancel",
     "closed": "descriptor closed",
+    "notice": "message",
+    "notification": "message",
 }
 #: A signal there is for whoever waits for the job or the task.
-_SIGNALS = {"limit": "signal", "ctrl-c": "signal"}
+_SIGNALS = dict.fromkeys(("limit", "ctrl-c"), BESIDE)
 IN_CONTEXTS = {
     "asyncio": {"cancel": CANCEL},
     "asyncio-signals": {"cancel": CANCEL, **_SIGNALS},
@@ -67,9 +70,23 @@ ROWS = [
     (END, LIMIT), (LIMIT, END), (END, END), (LIMIT, LIMIT), (CANCEL, CANCEL),
     ("deadline", END), ("deadline", LIMIT), ("deadline", CANCEL),
     (END, "deadline"), (LIMIT, "deadline"), (CANCEL, "deadline"),
-    (END, "no answer"), (LIMIT, "no answer"), (CANCEL, "no answer"), ("deadline", "no answer"),
-    (END, "connection lost"), (LIMIT, "connection lost"), (CANCEL, "connection lost"),
+    *(
+        (first, second)
+        for second in (
+            "no answer", "connection lost", "descriptor closed", "session ended",
+            "another's cancel", "message",
+        )
+        for first in (END, LIMIT, CANCEL, "deadline")
+    ),
+    *(
+        (first, second)
+        for first in ("another's cancel", "message")
+        for second in (END, LIMIT, CANCEL, "deadline")
+    ),
     ("connection lost",), ("descriptor closed",), ("session ended",), ("another's cancel",),
+    ("message",),
+    (BESIDE,), (BESIDE, END), (END, BESIDE),
+    (BESIDE, CANCEL), (CANCEL, BESIDE),
 ]  # fmt: skip
 
 Kept = dict[str, dict[str, dict[str, list[str]]]]
@@ -110,9 +127,7 @@ def _cell(kept: Kept, phases: tuple[str, ...], row: tuple[str, ...]) -> str:
 def _in_words(events: str, context: str) -> tuple[str, ...]:
     """Return the events in the table's words."""
     of_context = IN_CONTEXTS.get(context, {})
-    return tuple(
-        of_context.get(event) or EVENTS.get(event, event) for event in events.split(" + ")
-    )
+    return tuple(of_context.get(event) or EVENTS.get(event, event) for event in events.split(" + "))
 
 
 def _outcome(finding: str, phase: str) -> str:
