@@ -133,7 +133,7 @@ PHASES = {
         Phase("statement", "select", query(f"select 1 --{'x' * 400000}"), lambda n: 1,
               pairs_at=(1,), closed_at=1),
         Phase("messages", "do", query("do $$begin raise notice 'own'; notify own; end$$"),
-              prepare=lambda conn, cur, number: cur.execute("listen own"), pairs_at=(3, 4)),
+              prepare=lambda conn, cur, number: cur.execute("listen own"), pairs_at=(4,)),
         Phase("copy", "copy", query("copy (select 1) to stdout"), error=psycopg2.ProgrammingError,
               pairs_at=(2, 6)),
         Phase("copy-in", "copy", query("copy effects from stdin"), error=psycopg2.ProgrammingError,
@@ -142,7 +142,7 @@ PHASES = {
         Phase("commit", "COMMIT", lambda conn, cur, number: conn.commit(),
               prepare=insert, autocommit=False, rows=1, closed_at=2),
         Phase("rollback", "ROLLBACK", lambda conn, cur, number: conn.rollback(),
-              prepare=insert, autocommit=False, rows=0, closed_at=1),
+              prepare=insert, autocommit=False, rows=0, pairs_at=(1, 3), closed_at=1),
     ]
 }  # fmt: skip
 

@@ -74,19 +74,13 @@ ROWS = [
         (first, second)
         for second in (
             "no answer", "connection lost", "descriptor closed", "session ended",
-            "another's cancel", "message",
+            "another's cancel",
         )
         for first in (END, LIMIT, CANCEL, "deadline")
     ),
-    *(
-        (first, second)
-        for first in ("another's cancel", "message")
-        for second in (END, LIMIT, CANCEL, "deadline")
-    ),
+    *(("another's cancel", second) for second in (END, LIMIT, CANCEL, "deadline")),
     ("connection lost",), ("descriptor closed",), ("session ended",), ("another's cancel",),
-    ("message",),
-    (BESIDE,), (BESIDE, END), (END, BESIDE),
-    (BESIDE, CANCEL), (CANCEL, BESIDE),
+    (BESIDE,), (BESIDE, END), (END, BESIDE), (BESIDE, CANCEL), (CANCEL, BESIDE),
 ]  # fmt: skip
 
 Kept = dict[str, dict[str, dict[str, list[str]]]]
