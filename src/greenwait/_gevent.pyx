@@ -2,18 +2,19 @@
 
 gevent's loop is told of one descriptor: that of our own set, in which those of the
 connections stay from one wait to the next. libpq closes a connection's whenever it likes,
-and libev ends the process when it finds one closed that it was told of.
+and libev ends the process when it finds one closed that it was told of. Where a set has no
+descriptor it is told of the connection's after all, for the time of a wait.
 """
 
 cimport cython
 from cpython.dict cimport PyDict_GetItemWithError, PyDict_SetItem
 from cpython.object cimport PyObject
 from cpython.pystate cimport PyThreadState_GetDict
-from libc.stdint cimport int64_t
+from libc.stdint cimport int64_t, uint32_t
 
 from greenwait._finalizing cimport Py_IsFinalizing
 from greenwait._known cimport Known
-from greenwait._loop cimport Loop, Parked, a_parked
+from greenwait._loop cimport Loop, Parked, Watched
 from greenwait._monotonic cimport NO_DEADLINE, monotonic_ns
 from greenwait._readiness cimport READINESS_READ, READINESS_WRITE
 from greenwait._readiness_set cimport readiness_set_fileno
@@ -62,6 +63,7 @@ cdef class GeventLoop(Loop):
 
     cdef object hub
     cdef object watcher      # of the set's descriptor; None: it has none
+    cdef dict watchers       # ... of the connections' then, while they are waited for
     cdef object ticker       # gevent's timer
     cdef bint is_ticking
     cdef Py_ssize_t waiting  # greenlets
@@ -70,6 +72,7 @@ cdef class GeventLoop(Loop):
 
     def __cinit__(self, hub):
         self.hub = hub
+        self.watchers = {}
         self.open()
         self.is_main_thread = False  # signals are gevent's
         self.forks = forks
@@ -100,6 +103,8 @@ cdef class GeventLoop(Loop):
         """Have it forget us."""
         watcher, self.watcher = self.watcher, None
         ticker, self.ticker = self.ticker, None
+        while self.watchers:
+            self.watchers.popitem()[1].close()
         if watcher is not None:
             watcher.close()
         if ticker is not None:
@@ -114,21 +119,26 @@ cdef class GeventLoop(Loop):
     cdef int wait_for(
         self, int fd, int events, int64_t deadline_ns, bint is_stopping, Known connection
     ) except -1:
+        if self.watcher is None:
+            connection = None  # what is watched is not to stay
+        return Loop.wait_for(self, fd, events, deadline_ns, is_stopping, connection)
+
+    cdef int watch(self, int fd, int events, uint32_t turn) except? -1:
         if self.watcher is not None:
-            return Loop.wait_for(self, fd, events, deadline_ns, is_stopping, connection)
-        # No epoll, no set: gevent's loop is told of the descriptor itself, for this wait.
-        cdef Parked parked = a_parked(fd, deadline_ns)
-        watcher = self.hub.loop.io(
+            return Loop.watch(self, fd, events, turn)
+        watcher = self.watchers[fd] = self.hub.loop.io(
             fd,
             (EV_READ if events & READINESS_READ else 0)
             | (EV_WRITE if events & READINESS_WRITE else 0),
         )
-        try:
-            watcher.start(_switch, parked, events)
-            self.park(parked)
-        finally:
+        watcher.start(_come, weakref.ref(self), fd, events)
+        return 0
+
+    cdef int forget(self, Watched watched, int fd) except -1:
+        watcher = self.watchers.pop(fd, None)
+        if watcher is not None:
             watcher.close()
-        return parked.revents
+        return Loop.forget(self, watched, fd)
 
     cdef int park(self, Parked parked) except -1:
         """Let others go on until it is due; what gevent throws is raised here."""
@@ -140,7 +150,7 @@ cdef class GeventLoop(Loop):
         try:
             if parked.deadline_ns != NO_DEADLINE:
                 timer = self.hub.loop.timer(max(0, parked.deadline_ns - monotonic_ns()) / 1e9)
-                timer.start(_switch, parked, None)
+                timer.start(_expire, weakref.ref(self), parked)
             while not parked.is_due:
                 self.hub.switch()
         finally:
@@ -169,17 +179,24 @@ cdef class GeventLoop(Loop):
 
     cdef int serve(self) except -1:
         """Let those greenlets have their turn whose waits are over."""
-        if self.forks != forks:  # this is a child: what is ready is its parent's
-            return self.let_go()
+        if self.is_inherited():
+            return 0
         self.poll(False)
         # Those who become due meanwhile have theirs when others have had it.
         for _ in range(len(self.due)):
             _switch(self.due.popleft(), None)
         return 0
 
+    cdef bint is_inherited(self) except -1:
+        """Is this a child? Then what is ready is its parent's, and left to that."""
+        if self.forks != forks:
+            self.let_go()
+        return self.forks != forks
+
     cdef int tick(self) except -1:
         """See to descriptors that were closed under a wait."""
         if self.waiting > 0:
+            self.last_look_ns = 0  # a tick may come a little early
             return self.serve()
         self.is_ticking = False
         self.ticker.stop()
@@ -203,9 +220,24 @@ def _tick(itself):
         loop.tick()
 
 
-def _switch(Parked parked not None, revents):
+def _come(itself, int fd, int events):
+    cdef GeventLoop loop = itself()
+    cdef Parked parked
+    if loop is not None and not loop.is_inherited():
+        parked = loop.watched_at(fd).parked
+        if parked is not None:
+            _switch(parked, events)
+
+
+def _expire(itself, Parked parked not None):
+    cdef GeventLoop loop = itself()
+    if loop is not None and not loop.is_inherited():
+        _switch(parked, None)
+
+
+cdef int _switch(Parked parked, revents) except -1:
     if parked.is_due:
-        return
+        return 0
     if revents is not None:
         parked.revents = revents
     parked.is_due = True
@@ -213,6 +245,7 @@ def _switch(Parked parked not None, revents):
         switch_to(parked.greenlet)
     except BaseException:  # it came out of a greenlet that is no Greenlet of gevent's
         current_greenlet().handle_error(parked.greenlet, *exc_info())
+    return 0
 
 
 cdef GeventLoop loop_of(object hub):

@@ -53,6 +53,7 @@ cdef class Loop(Waiter):
     cdef int listen(self) except -1
     cdef int answer_bell(self) except -1
     cdef Watched watched_at(self, int fd)
+    cdef int watch(self, int fd, int events, uint32_t turn) except? -1
     cdef int forget(self, Watched watched, int fd) except -1
     cdef int begin_anew(self) except -1
     cdef int park(self, Parked parked) except -1

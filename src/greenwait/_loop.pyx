@@ -13,7 +13,7 @@ cimport cython
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.pythread cimport PyThread_get_thread_ident
 from libc.errno cimport EINTR
-from libc.stdint cimport int64_t
+from libc.stdint cimport int64_t, uint32_t
 
 from greenwait._deadline cimport after
 from greenwait._known cimport Known
@@ -160,7 +160,7 @@ cdef class Loop(Waiter):
             if self.turns == 0:
                 self.turns = 1  # 0 is the bell's
             watched.turn = self.turns
-            rc = readiness_set_watch(&self.ready_set, fd, events, watched.turn)
+            rc = self.watch(fd, events, watched.turn)
             if rc < 0:
                 return rc
             watched.connection, watched.events = connection, events
@@ -218,6 +218,10 @@ cdef class Loop(Waiter):
         while fd >= len(self.watched):
             self.watched.append(Watched.__new__(Watched))
         return self.watched[fd]
+
+    cdef int watch(self, int fd, int events, uint32_t turn) except? -1:
+        """Take it into the set; returns 0 or -errno."""
+        return readiness_set_watch(&self.ready_set, fd, events, turn)
 
     cdef int forget(self, Watched watched, int fd) except -1:
         """Take it out of the set."""
