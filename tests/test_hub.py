@@ -1083,6 +1083,28 @@ with greenwait.Hub() as hub:
     assert "make another hub" in refused
 
 
+def test_what_wakes_a_hub_without_eventfd_is_closed_with_it(run_python):
+    script = """
+import os, sys
+vars(os).pop("eventfd", None)  # Linux's
+import greenwait
+greenwait.install()
+pool = greenwait.Pool(sys.argv[1], max_size=1)
+before = None
+for _ in range(3):
+    with greenwait.Hub() as hub:
+        conn = pool.getconn()
+        job = hub.spawn(pool.getconn)
+        hub.sleep(0.01)  # it waits for its turn, which may come from another thread
+        pool.putconn(conn)
+        pool.putconn(job.result())
+    del hub, job
+    before = before or len(os.listdir("/proc/self/fd"))
+print(len(os.listdir("/proc/self/fd")) - before)
+"""
+    assert run_python(script) == "0\n"
+
+
 def test_child_that_is_forked_in_a_job_has_a_gather_of_its_own(run_python):
     """As one of multiprocessing's is: its jobs are not those of the parent."""
     script = """

@@ -16,6 +16,7 @@ from greenwait._known cimport Known
 from greenwait._monotonic cimport NO_DEADLINE, monotonic_ns
 from greenwait._readiness cimport READINESS_READ, READINESS_WRITE
 
+import _socket
 import os
 import socket
 
@@ -37,6 +38,8 @@ cdef object new_eventfd = getattr(os, "eventfd", None)
 cdef object write_eventfd = getattr(os, "eventfd_write", None)
 cdef object read_eventfd = getattr(os, "eventfd_read", None)
 cdef object close_descriptor = os.close
+# socket's own is for what is patched: gevent's has an event loop in each thread that it is used in.
+cdef object new_pair = getattr(_socket, "socketpair", socket.socketpair)  # Windows has that one
 cdef int EVENTFD_FLAGS = (os.EFD_CLOEXEC | os.EFD_NONBLOCK) if hasattr(os, "eventfd") else 0
 
 
@@ -173,9 +176,14 @@ cdef class Bell:
         if new_eventfd is not None:
             self.fd = new_eventfd(0, EVENTFD_FLAGS)
         else:
-            self.ends = socket.socketpair()
+            self.ends = new_pair()
             for end in self.ends:
                 end.setblocking(False)
+
+    def __del__(self):
+        if self.ends is not None:
+            for end in self.ends:
+                end.close()
 
     def __dealloc__(self):
         if self.fd >= 0:
