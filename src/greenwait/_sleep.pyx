@@ -37,6 +37,7 @@ from greenwait._spin cimport spin_is_possible, spin_until_ready
 from greenwait._stats cimport counters
 from greenwait._waiter cimport Waiter, waiter_here, waiters_entered
 
+import _signal
 import _thread
 import os
 import sys
@@ -83,9 +84,12 @@ def _find_main_thread_ident():
     """Return the main thread's ident, the real one: gevent patches threading's."""
     if hasattr(_thread, "_get_main_thread_ident"):  # CPython 3.13
         return _thread._get_main_thread_ident()
-    if threading.get_native_id() == os.getpid():  # this is it, gettid(2)
+    try:
+        _signal.signal(_signal.SIGINT, None)
+    except TypeError:  # None is no handler, which is looked at in the main thread only
         return PyThread_get_thread_ident()
-    return threading.main_thread().ident
+    except ValueError:
+        return threading.main_thread().ident
 
 
 cdef unsigned long main_thread_ident = _find_main_thread_ident()
