@@ -392,6 +392,16 @@ def dropping_listener() -> Iterator[int]:
         yield port
 
 
+def shutdown_ends_an_attempt() -> bool:
+    """Does a connect(2) that is under way fail on shutdown(2)? On Linux, and not on the BSDs."""
+    with dropping_listener() as port, socket.socket() as attempt:
+        attempt.setblocking(False)
+        attempt.connect_ex(("127.0.0.1", port))
+        with contextlib.suppress(OSError):  # ENOTCONN: no more than that
+            attempt.shutdown(socket.SHUT_RDWR)
+        return attempt.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) != 0
+
+
 @contextlib.contextmanager
 def refusing_port() -> Iterator[int]:
     """Yield a port that refuses: it is bound, and nobody listens."""

@@ -107,8 +107,8 @@ def connect(
     several hosts stays as it is.
 
     With greenwait's callback registered, ``psycopg2.connect()`` does the rest, but two
-    things: it does not go on to the next host when one has accepted and is silent, and it
-    looks up names with the GIL held.
+    things: it does not go on to the next host when one has accepted and is silent, or, but on
+    Linux, has not even accepted; and it looks up names with the GIL held.
 
     May be called from any thread. A signal handler runs at once, and if it raises, that
     is raised, and nothing is left of the connection.

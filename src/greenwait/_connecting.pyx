@@ -12,6 +12,7 @@ from greenwait._known cimport Known, pgconn_of
 from greenwait._libpq cimport PGconn, libpq
 from greenwait._monotonic cimport monotonic_ns
 from greenwait._poll cimport POLL_OK, POLL_WRITE, Wait, call_poll, sleep_for
+from greenwait._readiness cimport READINESS_ERROR, readiness_poll
 
 import _socket
 import os
@@ -80,9 +81,8 @@ cdef int wait_until_connected(object conn, Known connection, Wait* wait) except 
                 raise
             seconds = (monotonic_ns() - began_ns) / 1e9
             complaints.append((host, complaint(conn, host, seconds)))
-            if state != POLL_WRITE:  # it has accepted, and libpq would wait for ever
-                raise timed_out(conn, first, complaints) from None
-            if not shut_down(conn):
+            # One that has accepted would be waited for for ever, by libpq.
+            if state != POLL_WRITE or not shut_down(conn):
                 raise timed_out(conn, first, complaints) from None
             host = None  # the next one has all its time, and may be the same at another address
 
@@ -159,13 +159,16 @@ cdef object timed_out(object conn, tuple first, list complaints):
 
 
 cdef bint shut_down(object conn) except *:
-    """Have a connection fail, or an attempt of which nothing has come back; return whether it can.
+    """Have a connection end; return whether that is an attempt to connect, and has failed by it.
 
     Linux gives up a connect(2) that is under way on shutdown(2), and libpq takes that for
-    any other failure of it: it goes on to the next address.
+    any other failure of it: it goes on to the next address. On the BSDs nothing happens.
     """
+    cdef int no_ticker = -1
+    cdef int fd, revents
     try:
-        attempt = socket_class(fileno=duplicate(connection_fileno(conn)))
+        fd = connection_fileno(conn)
+        attempt = socket_class(fileno=duplicate(fd))
     except OSError:
         return False  # a socket is no file on Windows
     try:
@@ -174,4 +177,5 @@ cdef bint shut_down(object conn) except *:
         pass  # ENOTCONN: it was not connected, of course
     finally:
         attempt.close()
-    return True
+    revents = readiness_poll(fd, 0, 0, 0, &no_ticker)
+    return revents > 0 and (revents & READINESS_ERROR) != 0

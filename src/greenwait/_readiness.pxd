@@ -6,6 +6,7 @@ The return codes, and what a ticker is, stand at the top of ``readiness.h``.
 cdef extern from "readiness.h" nogil:
     const int READINESS_READ
     const int READINESS_WRITE
+    const int READINESS_ERROR
     const bint READINESS_HAS_EPOLL
 
     int readiness_ticker_create(int slice_ms) noexcept

@@ -33,6 +33,7 @@
 #  define READINESS_READ POLLIN
 #  define READINESS_WRITE POLLOUT
 #endif
+#define READINESS_ERROR POLLERR
 
 static inline int
 readiness_timeout(int slice_ms, int left_ms)
