@@ -1,3 +1,5 @@
+from typing import Literal
+
 __all__ = ["POLLERS"]
 
-POLLERS: tuple[str, ...]
+POLLERS: tuple[Literal["poll", "epoll"], ...]
