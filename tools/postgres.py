@@ -10,7 +10,6 @@ import contextlib
 import ctypes
 import importlib.util
 import os
-import pwd
 import shutil
 import signal
 import socket
@@ -220,6 +219,8 @@ class Server:
         self._data.mkdir(mode=0o700)
         self._as_user: dict[str, Any] = {}
         if os.geteuid() == 0:
+            import pwd  # Windows has none, and the rest of this module is of use there
+
             nobody = pwd.getpwnam("nobody")
             self._as_user = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
             os.chown(self.directory, nobody.pw_uid, nobody.pw_gid)
