@@ -15,6 +15,7 @@ import pytest
 from psycopg2.extensions import get_wait_callback, set_wait_callback
 
 import greenwait
+from greenwait._sleep import POLLERS
 from tests import pooling
 from tests.readable import Readable
 from tools.postgres import ExternalServer, Server
@@ -66,7 +67,7 @@ def _callback_is_put_back() -> Iterator[None]:
     set_wait_callback(before)
 
 
-@pytest.fixture(params=CALLBACKS)
+@pytest.fixture(params=POLLERS)
 def callback(request: pytest.FixtureRequest) -> Callable[[Any], None]:
     """Each of greenwait's callbacks in turn, registered."""
     chosen = CALLBACKS[request.param]

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 import greenwait
 from greenwait._libpq import FAST_PATHS
+from greenwait._sleep import POLLERS
 from greenwait.connection import Connection
 from tests.fault_lab import Fault, FaultProxy, no_leaked_descriptors, skip_without_tls
 from tools.postgres import Server
@@ -27,8 +28,7 @@ DEADLINE = 0.25  # seconds
 GRACE = 0.25
 BOUND = DEADLINE + GRACE + 3  # on a machine that is busy with other tests
 CALLBACKS = {
-    "poll": greenwait.WaitCallback(cancel_grace=GRACE),
-    "epoll": greenwait.WaitCallback(poller="epoll", cancel_grace=GRACE),
+    poller: greenwait.WaitCallback(poller=poller, cancel_grace=GRACE) for poller in POLLERS
 }
 ROWS = 30_000
 # psycopg2's own cancel() would wait for the proxy, and the proxy's thread for the GIL.
@@ -345,7 +345,7 @@ CONNECTING = [
 @pytest.mark.parametrize("sslmode", ["disable", "require", "prefer"])
 @pytest.mark.parametrize(("kind", "direction", "count"), CONNECTING)
 def test_fault_while_connecting(laboratory, kind, direction, count, sslmode):
-    psycopg2.extensions.set_wait_callback(CALLBACKS["epoll" if count % 2 else "poll"])
+    psycopg2.extensions.set_wait_callback(CALLBACKS[POLLERS[count % len(POLLERS)]])
     proxy = laboratory.proxy
     proxy.clear()
     proxy.inject(Fault(kind, direction, count))

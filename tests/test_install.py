@@ -19,9 +19,9 @@ def _nothing_is_left_installed():
 
 
 def test_install_registers_a_configured_callback():
-    callback = greenwait.install(poller="epoll")
+    callback = greenwait.install(spin="auto")
     assert get_wait_callback() is callback
-    assert callback.poller == "epoll"
+    assert callback.spin == "auto"
     greenwait.uninstall()
 
 
@@ -60,7 +60,7 @@ def test_uninstall_leaves_a_callback_that_came_later(foreign):
 
 
 def test_installed_as_context_manager():
-    with greenwait.installed(poller="epoll") as callback:
+    with greenwait.installed(spin="auto") as callback:
         assert get_wait_callback() is callback
         with greenwait.installed() as inner:
             assert get_wait_callback() is inner
@@ -84,11 +84,11 @@ def test_installed_object_can_be_used_again_and_within_itself():
 
 
 def test_installed_as_decorator_of_a_recursive_function():
-    @greenwait.installed(poller="epoll")
+    @greenwait.installed(spin="auto")
     def depth(n):
         callback = get_wait_callback()
         assert callback
-        assert callback.poller == "epoll"
+        assert callback.spin == "auto"
         return n if n == 0 else depth(n - 1)
 
     assert depth(5) == 0

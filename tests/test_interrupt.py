@@ -12,6 +12,7 @@ import pytest
 from psycopg2 import errors
 
 import greenwait
+from greenwait._sleep import POLLERS
 from tests.asleep import again_until, wait_until_asleep, when_asleep
 from tests.fault_lab import frozen, no_leaked_descriptors
 from tests.marks import needs_refusal
@@ -28,10 +29,8 @@ end $$
 DEAF_AND_LOUD = DEAF.replace("null", "raise notice 'no'")
 FAILING = DEAF.replace("null", "raise division_by_zero")
 FAILING_AND_LOUD = FAILING.replace("raise", "raise notice 'no'; raise")
-CALLBACKS = {
-    "poll": greenwait.WaitCallback(),
-    "epoll": greenwait.EpollWaitCallback,
-    "spinning": greenwait.WaitCallback(spin=0.001),
+CALLBACKS = {poller: greenwait.WaitCallback(poller=poller) for poller in POLLERS} | {
+    "spinning": greenwait.WaitCallback(spin=0.001)
 }
 
 

@@ -10,6 +10,7 @@ import pytest
 
 import greenwait
 from greenwait.__main__ import report
+from greenwait._sleep import POLLERS
 
 
 def test_report_names_versions_and_pollers():
@@ -23,13 +24,13 @@ def test_report_names_versions_and_pollers():
     assert vars(psycopg2)["__version__"] in facts["psycopg2"]
     assert "[psycopg2" in facts["psycopg2"]
     assert "loaded" in facts["libpq"]
-    assert facts["pollers"].strip() == "poll, epoll"
+    assert facts["pollers"].strip() == ", ".join(POLLERS)
     assert facts["wait callback"].strip() == "None"
 
 
 def test_report_names_the_registered_callback():
-    with greenwait.installed(poller="epoll"):
-        assert "greenwait.WaitCallback(poller='epoll', " in report()
+    with greenwait.installed(poller=POLLERS[-1]):
+        assert f"greenwait.WaitCallback(poller='{POLLERS[-1]}', " in report()
 
 
 def test_psycopg2_without_metadata(monkeypatch: pytest.MonkeyPatch):

@@ -1,22 +1,25 @@
 """WaitCallback: configured once, immutable, and clear about options that it does not have."""
 
 import inspect
+import re
 
 import pytest
 from psycopg2.extensions import set_wait_callback
 
 import greenwait
+from greenwait._sleep import POLLERS
+from tests.marks import needs_epoll
 
 
 @pytest.mark.parametrize(
     "options",
     [
-        {"poller": "epoll"},
+        pytest.param({"poller": "epoll"}, marks=needs_epoll),
         {"spin": "auto"},
         {"spin": 0.00005},
         {"spin": 1},
         {"slow": 0},
-        {"slow": 2.5, "spin": "auto", "poller": "epoll"},
+        {"slow": 2.5, "spin": "auto", "poller": POLLERS[-1]},
         {"timeout": 0},
         {"timeout": 30, "cancel_grace": 0.5},
     ],
@@ -43,8 +46,16 @@ def test_default_is_to_poll_without_a_limit_to_sleep_at_once_and_to_log_nothing(
     )
 
 
+@needs_epoll
 def test_epoll_wait_callback_is_ready_made():
     assert repr(greenwait.EpollWaitCallback) == repr(greenwait.WaitCallback(poller="epoll"))
+
+
+@pytest.mark.skipif("epoll" in POLLERS, reason="there is epoll(7) here")
+def test_epoll_wait_callback_polls_where_there_is_no_epoll():
+    assert greenwait.EpollWaitCallback.poller == "poll"
+    with pytest.raises(ValueError, match=r"'epoll' is not available here.* \('poll',\)$"):
+        greenwait.WaitCallback(poller="epoll")
 
 
 def test_signature_names_the_options():
@@ -82,7 +93,7 @@ def test_time_of_another_type_is_a_type_error_that_says_what_is_accepted(option,
 
 @pytest.mark.parametrize("poller", ["select", "", "POLL", "kqueue"])
 def test_unknown_poller_is_a_value_error_that_names_what_there_is(poller):
-    with pytest.raises(ValueError, match=rf"poller={poller!r}.*'poll', 'epoll'"):
+    with pytest.raises(ValueError, match=rf"poller={poller!r}.*{re.escape(repr(POLLERS))}"):
         greenwait.WaitCallback(poller=poller)
 
 

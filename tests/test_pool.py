@@ -746,6 +746,7 @@ def test_connection_that_nobody_has_used_for_long_is_not_lent(callback, dsn):
         assert pool.stats().discarded == 2
 
 
+@pytest.mark.skipif(not hasattr(os, "eventfd"), reason="eventfd(2) is Linux's")
 def test_place_that_comes_free_while_a_ticket_is_made_is_not_overlooked(run_python):
     """eventfd(2), which a ticket may need, lets other threads have their turn."""
     script = """

@@ -12,10 +12,11 @@ import pytest
 from psycopg2.extensions import POLL_OK, set_wait_callback
 
 import greenwait
+from greenwait._sleep import POLLERS
 from tests.marks import needs_refusal
 
 
-@pytest.fixture(params=["poll", "epoll"])
+@pytest.fixture(params=POLLERS)
 def log_slow(request, caplog):
     """Return a function that registers a callback with ``slow=``."""
 

@@ -9,13 +9,14 @@ import pytest
 from psycopg2.extensions import set_wait_callback
 
 import greenwait
+from greenwait._sleep import POLLERS
 
 # Both the server and the busy machine decide whether an answer comes in time, so hits are
 # waited for, and the bounds are on what greenwait decides: how often and how long it looks.
 PATIENCE = 30
 
 
-@pytest.fixture(params=["poll", "epoll"])
+@pytest.fixture(params=POLLERS)
 def spinning(request, connect):
     """Return a function that connects and queries with a ``spin``, and the counters from zero."""
 

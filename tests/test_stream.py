@@ -12,6 +12,7 @@ from psycopg2.extensions import connection
 
 import greenwait
 from greenwait._libpq import FAST_PATHS
+from greenwait._sleep import POLLERS
 from tests import pooling
 
 IS_NATIVE = FAST_PATHS["receive"] == "on"
@@ -114,7 +115,7 @@ def test_libpq_path_gives_what_the_plain_path_gives(play):
     alike = SITUATIONS.keys() - {"copy to", "copy after rows", "copy from"}
     if pooling.POOL_MODE is not None:  # it does not pass on what the server says last
         alike -= {"terminated"}
-    for callback in ("poll", "epoll"):
+    for callback in POLLERS:
         seen = play(callback)
         assert {name: seen[name] for name in alike} == {name: plain[name] for name in alike}
 

@@ -19,6 +19,7 @@ from typing import Any
 import psycopg2
 
 import greenwait
+from greenwait._sleep import POLLERS
 from tests.soak.board import Board
 from tests.soak.contexts import CONTEXTS
 from tests.soak.growth import Sample, growth
@@ -181,7 +182,7 @@ class Soak:
         """Soak; return what is to be known of it."""
         self.context.install(
             cancel_grace=GRACE,
-            poller=self.rng.choice(["poll", "epoll"]),
+            poller=self.rng.choice(POLLERS),
             spin=self.rng.choice([0.0, "auto"]),
         )
         end = time.monotonic() + self.minutes * 60
