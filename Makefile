@@ -13,7 +13,7 @@ SAME_CORE := $(if $(filter Linux,$(shell uname -s)),--same-core)
 SOURCES := setup.py pyproject.toml $(wildcard src/greenwait/*.pyx src/greenwait/*.pxd src/greenwait/*.h)
 
 .DELETE_ON_ERROR:
-.PHONY: help test bench bench-full conformance plain poll source oldest next-pythons soak sanitize \
+.PHONY: help test bench bench-full conformance plain no-epoll source oldest next-pythons soak sanitize \
     memcheck leaks coverage delivery-table types lint test-servers docs figures explore results sdist \
     wheel check-dist release-wheels identifiers workflows cross clean
 
@@ -78,12 +78,16 @@ TRIES ?= 100
 delivery-table: $(VENV)/.built ## is anything lost where an interrupt meets an answer? TRIES=100 in every context
 	$(BIN)/python -m tools.delivery_table --tries $(TRIES)
 
-poll: $(VENV)/.dev ## the hub's tests on poll(2), which it sleeps in where there is no epoll(7)
-	CFLAGS=-DGREENWAIT_NO_EPOLL_SET $(BIN)/python setup.py --quiet build --parallel 2 \
-	    --build-lib build/poll --build-temp build/poll-objects
-	PYTHONPATH=$(CURDIR)/build/poll $(BIN)/python -c 'import greenwait; assert "build/poll" in greenwait.__file__'
-	PYTHONPATH=$(CURDIR)/build/poll $(BIN)/python -m pytest $(PARALLEL) $(PYTEST_ARGS) \
-	    tests/test_hub.py tests/test_hub_faults.py tests/test_pool.py tests/test_sharing.py tests/test_aio*.py
+# What macOS and the BSDs do not have is taken away: from our C, from Python, and from libc.
+WITHOUT_EPOLL := tests/platforms/no_epoll
+NO_EPOLL := LD_PRELOAD=$(CURDIR)/build/no-epoll/shutdown.so \
+    PYTHONPATH=$(CURDIR)/build/no-epoll:$(CURDIR)/$(WITHOUT_EPOLL) GREENWAIT_TEST_PLATFORM=no_epoll
+no-epoll: $(VENV)/.dev ## the smoke test and the tests where neither epoll(7) nor eventfd(2) is, as on macOS
+	CFLAGS='-include $(WITHOUT_EPOLL)/not_linux.h' $(BIN)/python setup.py --quiet build --parallel 2 \
+	    --build-lib build/no-epoll --build-temp build/no-epoll-objects
+	$(CC) -shared -fPIC -O2 -Wall -Wextra -o build/no-epoll/shutdown.so $(WITHOUT_EPOLL)/shutdown.c -ldl
+	$(NO_EPOLL) $(BIN)/python tools/smoke.py
+	$(NO_EPOLL) $(BIN)/python -m pytest $(PARALLEL) $(BUT_DOCS) $(PYTEST_ARGS)
 
 sanitize: $(VENV)/.dev ## the tests under gcc's AddressSanitizer and UndefinedBehaviorSanitizer
 	$(BIN)/python -m tools.sanitize $(PARALLEL) $(PYTEST_ARGS)

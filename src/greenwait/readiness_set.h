@@ -22,7 +22,7 @@ typedef struct {
     uint32_t turn;
 } readiness_t;
 
-#if defined(__linux__) && !defined(GREENWAIT_NO_EPOLL_SET)
+#ifdef __linux__
 #  include <fcntl.h>
 
 typedef struct {

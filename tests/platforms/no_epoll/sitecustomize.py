@@ -1,0 +1,24 @@
+"""Has Python have neither epoll(7) nor eventfd(2), as on macOS and the BSDs: `make no-epoll`.
+
+``site`` imports it in every process, before anything else asks what there is.
+"""
+
+import os
+import select
+import sys
+from typing import Any
+
+_epoll = select.epoll
+
+
+def _not_for_us(name: str) -> Any:
+    """Let trio have it, which goes by ``sys.platform``, and elsewhere has kqueue(2)."""
+    if name == "epoll" and sys._getframe(1).f_globals["__name__"] == "trio._core._io_epoll":
+        return _epoll
+    raise AttributeError(f"module 'select' has no attribute {name!r}")
+
+
+del select.epoll
+vars(select)["__getattr__"] = _not_for_us
+for _name in [name for name in vars(os) if name.startswith("eventfd")]:
+    delattr(os, _name)
