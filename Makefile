@@ -78,10 +78,11 @@ TRIES ?= 100
 delivery-table: $(VENV)/.built ## is anything lost where an interrupt meets an answer? TRIES=100 in every context
 	$(BIN)/python -m tools.delivery_table --tries $(TRIES)
 
-# What macOS and the BSDs do not have is taken away: from our C, from Python, and from libc.
+# What macOS and the BSDs do not have is taken away: from our C, Python, libc and gevent's libev.
 WITHOUT_EPOLL := tests/platforms/no_epoll
 NO_EPOLL := LD_PRELOAD=$(CURDIR)/build/no-epoll/shutdown.so \
-    PYTHONPATH=$(CURDIR)/build/no-epoll:$(CURDIR)/$(WITHOUT_EPOLL) GREENWAIT_TEST_PLATFORM=no_epoll
+    PYTHONPATH=$(CURDIR)/build/no-epoll:$(CURDIR)/$(WITHOUT_EPOLL) GREENWAIT_TEST_PLATFORM=no_epoll \
+    GEVENT_BACKEND=select
 no-epoll: $(VENV)/.dev ## the smoke test and the tests where neither epoll(7) nor eventfd(2) is, as on macOS
 	CFLAGS='-include $(WITHOUT_EPOLL)/not_linux.h' $(BIN)/python setup.py --quiet build --parallel 2 \
 	    --build-lib build/no-epoll --build-temp build/no-epoll-objects

@@ -137,6 +137,9 @@ def test_automatic_learns_for_each_connection(spinning, connect):
         slow_waits += 1
 
 
+@pytest.mark.skipif(
+    "epoll" not in POLLERS, reason="only on Linux it is asked which CPUs a thread may use"
+)
 @pytest.mark.parametrize("spin", ["'auto'", "0.01"])
 def test_thread_with_one_cpu_never_spins(run_python, spin):
     out = run_python(

@@ -19,6 +19,6 @@ def _not_for_us(name: str) -> Any:
 
 
 del select.epoll
-vars(select)["__getattr__"] = _not_for_us
+select.__dict__["__getattr__"] = _not_for_us
 for _name in [name for name in vars(os) if name.startswith("eventfd")]:
     delattr(os, _name)
