@@ -15,7 +15,6 @@ The rules are those of ``Laboratory.judge()``:
 A case that violates one is printed as it can be run alone, by ``python -m tests.explorer``.
 """
 
-import select
 import subprocess
 import sys
 from pathlib import Path
@@ -27,8 +26,7 @@ from tests.explorer import COMBINATIONS, PHASES, Laboratory, entries, explore, l
 from tests.fault_lab import no_leaked_descriptors
 
 pytestmark = [
-    pytest.mark.skipif(sys.platform != "linux", reason="it needs /proc"),
-    pytest.mark.skipif(not hasattr(select, "epoll"), reason="its proxy needs epoll"),
+    pytest.mark.skipif(sys.platform != "linux", reason="it needs epoll and /proc"),
     pytest.mark.skipif(
         not FAST_PATHS["cancel"].startswith("on"),
         reason="a cancel request in another way than the others' comes at another time",

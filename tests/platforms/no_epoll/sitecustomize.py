@@ -9,11 +9,12 @@ import sys
 from typing import Any
 
 _epoll = select.epoll
+# trio goes by sys.platform, and has kqueue(2) on those systems; the proxy is the tests' network.
+_KEEP_IT = ("trio._core._io_epoll", "tests.step_proxy")
 
 
 def _not_for_us(name: str) -> Any:
-    """Let trio have it, which goes by ``sys.platform``, and elsewhere has kqueue(2)."""
-    if name == "epoll" and sys._getframe(1).f_globals["__name__"] == "trio._core._io_epoll":
+    if name == "epoll" and sys._getframe(1).f_globals["__name__"] in _KEEP_IT:
         return _epoll
     raise AttributeError(f"module 'select' has no attribute {name!r}")
 
