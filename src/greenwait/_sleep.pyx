@@ -86,7 +86,7 @@ def _find_main_thread_ident():
         return _thread._get_main_thread_ident()
     try:
         _signal.signal(_signal.SIGINT, None)
-    except TypeError:  # None is no handler, which is looked at in the main thread only
+    except TypeError:  # None is not a handler; another thread is refused before that is seen
         return PyThread_get_thread_ident()
     except ValueError:
         return threading.main_thread().ident
