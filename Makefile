@@ -90,6 +90,25 @@ no-epoll: $(VENV)/.dev ## the smoke test and the tests where neither epoll(7) no
 	$(NO_EPOLL) $(BIN)/python tools/smoke.py
 	$(NO_EPOLL) $(BIN)/python -m pytest $(PARALLEL) $(BUT_DOCS) $(PYTEST_ARGS)
 
+WINE := /usr/lib/wine/wine64
+MINGW := x86_64-w64-mingw32-gcc
+wine: ## our C by itself, compiled for Windows, under Wine (Debian: wine64 gcc-mingw-w64-x86-64)
+	@command -v $(WINE) $(MINGW) > /dev/null && command -v $(MINGW) > /dev/null \
+	    || { echo "needs Wine and MinGW: apt-get install wine64 gcc-mingw-w64-x86-64" >&2; exit 1; }
+	mkdir -p build/wine
+	$(MINGW) -std=c11 -O2 -Wall -Wextra -Werror -Isrc/greenwait -o build/wine/windows.exe \
+	    tests/platforms/windows.c -lws2_32
+	env -u DISPLAY WINEPREFIX=$(CURDIR)/build/wine/prefix WINEDEBUG=-all WINEDLLOVERRIDES=mscoree,mshtml= \
+	    timeout 100 $(WINE) build/wine/windows.exe
+
+WINDOWS_RULES := $(CURDIR)/tests/platforms/windows_rules
+windows-rules: $(VENV)/.built ## the tests, where Windows' rules of sockets hold, and Python lacks what it lacks there
+	CFLAGS='-DGREENWAIT_WINSOCK -I$(WINDOWS_RULES)' $(BIN)/python setup.py --quiet build --parallel 2 \
+	    --build-lib build/windows-rules --build-temp build/windows-rules-objects
+	PYTHONPATH=$(CURDIR)/build/windows-rules:$(WINDOWS_RULES) $(BIN)/python -m pytest $(PARALLEL) $(PYTEST_ARGS) \
+	    tests/test_hub.py tests/test_hub_faults.py tests/test_aio*.py tests/test_adapters.py tests/test_pool.py \
+	    tests/test_cancel.py tests/test_timeout.py tests/test_connect.py
+
 sanitize: $(VENV)/.dev ## the tests under gcc's AddressSanitizer and UndefinedBehaviorSanitizer
 	$(BIN)/python -m tools.sanitize $(PARALLEL) $(PYTEST_ARGS)
 

@@ -1,8 +1,8 @@
 """One server for the run, every callback, every transport, and bounds on all of it."""
 
 import contextlib
-import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -24,6 +24,7 @@ CALLBACKS: dict[str, Callable[[Any], None]] = {
     "poll": greenwait.wait,
     "epoll": greenwait.EpollWaitCallback,
 }
+CALLBACKS = {poller: CALLBACKS[poller] for poller in POLLERS}
 TRANSPORTS = pooling.running().transports  # not started yet
 ROOT = Path(__file__).parent.parent
 # As pyproject.toml has them: faulthandler's watchdog is a thread when a script forks.
@@ -49,14 +50,13 @@ def own_server() -> Iterator[Server]:
 @pytest.fixture(scope="session", autouse=True)
 def _tickers_are_made() -> None:
     """The first waits of a process make two descriptors that stay; no test is to count them."""
-    reading, writing = os.pipe()
-    os.write(writing, b"x")
-    thread = threading.Thread(target=greenwait.wait, args=(Readable(reading),))
-    thread.start()
-    thread.join()
-    greenwait.wait(Readable(reading))
-    os.close(reading)
-    os.close(writing)
+    reading, writing = socket.socketpair()  # a pipe is none of WSAPoll's business
+    with reading, writing:
+        writing.send(b"x")
+        thread = threading.Thread(target=greenwait.wait, args=(Readable(reading.fileno()),))
+        thread.start()
+        thread.join()
+        greenwait.wait(Readable(reading.fileno()))
 
 
 @pytest.fixture(autouse=True)

@@ -9,6 +9,7 @@ cdef extern from "readiness.h" nogil:
     const int READINESS_ERROR
     const bint READINESS_HAS_EPOLL
 
+    int readiness_check(int fd) noexcept
     int readiness_ticker_create(int slice_ms) noexcept
     void readiness_ticker_close(int ticker) noexcept
     int readiness_poll(int fd, int events, int slice_ms, int left_ms, int* ticker) noexcept

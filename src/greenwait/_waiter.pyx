@@ -14,7 +14,7 @@ from libc.stdint cimport int64_t
 from greenwait._finalizing cimport Py_IsFinalizing
 from greenwait._known cimport Known
 from greenwait._monotonic cimport NO_DEADLINE, monotonic_ns
-from greenwait._readiness cimport READINESS_READ, READINESS_WRITE
+from greenwait._readiness cimport READINESS_READ, READINESS_WRITE, readiness_check
 
 import _socket
 import os
@@ -149,11 +149,7 @@ cdef class Adapter(Waiter):
 
 cdef int complaint_about(int fd) except? 1:
     """Return 0, or if that is not open, -errno."""
-    try:
-        os.fstat(fd)
-    except OSError as exc:
-        return -exc.errno
-    return 0
+    return readiness_check(fd)
 
 
 cdef object seconds_until_look(int64_t deadline_ns):

@@ -21,17 +21,88 @@
 
 #include <errno.h>
 
-#ifdef _WIN32
+#if defined(_WIN32) || defined(GREENWAIT_WINSOCK) /* make windows-rules: its rules, elsewhere */
 #  ifndef WIN32_LEAN_AND_MEAN
 #    define WIN32_LEAN_AND_MEAN
 #  endif
 #  include <winsock2.h>
+#  define READINESS_IS_WINSOCK 1
 #  define READINESS_READ POLLRDNORM
 #  define READINESS_WRITE POLLWRNORM
+
+/* Return 0, or if the socket is not open, -EBADF. fstat(2) takes no sockets there. */
+static inline int
+readiness_check(int fd)
+{
+    int type, size = sizeof type;
+    return getsockopt((SOCKET)fd, SOL_SOCKET, SO_TYPE, (char *)&type, &size) != 0
+            && WSAGetLastError() == WSAENOTSOCK ? -EBADF : 0;
+}
+
+/* Has the socket's connect() failed? select() tells by its third set. SO_ERROR would as well,
+ * but forgets it when asked, and libpq is still to ask. */
+static inline int
+readiness_has_failed(int fd)
+{
+    struct timeval none = {0, 0};
+    fd_set failed;
+    FD_ZERO(&failed);
+    FD_SET((SOCKET)fd, &failed);
+    return select(0, NULL, NULL, &failed, &none) > 0;
+}
+
+/* poll(2), by way of WSAPoll, which
+ *  - refuses an empty array, and one in which no socket is open, with WSAEINVAL or WSAENOTSOCK;
+ *  - reports a failed connect() only as of Windows 10 2004, says its manual. Where somebody
+ *    waits to write it is looked for when the sleep is over. */
+static inline int
+readiness_poll_all(struct pollfd *watched, int count, int timeout_ms)
+{
+    int i, n, error = 0;
+    if (count == 0) {
+        Sleep((DWORD)timeout_ms);
+        return 0;
+    }
+    n = WSAPoll(watched, (ULONG)count, timeout_ms);
+    if (n < 0) {
+        error = WSAGetLastError();
+        if (error != WSAEINVAL && error != WSAENOTSOCK)
+            return error == WSAEINTR ? -EINTR : -error;
+        n = 0;
+    }
+    for (i = 0; i < count; i++) {
+        if (error)
+            watched[i].revents = readiness_check((int)watched[i].fd) < 0 ? POLLNVAL : 0;
+        else if (watched[i].revents)
+            continue; /* it is counted */
+        else if (watched[i].events == READINESS_WRITE && readiness_has_failed((int)watched[i].fd))
+            watched[i].revents = POLLERR;
+        n += watched[i].revents != 0;
+    }
+    return n == 0 && error ? -error : n;
+}
+
 #else
+#  include <fcntl.h>
 #  include <poll.h>
+#  define READINESS_IS_WINSOCK 0
 #  define READINESS_READ POLLIN
 #  define READINESS_WRITE POLLOUT
+
+/* Return 0, or if the descriptor is not open, -errno. */
+static inline int
+readiness_check(int fd)
+{
+    return fcntl(fd, F_GETFD) < 0 ? -errno : 0;
+}
+
+static inline int
+readiness_poll_all(struct pollfd *watched, int count, int timeout_ms)
+{
+    int n = poll(watched, (nfds_t)count, timeout_ms);
+    return n < 0 ? -errno : n;
+}
+
 #endif
 #define READINESS_ERROR POLLERR
 
@@ -41,7 +112,7 @@ readiness_timeout(int slice_ms, int left_ms)
     return left_ms >= 0 && left_ms < slice_ms ? left_ms : slice_ms;
 }
 
-#ifdef __linux__
+#if defined(__linux__) && !READINESS_IS_WINSOCK
 #  include <sys/epoll.h>
 #  include <sys/timerfd.h>
 #  include <unistd.h>
@@ -170,24 +241,15 @@ readiness_epoll(int epfd, int fd, int events, int slice_ms, int left_ms, int *ti
 static inline int
 readiness_poll(int fd, int events, int slice_ms, int left_ms, int *ticker)
 {
-    int timeout_ms = readiness_timeout(slice_ms, left_ms);
-#ifdef _WIN32
-    /* Before Windows 10 2004, WSAPoll does not report a connect() that failed. */
-    WSAPOLLFD watched = {(SOCKET)fd, (SHORT)events, 0};
-    int n = fd < 0 ? 0 : WSAPoll(&watched, 1, timeout_ms);
-    if (n < 0) {
-        int error = WSAGetLastError();
-        return error == WSAENOTSOCK ? -EBADF : error == WSAEINTR ? -EINTR : -error;
-    }
-#else
     struct pollfd watched = {fd, (short)events, 0};
-    int n = fd < 0 ? 0 : poll(&watched, 1, timeout_ms);
-    if (n < 0)
-        return -errno;
-#endif
+    int n;
+
     (void)ticker;
     if (fd < 0) /* poll(2) would skip it and sleep; libpq has -1 for "no socket" */
         return -EBADF;
+    n = readiness_poll_all(&watched, 1, readiness_timeout(slice_ms, left_ms));
+    if (n < 0)
+        return n;
     return (watched.revents & POLLNVAL) ? -EBADF : (unsigned short)watched.revents;
 }
 

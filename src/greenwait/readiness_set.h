@@ -22,7 +22,7 @@ typedef struct {
     uint32_t turn;
 } readiness_t;
 
-#ifdef __linux__
+#if READINESS_HAS_EPOLL
 #  include <fcntl.h>
 
 typedef struct {
@@ -160,15 +160,9 @@ static inline int
 readiness_set_wait(readiness_set_t *set, readiness_t *ready, int size, int timeout_ms)
 {
     int i, n, found = 0;
-#ifdef _WIN32
-    n = WSAPoll(set->watched, (ULONG)set->count, timeout_ms);
+    n = readiness_poll_all(set->watched, set->count, timeout_ms);
     if (n < 0)
-        return WSAGetLastError() == WSAEINTR ? -EINTR : -EIO;
-#else
-    n = poll(set->watched, (nfds_t)set->count, timeout_ms);
-    if (n < 0)
-        return -errno;
-#endif
+        return n;
     for (n = 0; n < set->count && found < size; n++) {
         i = (set->next + n) % set->count;
         if (set->watched[i].revents == 0)
