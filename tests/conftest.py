@@ -24,7 +24,6 @@ CALLBACKS: dict[str, Callable[[Any], None]] = {
     "poll": greenwait.wait,
     "epoll": greenwait.EpollWaitCallback,
 }
-CALLBACKS = {poller: CALLBACKS[poller] for poller in POLLERS}
 TRANSPORTS = pooling.running().transports  # not started yet
 ROOT = Path(__file__).parent.parent
 # As pyproject.toml has them: faulthandler's watchdog is a thread when a script forks.

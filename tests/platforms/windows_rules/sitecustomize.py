@@ -50,6 +50,13 @@ def _dup(fd: int, /) -> int:
     return _real_dup(fd)
 
 
+def _shutdown(self: "socket.socket", how: int) -> None:
+    """An attempt to connect goes on."""
+    if not self.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        self.getpeername()  # ENOTCONN
+    _socket.socket.shutdown(self, how)
+
+
 for _module, _names in _NOT_THERE.items():
     for _name in _names:
         if hasattr(_module, _name):
@@ -57,3 +64,7 @@ for _module, _names in _NOT_THERE.items():
 vars(select)["__getattr__"] = _select_has
 os.fstat = _fstat
 os.dup = _dup
+
+import socket  # noqa: E402 - which looks for a socketpair()
+
+socket.socket.shutdown = _shutdown  # type: ignore[method-assign]
