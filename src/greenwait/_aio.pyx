@@ -1059,8 +1059,11 @@ def end_connection(conn):
     """
     if conn._event_loop is not lost or not conn._turn.is_taken or conn.closed:
         return False
-    with socket.socket(fileno=os.dup(conn.fileno())) as own:
-        own.shutdown(socket.SHUT_RDWR)
+    borrowed = socket.socket(fileno=conn.fileno())  # no os.dup(): that is for files on Windows
+    try:
+        borrowed.shutdown(socket.SHUT_RDWR)
+    finally:
+        borrowed.detach()
     return True
 
 
