@@ -14,7 +14,7 @@ SOURCES := setup.py pyproject.toml $(wildcard src/greenwait/*.pyx src/greenwait/
 
 .DELETE_ON_ERROR:
 .PHONY: help test bench bench-full conformance plain no-epoll source oldest next-pythons soak sanitize \
-    memcheck leaks coverage delivery-table types lint test-servers docs figures explore results sdist \
+    wine windows-rules memcheck leaks coverage delivery-table types lint test-servers docs figures explore results sdist \
     wheel check-dist release-wheels identifiers workflows cross clean
 
 help: ## list the targets
@@ -102,11 +102,12 @@ wine: ## our C by itself, compiled for Windows, under Wine (Debian: wine64 gcc-m
 	    timeout 100 $(WINE) build/wine/windows.exe
 
 WINDOWS_RULES := $(CURDIR)/tests/platforms/windows_rules
-windows-rules: $(VENV)/.built ## the tests, where Windows' rules of sockets hold, and Python lacks what it lacks there
-	CFLAGS='-DGREENWAIT_WINSOCK -I$(WINDOWS_RULES)' $(BIN)/python setup.py --quiet build --parallel 2 \
+windows-rules: $(VENV)/.built ## the tests by Windows' rules for sockets, and with no more than Python has there
+	CFLAGS='-O1 -DGREENWAIT_WINSOCK -I$(WINDOWS_RULES)' $(BIN)/python setup.py --quiet build --parallel 2 \
 	    --build-lib build/windows-rules --build-temp build/windows-rules-objects
-	PYTHONPATH=$(CURDIR)/build/windows-rules:$(WINDOWS_RULES) $(BIN)/python -m pytest $(PARALLEL) $(PYTEST_ARGS) \
-	    tests/test_hub.py tests/test_hub_faults.py tests/test_aio*.py tests/test_adapters.py tests/test_pool.py \
+	PYTHONPATH=$(CURDIR)/build/windows-rules:$(WINDOWS_RULES) GREENWAIT_TEST_PLATFORM=windows_rules \
+	    $(BIN)/python -m pytest $(PARALLEL) $(PYTEST_ARGS) tests/test_windows_rules.py tests/test_hub.py \
+	    tests/test_hub_faults.py tests/test_aio*.py tests/test_adapters.py tests/test_pool.py \
 	    tests/test_cancel.py tests/test_timeout.py tests/test_connect.py
 
 sanitize: $(VENV)/.dev ## the tests under gcc's AddressSanitizer and UndefinedBehaviorSanitizer

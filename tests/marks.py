@@ -1,12 +1,26 @@
 """Marks of tests that make no sense everywhere."""
 
+import os
+import selectors
+
 import pytest
 
 from greenwait._libpq import FAST_PATHS
 from greenwait._sleep import POLLERS
 from tests.fault_lab import shutdown_ends_an_attempt
 
-__all__ = ["needs_epoll", "needs_refusal", "needs_shutdown", "needs_silent_shutdown"]
+__all__ = [
+    "needs_epoll",
+    "needs_fork",
+    "needs_refusal",
+    "needs_shutdown",
+    "needs_silent_shutdown",
+    "selects",
+]
+
+needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork(2) here")
+#: asyncio's event loop has no more than select(2), which fails for all when one is closed.
+selects = selectors.DefaultSelector is selectors.SelectSelector
 
 needs_epoll = pytest.mark.skipif("epoll" not in POLLERS, reason="there is no epoll(7) here")
 

@@ -4,6 +4,8 @@ import textwrap
 
 import pytest
 
+from tests.marks import needs_fork
+
 PRELUDES = {
     "gevent": """
         import gevent
@@ -518,6 +520,7 @@ def test_file_that_is_open_elsewhere_is_forgotten_with_its_connection(run):
     """)
 
 
+@needs_fork
 def test_forked_child_does_not_share_what_its_parent_waits_with(run):
     run("""
         if NAME == "gevent":
@@ -542,6 +545,7 @@ def test_forked_child_does_not_share_what_its_parent_waits_with(run):
     """)
 
 
+@needs_fork
 def test_forked_child_that_waits_for_nothing_leaves_its_parents_waits_alone(run):
     run("""
         if NAME == "gevent":
@@ -562,6 +566,7 @@ def test_forked_child_that_waits_for_nothing_leaves_its_parents_waits_alone(run)
     """)
 
 
+@needs_fork
 def test_forked_child_leaves_its_parents_deadlines_alone(run):
     run("""
         if NAME == "gevent":

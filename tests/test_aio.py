@@ -27,7 +27,7 @@ from greenwait import aio
 from tests import orm_program
 from tests.event_loops import LOOPS, runner
 from tests.fault_lab import frozen, no_leaked_descriptors, silent_listener
-from tests.marks import needs_refusal
+from tests.marks import needs_fork, needs_refusal, selects
 
 TELLS_WHY = sys.version_info >= (3, 11)  # before, a task loses cancel()'s message
 
@@ -751,6 +751,7 @@ print("well")
     assert run_python(script).strip() == "well"
 
 
+@pytest.mark.skipif(selects, reason="select(2), which asyncio has here, fails for all sockets then")
 def test_descriptor_that_is_closed_under_a_wait(run, dsn):
     async def main():
         conn = await aio.connect(dsn)
@@ -1110,6 +1111,7 @@ def test_place_is_not_given_to_who_waited_in_a_closed_event_loop(dsn, callback, 
     pool.close(timeout=2)
 
 
+@needs_fork
 def test_forked_child_has_waits_and_event_loops_of_its_own(run_python):
     script = """
 import asyncio, os, signal, sys, psycopg2, greenwait

@@ -16,6 +16,7 @@ import greenwait
 from greenwait import aio
 from tests.event_loops import LOOPS, runner
 from tests.fault_lab import FaultProxy, no_leaked_descriptors, silent_listener
+from tests.marks import needs_fork
 
 SLEEP = "select pg_sleep(20)"
 CLOSED = "event loop .* closed"
@@ -646,6 +647,7 @@ print(found)
 """
 
 
+@needs_fork
 @pytest.mark.skipif(
     sys.version_info >= (3, 14), reason="a child can't run its parent's event loop to its end"
 )

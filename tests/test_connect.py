@@ -1,5 +1,6 @@
 """Connecting: every host has ``connect_timeout`` seconds, and the next one its turn."""
 
+import _socket
 import asyncio
 import contextlib
 import functools
@@ -676,6 +677,10 @@ def test_interrupt_ends_a_look_up(callback, monkeypatch):
         assert time.monotonic() - began < 5
 
 
+@pytest.mark.skipif(
+    not hasattr(_socket, "socketpair"),
+    reason="Python's own socketpair() loses a descriptor that an interrupt meets",
+)
 @pytest.mark.filterwarnings("ignore::ResourceWarning")  # between two lines of Python
 def test_connecting_again_and_again_leaves_nothing_behind(callback, server, live):
     """Interrupts at every moment of connecting, also in the look-up's."""

@@ -23,7 +23,7 @@ import greenwait
 from greenwait import _gather
 from greenwait._hub import hub_here
 from tests.fault_lab import frozen, no_leaked_descriptors, silent_listener
-from tests.marks import needs_refusal
+from tests.marks import needs_fork, needs_refusal
 from tools.postgres import Server
 
 TWENTY_SECONDS = "select pg_sleep(20)"
@@ -134,7 +134,7 @@ def test_idle_connection_that_is_readable_ends_no_sleep(conns, watcher):
             hub.spawn(one, idle, "select 1").result()
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+@needs_fork
 def test_socket_that_a_child_keeps_open_ends_no_sleep(callback, connect, watcher):
     """It is closed here and goes on being reported: nobody can take it out of the set."""
     conn = connect()
@@ -1052,6 +1052,7 @@ def test_async_connections_are_waited_for_too(callback, server):
         assert greenwait.gather(*[lambda i=i: call(i) for i in range(5)]) == list(range(5))
 
 
+@needs_fork
 def test_forked_child_has_no_hub(run_python):
     script = """
 import os, sys, psycopg2, greenwait
@@ -1105,6 +1106,7 @@ print(len(os.listdir("/proc/self/fd")) - before)
     assert run_python(script) == "0\n"
 
 
+@needs_fork
 def test_child_that_is_forked_in_a_job_has_a_gather_of_its_own(run_python):
     """As one of multiprocessing's is: its jobs are not those of the parent."""
     script = """
@@ -1133,6 +1135,7 @@ print(greenwait.gather(lambda: ask(6), lambda: ask(7), fork))
     assert run_python(script) == "[0, 1, 2]\n[4, 5]\n[6, 7, None]\n"
 
 
+@needs_fork
 @pytest.mark.parametrize(
     "end",
     [

@@ -16,7 +16,7 @@ from psycopg2.extensions import TRANSACTION_STATUS_IDLE, set_wait_callback
 import greenwait
 from tests.asleep import when_asleep
 from tests.fault_lab import FaultProxy, no_leaked_descriptors, silent_listener
-from tests.marks import needs_refusal
+from tests.marks import needs_fork, needs_refusal
 from tests.random_moments import interrupted
 
 
@@ -791,7 +791,7 @@ trio.run(main)
     assert run_python(script) == "the pool is closed\n"
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+@needs_fork
 def test_forked_child_begins_anew(pool):
     conn = pool.getconn()
     one(conn, "select 1")
@@ -818,7 +818,7 @@ def test_forked_child_begins_anew(pool):
     assert pool.stats().idle == 1
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+@needs_fork
 def test_forked_child_leaves_its_parents_block_without_a_trace(pool):
     with pool.connection() as conn:
         one(conn, "select set_config('greenwait.block', 'open', true)")  # till its transaction ends

@@ -9,9 +9,11 @@ import os
 import select
 import stat
 import sys
+from collections.abc import Callable
+from types import ModuleType
 from typing import Any
 
-_NOT_THERE = {
+_NOT_THERE: dict[ModuleType, tuple[str, ...]] = {
     os: (
         *("fork", "forkpty", "register_at_fork", "RTLD_NOLOAD"),
         *("eventfd", "eventfd_read", "eventfd_write"),
@@ -20,18 +22,28 @@ _NOT_THERE = {
     select: ("epoll", "poll"),
     _socket: ("socketpair",),  # socket makes one by TCP
 }
-#: What the tests have for a network is no part of Windows.
-_NETWORKS = ("tests.fault_lab", "tests.step_proxy")
+#: The modules that have it all the same: gevent goes by sys.platform, and what the tests have for
+#: a network is no part of Windows.
+_STILL_THERE: dict[ModuleType, tuple[str, ...]] = {
+    os: ("gevent.monkey._state", "gevent.os", "gevent.subprocess"),
+    select: ("tests.fault_lab", "tests.step_proxy"),
+    _socket: (),
+}
 
 _real_dup = os.dup
 _real_fstat = os.fstat
-_real_select = {name: getattr(select, name) for name in _NOT_THERE[select]}
 
 
-def _select_has(name: str) -> Any:
-    if name in _real_select and sys._getframe(1).f_globals["__name__"] in _NETWORKS:
-        return _real_select[name]
-    raise AttributeError(f"module 'select' has no attribute {name!r}")
+def _take_away(module: ModuleType) -> Callable[[str], Any]:
+    """Delete what is not there; return the module's ``__getattr__``."""
+    taken = {name: vars(module).pop(name, None) for name in _NOT_THERE[module]}
+
+    def find(name: str) -> Any:
+        if name in taken and sys._getframe(1).f_globals["__name__"] in _STILL_THERE[module]:
+            return taken[name]
+        raise AttributeError(f"module {module.__name__!r} has no attribute {name!r}")
+
+    return find
 
 
 def _refuse_socket(fd: int) -> None:
@@ -57,11 +69,8 @@ def _shutdown(self: "socket.socket", how: int) -> None:
     _socket.socket.shutdown(self, how)
 
 
-for _module, _names in _NOT_THERE.items():
-    for _name in _names:
-        if hasattr(_module, _name):
-            delattr(_module, _name)
-vars(select)["__getattr__"] = _select_has
+for _module in _NOT_THERE:
+    vars(_module)["__getattr__"] = _take_away(_module)
 os.fstat = _fstat
 os.dup = _dup
 
