@@ -53,7 +53,8 @@ def _refuse_socket(fd: int) -> None:
 
 
 def _fstat(fd: int) -> os.stat_result:
-    _refuse_socket(fd)
+    if sys._getframe(1).f_globals["__name__"] not in _STILL_THERE[os]:
+        _refuse_socket(fd)
     return _real_fstat(fd)
 
 
