@@ -20,7 +20,7 @@ __all__ = [
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork(2) here")
 #: asyncio's event loop has no more than select(2), which fails for all when one is closed.
-selects = selectors.DefaultSelector is selectors.SelectSelector
+selects = issubclass(selectors.DefaultSelector, selectors.SelectSelector)
 
 needs_epoll = pytest.mark.skipif("epoll" not in POLLERS, reason="there is no epoll(7) here")
 

@@ -38,7 +38,6 @@ from greenwait._waiter cimport (
 )
 
 import asyncio
-import os
 import socket
 import weakref
 from collections import deque

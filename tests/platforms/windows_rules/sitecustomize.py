@@ -77,4 +77,4 @@ os.dup = _dup
 
 import socket  # noqa: E402 - which looks for a socketpair()
 
-socket.socket.shutdown = _shutdown  # type: ignore[method-assign]
+socket.socket.shutdown = _shutdown  # type: ignore[method-assign, assignment]
