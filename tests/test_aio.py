@@ -751,6 +751,15 @@ print("well")
     assert run_python(script).strip() == "well"
 
 
+def test_look_for_closed_descriptors_disturbs_no_open_one(run, dsn):
+    async def main():
+        conn = await aio.connect(dsn)
+        assert await one(conn, "select 7 from pg_sleep(1.5)") == 7
+        await conn.close()
+
+    run(main())
+
+
 @pytest.mark.skipif(selects, reason="select(2), which asyncio has here, fails for all sockets then")
 def test_descriptor_that_is_closed_under_a_wait(run, dsn):
     async def main():

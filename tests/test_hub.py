@@ -1052,6 +1052,12 @@ def test_async_connections_are_waited_for_too(callback, server):
         assert greenwait.gather(*[lambda i=i: call(i) for i in range(5)]) == list(range(5))
 
 
+def test_look_for_closed_descriptors_disturbs_no_open_one(conns):
+    """It is once a second; os.fstat() takes no socket on Windows."""
+    results = greenwait.map(lambda conn: sleep_and_say(conn, 1.5, 7), conns(2))
+    assert list(results) == [7, 7]
+
+
 @needs_fork
 def test_forked_child_has_no_hub(run_python):
     script = """
