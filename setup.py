@@ -29,6 +29,7 @@ MODULES = [
     "_poll",
     "_pool",
     "_raised",
+    "_ranks",
     "_refusal",
     "_sleep",
     "_stats",

@@ -223,7 +223,7 @@ def test_random_pairs_of_a_job_s_cancel_and_a_signal(connect, on_signal):
         raise limits[-1]
 
     def pair(number, conn):
-        ends = []
+        ends, was_there_to_cancel = [], []
 
         def work():
             try:
@@ -235,7 +235,7 @@ def test_random_pairs_of_a_job_s_cancel_and_a_signal(connect, on_signal):
 
         def cancel():
             hub.sleep(generator.uniform(0, 0.008))
-            job.cancel()
+            was_there_to_cancel.append(job.cancel())
 
         caught = None
         try:
@@ -254,8 +254,12 @@ def test_random_pairs_of_a_job_s_cancel_and_a_signal(connect, on_signal):
         assert len(ends) == 1, (SEED, number)
         chain = reachable(ends[0])
         assert caught is limits[number] or limits[number] in chain, (SEED, number, chain)
-        assert isinstance(ends[0], GreenletExit) or ends[0] is limits[number], (SEED, number)
-        return caught is limits[number] and isinstance(ends[0], GreenletExit)
+        if was_there_to_cancel == [False]:  # the signal had ended it
+            assert ends[0] is limits[number], (SEED, number)
+            assert not any(isinstance(each, GreenletExit) for each in chain), (SEED, number, chain)
+        else:  # by the canceller, or whoever has left the hub's block
+            assert isinstance(ends[0], GreenletExit), (SEED, number, was_there_to_cancel, caught, chain)
+        return caught is limits[number]
 
     on_signal(signal.SIGALRM, handler)
     struck = 0
@@ -288,7 +292,7 @@ def test_random_pairs_of_a_task_s_cancel_and_ctrl_c(connect, on_signal):
         raise interrupts[-1]
 
     def pair(number, conn):
-        ends = []
+        ends, cancels = [], []
 
         def work():
             try:
@@ -297,9 +301,14 @@ def test_random_pairs_of_a_task_s_cancel_and_ctrl_c(connect, on_signal):
                 ends.append(exc)
                 raise
 
+        def cancel(task):
+            was_first = len(interrupts) == number
+            if task.cancel():
+                cancels.append("first" if was_first else "second")
+
         async def begin():
             task = asyncio.ensure_future(greenwait.aio.run(work))
-            loop.call_later(generator.uniform(0, 0.006), task.cancel)
+            loop.call_later(generator.uniform(0, 0.006), cancel, task)
             return task
 
         async def until_both_have_come():
@@ -317,9 +326,18 @@ def test_random_pairs_of_a_task_s_cancel_and_ctrl_c(connect, on_signal):
         with contextlib.suppress(KeyboardInterrupt):
             loop.run_until_complete(until_both_have_come())
         assert task.done(), (SEED, number)
-        assert task.cancelled() or task.exception() or True  # somebody asks
+        failure = None if task.cancelled() else task.exception()
         chain = reachable(ends[0]) if ends else []
         assert caught is interrupts[number] or interrupts[number] in chain, (SEED, number, chain)
+        told = SEED, number, cancels, caught, failure, chain
+        assert failure in (None, interrupts[number]), told
+        if failure is not None:
+            assert failure is ends[0], told
+        if cancels == ["first"] or (cancels and interrupts[number] not in chain):
+            assert task.cancelled(), told
+        elif cancels:  # the handler had struck the task's own wait, which then was cancelled
+            assert failure is interrupts[number], told
+            assert any(isinstance(each, asyncio.CancelledError) for each in chain), told
         if FAST_PATHS["interrupt"] == "on":
             assert not conn.closed or interrupts[number] in chain, (SEED, number, chain)
         return caught is interrupts[number]

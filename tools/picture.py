@@ -97,6 +97,7 @@ BOXES = (
             "_known",
             "_psycopg2",
             "_errors",
+            "_ranks",
             "_decoders",
             "_stats",
             "_monotonic",

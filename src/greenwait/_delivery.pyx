@@ -15,12 +15,13 @@ from cpython.ref cimport Py_INCREF
 
 from greenwait._known cimport Known
 from greenwait._raised cimport take_raised
+from greenwait._ranks cimport append, chain
 
 import sys
 
 from greenlet import getcurrent
 
-from greenwait import _errors, _psycopg2
+from greenwait import _psycopg2
 
 __all__ = []
 
@@ -36,8 +37,6 @@ cdef object new_error = _psycopg2.Error.__new__
 cdef object OperationalError = _psycopg2.OperationalError
 cdef tuple UNKNOWN = ("unknown error",)
 cdef object ServerHasCanceled = _psycopg2.QueryCanceled
-cdef object append = _errors.append
-cdef object chain = _errors.chain
 cdef object exc_info = sys.exc_info
 cdef dict codes = {kind: code for code, kind in _psycopg2.SQLSTATE_ERRORS.items()}
 

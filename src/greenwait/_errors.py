@@ -1,4 +1,4 @@
-"""The exceptions that greenwait raises and psycopg2 does not, and which of two is raised."""
+"""The exceptions that greenwait raises and psycopg2 does not."""
 
 from typing import Any
 
@@ -11,13 +11,8 @@ __all__ = [
     "HostTimeout",
     "PoolTimeout",
     "QueryTimeout",
-    "append",
-    "chain",
-    "higher",
     "in_doubt",
     "lost_commit",
-    "outranks",
-    "time_limits",
 ]
 
 
@@ -36,51 +31,6 @@ class HandlerRaised(BaseException):
         """What it raised."""
         exc: BaseException = self.args[0]
         return exc
-
-
-#: Time limits; of frameworks, also those that are not an Exception, as gevent.Timeout is.
-time_limits: list[type[BaseException]] = [Exception]
-
-
-def outranks(exc: BaseException, other: BaseException) -> bool:
-    """Return whether *exc* ends a greenlet, a task or the program, and *other* does not."""
-    limits = tuple(time_limits)
-    return isinstance(other, limits) and not isinstance(exc, limits)
-
-
-def higher(first: BaseException, second: BaseException) -> BaseException:
-    """Return which of two interrupts is raised; the other one becomes its context."""
-    if outranks(second, first):
-        first, second = second, first
-    chain(first, second)
-    return first
-
-
-def chain(exc: BaseException, context: BaseException) -> None:
-    """Make *context* the context of *exc*; what that was before comes after it."""
-    if context is not exc and context not in _contexts(exc):
-        before, exc.__context__ = exc.__context__, None
-        for link in [context, *_contexts(context)]:
-            if link.__context__ is exc:
-                link.__context__ = None
-        exc.__context__ = context
-        append(exc, before)
-
-
-def append(exc: BaseException, context: BaseException | None) -> None:
-    """Put *context* at the end of the chain of contexts of *exc*."""
-    links = [exc, *_contexts(exc)]
-    if context is not None and not any(each in links for each in [context, *_contexts(context)]):
-        links[-1].__context__ = context
-
-
-def _contexts(exc: BaseException) -> list[BaseException]:
-    found: list[BaseException] = []
-    link = exc.__context__
-    while link is not None and link not in found:  # a cycle that somebody has made
-        found.append(link)
-        link = link.__context__
-    return found
 
 
 class QueryTimeout(QueryCanceled):

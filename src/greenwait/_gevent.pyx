@@ -29,7 +29,7 @@ from gevent._hub_local import get_hub_if_exists
 from gevent.hub import Waiter as Place
 from greenlet import getcurrent, greenlet
 
-from greenwait._errors import time_limits
+from greenwait._ranks import time_limits
 
 __all__ = ["GeventAdapter"]
 

@@ -11,6 +11,7 @@ from libc.stdint cimport int64_t
 from greenwait._deadline cimport after, checked_seconds, to_ns
 from greenwait._loop cimport Loop, Parked, Seat, a_parked
 from greenwait._monotonic cimport NO_DEADLINE, monotonic_ns
+from greenwait._ranks cimport higher
 from greenwait._sealed_type cimport seal_type
 from greenwait._waiter cimport (
     Waiter,
@@ -27,7 +28,6 @@ from types import GenericAlias
 
 from greenlet import GreenletExit, getcurrent, greenlet
 
-from greenwait import _errors
 from greenwait._callback import check_registered
 
 if sys.version_info < (3, 11):
@@ -48,7 +48,6 @@ __all__ = [
 # at interpreter exit still finds them.
 cdef object current_greenlet = getcurrent
 cdef object greenlet_exit = GreenletExit
-cdef object higher = _errors.higher
 cdef object switch_to = greenlet.switch  # a look-up of the method costs as much as the call
 cdef type NoneType = type(None)
 

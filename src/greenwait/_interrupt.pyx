@@ -60,6 +60,7 @@ from greenwait._poll cimport (
     wait_until_sent,
 )
 from greenwait._raised cimport raised_count, remember_raised, take_raised
+from greenwait._ranks cimport higher
 from greenwait._refusal cimport has_error, have_refused, is_begin
 from greenwait._stats cimport counters
 from greenwait._waiter cimport Waiter, is_hub_itself, waiter_here, waiters_entered
@@ -75,7 +76,6 @@ cdef type connection_type = _psycopg2.connection
 cdef object connection_info = connection_type.info
 cdef object Psycopg2Error = _psycopg2.Error
 cdef object OperationalError = _psycopg2.OperationalError
-cdef object higher = _errors.higher
 cdef object query_timeout = _errors.QueryTimeout
 cdef object deadline_passed = DeadlinePassed
 cdef object handler_raised = HandlerRaised

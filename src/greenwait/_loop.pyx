@@ -18,6 +18,7 @@ from libc.stdint cimport int64_t, uint32_t
 from greenwait._deadline cimport after
 from greenwait._known cimport Known
 from greenwait._monotonic cimport NO_DEADLINE, monotonic_ns
+from greenwait._ranks cimport higher
 from greenwait._readiness cimport READINESS_READ
 from greenwait._readiness_set cimport (
     readiness_set_close,
@@ -38,13 +39,10 @@ from collections import deque
 
 from greenlet import getcurrent, greenlet
 
-from greenwait import _errors
-
 # Module-level C variables outlive the module's dict: a generator of map()'s that is closed
 # at interpreter exit still finds them.
 cdef object current_greenlet = getcurrent
 cdef object switch_to = greenlet.switch  # a look-up of the method costs as much as the call
-cdef object higher = _errors.higher
 cdef object push = heapq.heappush
 cdef object pop = heapq.heappop
 cdef object heapify = heapq.heapify

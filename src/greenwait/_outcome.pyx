@@ -12,6 +12,7 @@ from greenwait._deadline cimport (
 from greenwait._delivery cimport raise_again
 from greenwait._known cimport COMMIT, Known
 from greenwait._poll cimport Wait
+from greenwait._ranks cimport higher
 from greenwait._waiter cimport Waiter, waiter_here, waiters_entered
 
 from greenwait import _errors, _psycopg2
@@ -22,7 +23,6 @@ cdef object connection_info = _psycopg2.connection.info
 cdef object Psycopg2Error = _psycopg2.Error
 cdef object OperationalError = _psycopg2.OperationalError
 cdef object ServerHasCanceled = _psycopg2.QueryCanceled
-cdef object higher = _errors.higher
 cdef object in_doubt = _errors.in_doubt
 cdef object lost_commit = _errors.lost_commit
 cdef object deadline_passed = _errors.DeadlinePassed

@@ -10,7 +10,7 @@ from eventlet import hubs, patcher  # pyright: ignore[reportMissingTypeStubs]
 from greenlet import getcurrent
 
 from greenwait._callback import WaitCallback, is_registered
-from greenwait._errors import time_limits
+from greenwait._ranks import time_limits
 from greenwait._install import install
 from greenwait._waiter import READ, WRITE, Adapter, adopt
 

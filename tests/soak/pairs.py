@@ -12,7 +12,7 @@ from typing import Any
 import psycopg2
 
 import greenwait
-from greenwait._errors import outranks
+from greenwait._ranks import outranks
 from tests.soak.contexts import contexts_of
 from tests.soak.operations import SKIPPED, one
 

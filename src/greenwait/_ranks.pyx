@@ -1,0 +1,67 @@
+"""Which of two interrupts is raised, and what becomes of the other one.
+
+Compiled: before a line of Python code a signal handler may raise, and the interrupt that is at
+hand would be lost with it.
+"""
+
+__all__ = ["outranks", "time_limits"]
+
+#: Time limits; of frameworks, also those that are not an Exception, as gevent.Timeout is.
+time_limits = [Exception]
+
+# Module-level C variables outlive the module's dict.
+cdef list limits = time_limits
+
+
+cpdef bint outranks(object exc, object other) except -1:
+    """Return whether *exc* ends a greenlet, a task or the program, and *other* does not."""
+    kinds = tuple(limits)
+    return isinstance(other, kinds) and not isinstance(exc, kinds)
+
+
+cdef object higher(object first, object second):
+    """Return which of two interrupts is raised; the other one becomes its context."""
+    if outranks(second, first):
+        first, second = second, first
+    chain(first, second)
+    return first
+
+
+cdef int chain(object exc, object context) except -1:
+    """Make *context* the context of *exc*; what that was before comes after it."""
+    if context is exc or is_among(context, contexts_of(exc)):
+        return 0
+    before, exc.__context__ = exc.__context__, None
+    for link in [context, *contexts_of(context)]:
+        if link.__context__ is exc:
+            link.__context__ = None
+    exc.__context__ = context
+    return append(exc, before)
+
+
+cdef int append(object exc, object context) except -1:
+    """Put *context* at the end of the chain of contexts of *exc*; None is nothing."""
+    cdef list links = [exc, *contexts_of(exc)]
+    if context is None:
+        return 0
+    for each in [context, *contexts_of(context)]:
+        if is_among(each, links):
+            return 0
+    links[-1].__context__ = context
+    return 0
+
+
+cdef bint is_among(object exc, list others) noexcept:
+    for each in others:
+        if each is exc:  # what `in` asks as well, __eq__(), may be Python code
+            return True
+    return False
+
+
+cdef list contexts_of(object exc):
+    cdef list found = []
+    link = exc.__context__
+    while link is not None and not is_among(link, found):  # a cycle that somebody has made
+        found.append(link)
+        link = link.__context__
+    return found
