@@ -161,10 +161,7 @@ def test_random_pairs_of_a_kill_and_a_timeout(run_python, name):
     assert "none was lost" in run_python(program, str(SEED), timeout=100)
 
 
-def test_killall_ends_greenlets_with_timeouts(run_python):
-    """Each has a query that a Timeout has just struck, or is about to strike."""
-    out = run_python(
-        """
+KILLALL = """
 import gevent.monkey; gevent.monkey.patch_all()
 import random, sys, time
 import gevent, psycopg2
@@ -196,13 +193,20 @@ try:
     gevent.killall(jobs, timeout=20)
 finally:
     print(sum(not job.ready() for job in jobs), time.monotonic() - began)
-""",
-        str(SEED),
-        timeout=50,
-    )
-    alive, seconds = out.split()
-    assert int(alive) == 0
-    assert float(seconds) < 10  # 2 on a machine that is not busy
+"""
+
+
+@pytest.mark.timeout(200)
+def test_killall_ends_greenlets_with_timeouts_within_two_seconds(run_python):
+    """Each has a query that a Timeout has just struck, or is about to strike."""
+    took = []
+    for number in range(3):  # on a busy machine the best one counts
+        alive, seconds = run_python(KILLALL, str(SEED + number), timeout=50).split()
+        assert int(alive) == 0
+        took.append(float(seconds))
+        if took[-1] < 2:
+            break
+    assert min(took) < 2, took
 
 
 # -- The hub, asyncio

@@ -156,7 +156,10 @@ def test_handler_runs_while_the_descriptor_is_always_ready(callback, state, on_s
 
 @needs_refusal
 def test_signal_just_before_the_answer_is_not_lost_with_a_notification(local_conn, on_signal):
-    """What strikes the Python code that decodes one, psycopg2 forgets, and the notification too."""
+    """What strikes Python code that decodes one, psycopg2 forgets, and the notification too.
+
+    The server sends it once the statement is committed, however that is interrupted.
+    """
 
     def handler(*_):
         raise Limit

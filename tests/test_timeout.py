@@ -444,12 +444,19 @@ def generations(count, *, overlap):
 
 @pytest.mark.parametrize("overlap", [0, 1, 5])
 def test_work_that_reschedules_itself_from_within_blocks_costs_the_same(callback, overlap):
-    few = generations(10, overlap=overlap)
+    first = contextvars.copy_context()
     before = blocks_alive()
-    many = generations(20_000, overlap=overlap)
+    took = []
+    last = first
+    for _ in range(100):
+        began = time.thread_time()
+        last = last.run(generations, 1000, overlap=overlap)
+        took.append(time.thread_time() - began)
     assert blocks_alive() - before < 200
+    # The best of each tenth: other programs can only make it slower.
+    assert min(took[-10:]) < 2 * min(took[:10])
     with greenwait.timeout(50):  # or no wait looks for blocks
-        assert many.run(seconds_of_a_wait) < 20 * few.run(seconds_of_a_wait)
+        assert last.run(seconds_of_a_wait) < 2 * first.run(seconds_of_a_wait)
 
 
 def test_copy_of_the_context_of_a_block_that_was_left_keeps_no_other():

@@ -10,6 +10,7 @@ Needs Linux.
 
 import argparse
 import contextlib
+import contextvars
 import faulthandler
 import gc
 import os
@@ -67,6 +68,21 @@ def connects(dsn: str, number: int) -> None:
             conn.cursor().execute("select 1")
 
 
+def generations(dsn: str, number: int) -> None:
+    """Enter timeout() blocks, each in a copy of the context that the one before was entered in.
+
+    So does work that reschedules itself from within a block, which is left after that.
+    """
+    own, block = contextvars.copy_context(), greenwait.timeout(50)
+    own.run(block.__enter__)
+    for _ in range(number):
+        following, inner = own.copy(), greenwait.timeout(50)
+        following.run(inner.__enter__)
+        own.run(block.__exit__, None, None, None)
+        own, block = following, inner
+    own.run(block.__exit__, None, None, None)
+
+
 _kept: list[object] = []
 
 
@@ -83,6 +99,7 @@ WORK: dict[Callable[[str, int], None], int] = {
     timeouts: 10_000,
     hub_jobs: 10_000,
     connects: 10_000,
+    generations: 1_000_000,
 }
 
 
