@@ -2,14 +2,17 @@
 
 import pytest
 
-CONTEXTS = ("hub", "asyncio", "gevent", "eventlet", "trio")
+CONTEXTS = ("hub", "asyncio", "uvloop", "gevent", "eventlet", "trio")
 KINDS = ("plain", "own poll", "async", "without libpq")
 
 # Work that receives a large answer, beside a neighbour that computes 5 ms in each turn of its. What
-# is left in the buffers when the query is cancelled takes a while then, so the grace is long.
+# is left in the buffers when the query is cancelled takes a while then: it may take all of the grace,
+# and cost the connection. It prints how late the deadline was.
+DEADLINE, GRACE, MARGIN = 0.5, 1.0, 0.2  # seconds
 PROGRAM = """
 import os, signal, sys, time, warnings
-context, kind, what = sys.argv[2:]
+context, kind, what = sys.argv[2:5]
+DEADLINE, GRACE = map(float, sys.argv[5:])
 if kind == "without libpq":
     os.environ["GREENWAIT_NO_LIBPQ"] = "1"
 warnings.simplefilter("ignore")
@@ -35,13 +38,13 @@ def work():
         signal.signal(signal.SIGALRM, lambda *_: ran.append(time.monotonic() - began - 0.2))
         signal.setitimer(signal.ITIMER_REAL, 0.2)
     try:
-        with greenwait.timeout(0.5):
+        with greenwait.timeout(DEADLINE):
             cur.execute("select repeat('x', 1000), generate_series(1, 5000000)")
             if kind == "async":
                 psycopg2.extensions.get_wait_callback()(conn)
-    except greenwait.QueryTimeout:
-        seconds = time.monotonic() - began
-        assert seconds < 5, f"after {seconds:.1f} s"
+    except psycopg2.OperationalError as exc:
+        assert isinstance(exc, greenwait.QueryTimeout) or conn.closed, exc
+        print(time.monotonic() - began - DEADLINE)
     else:
         raise AssertionError("the answer was there in no time")
     finally:
@@ -55,7 +58,7 @@ def compute():
         while time.perf_counter() < end:
             pass
 
-options = {"cancel_grace": 15}
+options = {"cancel_grace": GRACE}
 if context == "hub":
     greenwait.install(**options)
     def be_busy():
@@ -66,8 +69,11 @@ if context == "hub":
         if what == "deadline":
             hub.spawn(be_busy)
         hub.spawn(work)
-elif context == "asyncio":
+elif context in ("asyncio", "uvloop"):
     import asyncio, greenwait.aio
+    if context == "uvloop":
+        import uvloop
+        uvloop.install()
     greenwait.install(**options)
     async def be_busy():
         while not is_over and what == "deadline":
@@ -113,10 +119,17 @@ if what == "signal":
 def test_deadline_of_an_answer_that_keeps_coming_is_kept_beside_one_that_computes(
     run_python, context, kind
 ):
-    run_python(PROGRAM, context, kind, "deadline")
+    late = []
+    for _ in range(3):  # on a busy machine the best one counts
+        said = run_python(PROGRAM, context, kind, "deadline", str(DEADLINE), str(GRACE))
+        late.append(float(said))
+        assert late[-1] < 5
+        if late[-1] < GRACE + MARGIN:
+            break
+    assert min(late) < GRACE + MARGIN, late
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("context", CONTEXTS)
 def test_signal_handler_runs_while_an_answer_keeps_the_thread_busy(run_python, context, kind):
-    run_python(PROGRAM, context, kind, "signal")
+    run_python(PROGRAM, context, kind, "signal", str(DEADLINE), str(GRACE))

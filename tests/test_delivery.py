@@ -22,8 +22,10 @@ from psycopg2.extensions import (
 
 import greenwait
 from greenwait._libpq import FAST_PATHS
+from tests.asleep import wait_until_asleep, when_asleep
 from tests.fault_lab import frozen
 from tests.test_interrupt import assert_usable
+from tools.postgres import Server
 
 needs_libpq = pytest.mark.skipif(
     FAST_PATHS["interrupt"] != "on", reason="the connection is closed without libpq's functions"
@@ -439,6 +441,35 @@ def test_class_of_a_cancel_is_always_psycopg2_s_own(callback, connect):
     assert "deadline" in str(info.value)
 
 
+def test_class_of_a_cancel_is_psycopg2_s_own_while_another_thread_has_a_deadline(callback, connect):
+    own = errors.lookup("57014")
+    conn, other, watcher = connect(), connect(), connect()
+    watcher.autocommit = True
+    raised = []
+
+    def wait():
+        with pytest.raises(greenwait.QueryTimeout) as info, greenwait.timeout(1.5):
+            other.cursor().execute("select pg_sleep(20)")
+        raised.append(info.value)
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    wait_until_asleep(watcher, other.info.backend_pid)
+    with (
+        when_asleep(watcher, conn, lambda: greenwait.cancel(conn)),
+        pytest.raises(errors.QueryCanceled) as info,
+    ):
+        conn.cursor().execute("select pg_sleep(20)")
+    assert errors.lookup("57014") is own is errors.QueryCanceled
+    assert type(info.value) is own
+    assert type(own("by hand")) is own
+    assert thread.is_alive() and not raised
+    thread.join(20)
+    assert type(raised[0]) is greenwait.QueryTimeout
+    conn.rollback()
+    assert_usable(conn)
+
+
 # -- Where the server does not answer as usual
 
 
@@ -485,6 +516,113 @@ def test_read_only_transaction_without_any_language(callback, connect):
     conn = connect(connection_factory=Plain, options="-c default_transaction_read_only=on")
     assert_raised(conn, conn.strike(2), conn.cursor().execute, "select 1")
     assert_usable(conn)
+
+
+@needs_libpq
+@pytest.mark.parametrize(
+    ("text", "autocommit", "strike"),
+    [
+        ("a statement was interrupted as it succeeded", True, lambda conn: one(conn, "select 1")),
+        (
+            "a transaction was interrupted as it began",
+            True,
+            lambda conn: conn.cursor().execute("begin"),
+        ),
+        ("a statement was interrupted as it succeeded", False, lambda conn: conn.commit()),
+        ("a rollback was interrupted as it succeeded", False, lambda conn: conn.rollback()),
+    ],
+    ids=["statement", "begin", "commit", "rollback"],
+)
+def test_server_s_log_says_what_the_refused_statement_is(
+    callback, own_server, text, autocommit, strike
+):
+    dsn = own_server.dsn("unix", options="-c log_min_messages=error")
+    with contextlib.closing(psycopg2.connect(dsn, connection_factory=Plain)) as conn:
+        conn.autocommit = autocommit
+        conn.cursor().execute("select 1")
+        before = len(own_server.log())
+        assert_raised(conn, conn.strike(), strike, conn)
+    said = own_server.log()[before:]
+    [error] = [line for line in said.splitlines() if "ERROR:" in line]
+    assert f'ERROR:  invalid input syntax for type integer: "greenwait: {text}"' in error
+
+
+@needs_libpq
+def test_database_without_plpgsql(callback, own_server):
+    with contextlib.closing(psycopg2.connect(own_server.dsn("unix"))) as admin:
+        admin.autocommit = True
+        admin.cursor().execute("create database bare")
+    dsn = own_server.dsn("unix", dbname="bare")
+    try:
+        with contextlib.closing(psycopg2.connect(dsn, connection_factory=Plain)) as conn:
+            conn.cursor().execute("drop extension plpgsql")
+            conn.commit()
+            with pytest.raises(psycopg2.Error, match="plpgsql"):
+                conn.cursor().execute("do $$begin end$$")
+            conn.rollback()
+            assert_raised(conn, conn.strike(2), conn.cursor().execute, "select 1")
+            assert_usable(conn)
+    finally:
+        with contextlib.closing(psycopg2.connect(own_server.dsn("unix"))) as admin:
+            admin.autocommit = True
+            admin.cursor().execute("drop database bare")
+
+
+@pytest.fixture
+def standby():
+    """A server in recovery, which has nobody to follow; it takes queries."""
+    with Server() as server:
+        (server.directory / "data" / "standby.signal").touch()
+        server.restart(signal.SIGINT)
+        give_up = time.monotonic() + 30
+        while True:
+            try:
+                psycopg2.connect(server.dsn("unix")).close()
+                break
+            except psycopg2.OperationalError:
+                assert time.monotonic() < give_up, server.log()
+                time.sleep(0.05)
+        yield server
+
+
+@needs_libpq
+def test_standby(callback, standby):
+    with contextlib.closing(
+        psycopg2.connect(standby.dsn("unix"), connection_factory=Plain)
+    ) as conn:
+        assert one(conn, "select pg_is_in_recovery()")
+        conn.rollback()
+        assert_raised(conn, conn.strike(2), conn.cursor().execute, "select 1")
+        assert_usable(conn)
+        conn.autocommit = True
+        assert_raised(conn, conn.strike(), conn.cursor().execute, "select 1")
+        assert_usable(conn)
+
+
+@needs_libpq
+@pytest.mark.parametrize("is_deadline", [False, True], ids=["interrupt", "deadline"])
+def test_silence_at_the_refused_statement_ends_with_the_grace(connect, own_server, is_deadline):
+    with (
+        contextlib.closing(
+            psycopg2.connect(own_server.dsn("unix"), connection_factory=Plain)
+        ) as conn,
+        contextlib.ExitStack() as silence,
+        greenwait.installed(cancel_grace=0.5),
+    ):
+        conn.autocommit = True
+        conn.cursor().execute("select 1")
+        conn.before = lambda fd: silence.enter_context(frozen(conn.info.backend_pid))
+        raised = conn.strike()
+        began = time.monotonic()
+        with contextlib.ExitStack() as block:
+            if is_deadline:  # which the refused statement has nothing to do with
+                block.enter_context(greenwait.timeout(0.2))
+            assert_raised(conn, raised, conn.cursor().execute, "select 1")
+        took = time.monotonic() - began
+        assert 0.5 <= took < 5
+        assert conn.closed
+        assert isinstance(raised.__cause__, psycopg2.OperationalError)
+        assert "within 0.5 s of the interrupt" in str(raised.__cause__)
 
 
 # -- Messages

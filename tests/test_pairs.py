@@ -262,7 +262,13 @@ def test_random_pairs_of_a_job_s_cancel_and_a_signal(connect, on_signal):
             assert ends[0] is limits[number], (SEED, number)
             assert not any(isinstance(each, GreenletExit) for each in chain), (SEED, number, chain)
         else:  # by the canceller, or whoever has left the hub's block
-            assert isinstance(ends[0], GreenletExit), (SEED, number, was_there_to_cancel, caught, chain)
+            assert isinstance(ends[0], GreenletExit), (
+                SEED,
+                number,
+                was_there_to_cancel,
+                caught,
+                chain,
+            )
         return caught is limits[number]
 
     on_signal(signal.SIGALRM, handler)

@@ -515,3 +515,36 @@ def test_parameters_of_executemany_may_come_from_a_cursor_of_the_same_connection
         source.execute("select generate_series(1, 5)")
         cur.executemany("insert into numbers values (%s)", source)
     assert one(shared, "select sum(number) from numbers") == 15
+
+
+def test_block_of_a_second_hub_job_says_what_is_going_on(callback, connect):
+    """It is a ProgrammingError, the first job's block goes on, and its transaction is whole."""
+    conn = connect(connection_factory=greenwait.Connection)
+    conn.cursor().execute("create temp table shared (n int)")
+    conn.commit()
+
+    def first():
+        with conn:
+            conn.cursor().execute("insert into shared select 1 from pg_sleep(0.2)")
+            hub.sleep(0.1)
+            conn.cursor().execute("insert into shared values (2)")
+
+    def second():
+        hub.sleep(0.05)
+        with conn:
+            raise AssertionError("it was entered")
+
+    with greenwait.Hub() as hub:
+        job, other = hub.spawn(first), hub.spawn(second)
+        with pytest.raises(psycopg2.ProgrammingError) as info:
+            other.result()
+        assert not job.done()
+        job.result()
+    assert str(info.value).startswith(
+        "a with block of this connection is open already, in this task, greenlet or thread, or in "
+        "another one that shares it."
+    )
+    assert "use a connection for each" in str(info.value)
+    cur = conn.cursor()
+    cur.execute("select n from shared order by n")
+    assert cur.fetchall() == [(1,), (2,)]
