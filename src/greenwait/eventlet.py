@@ -10,8 +10,8 @@ from eventlet import hubs, patcher  # pyright: ignore[reportMissingTypeStubs]
 from greenlet import getcurrent
 
 from greenwait._callback import WaitCallback, is_registered
-from greenwait._ranks import time_limits
 from greenwait._install import install
+from greenwait._ranks import time_limits
 from greenwait._waiter import READ, WRITE, Adapter, adopt
 
 if TYPE_CHECKING:
