@@ -314,3 +314,83 @@ def test_without_a_descriptor_to_cancel_with_says_so(run_python, what, raised, c
     assert said.startswith(raised)
     assert os.strerror(errno.EMFILE) in said
     assert said.rstrip().endswith(f"True {closed}")
+
+
+WITHOUT_DESCRIPTORS_BESIDE_OTHERS = """
+import os, resource, sys, time, warnings
+warnings.simplefilter("ignore")
+import psycopg2
+import greenwait
+context, what = sys.argv[2:]
+said = []
+
+def exhaust():
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 2, hard))
+    try:
+        while True:
+            held.append(os.open("/dev/null", os.O_RDONLY))
+    except OSError:
+        pass
+
+def work():
+    conn = psycopg2.connect(sys.argv[1])
+    conn.autocommit = True
+    cur = conn.cursor()
+    cur.execute("select 1")
+    exhaust()
+    began = time.monotonic()
+    try:
+        with greenwait.timeout(0.3 if what == "deadline" else 30):
+            cur.execute("select pg_sleep(20)")
+    except BaseException as exc:
+        took = time.monotonic() - began
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        said.append(f"{type(exc).__name__} {exc} {exc.__cause__} {took < 10} {conn.closed}")
+
+held = []
+soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+if context == "hub":
+    greenwait.install(cancel_grace=0.5)
+    with greenwait.Hub() as hub:
+        job = hub.spawn(work)
+        hub.sleep(1)
+        if what == "cancel":
+            job.cancel()
+elif context == "asyncio":
+    import asyncio, greenwait.aio
+    greenwait.install(cancel_grace=0.5)
+    async def main():
+        task = asyncio.ensure_future(greenwait.aio.run(work))
+        await asyncio.sleep(1)
+        if what == "cancel":
+            task.cancel()
+        await asyncio.wait([task])
+    asyncio.run(main())
+else:
+    if context == "gevent":
+        import gevent as framework
+        from greenwait.gevent import patch_psycopg
+    else:
+        import eventlet as framework
+        from greenwait.eventlet import patch_psycopg
+    patch_psycopg(cancel_grace=0.5)
+    job = framework.spawn(work)
+    framework.sleep(1)
+    if what == "cancel":
+        job.kill()
+    job.get() if context == "gevent" else job.wait()
+for fd in held:
+    os.close(fd)
+print(*said)
+"""
+
+
+@pytest.mark.skipif(not HAS_LIBPQ, reason="psycopg2's own cancel() is asked")
+@pytest.mark.parametrize("context", ["hub", "asyncio", "gevent", "eventlet"])
+@pytest.mark.parametrize("what", ["deadline", "cancel"])
+def test_without_a_descriptor_to_cancel_with_says_so_beside_others(run_python, context, what):
+    said = run_python(WITHOUT_DESCRIPTORS_BESIDE_OTHERS, context, what)
+    ends = {"deadline": "Operational", "cancel": ("GreenletExit", "CancelledError")}
+    assert said.startswith(ends[what])
+    assert "Too many open files" in said
+    assert said.rstrip().endswith("True 2")
