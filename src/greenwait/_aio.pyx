@@ -59,23 +59,7 @@ __all__ = [
     "is_inherited",
 ]
 
-cdef extern from *:
-    """
-    /* Call from further down the C stack.
-     *
-     * A greenlet's part of it begins where it was first switched to, and whatever of other
-     * greenlets' lies below that place is copied away at each switch. One that begins well
-     * below those who will switch to it spares them that. */
-    static PyObject *
-    deep_call(PyObject *function)
-    {
-        volatile char room[24 * 1024];
-        PyObject *result = PyObject_CallNoArgs(function);
-        room[0] = 0; /* after the call, so that it is there during it */
-        (void)room[0];
-        return result;
-    }
-    """
+cdef extern from "deep_call.h":
     object deep_call(object function)
 
 cdef extern from *:
