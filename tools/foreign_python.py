@@ -1,0 +1,103 @@
+"""A Python that runs here and is not this machine's: for another processor, or on another libc.
+
+It has neither pip nor a compiler of its own: pip's packages are installed for it from here, as
+wheels, and its own sysconfig says with which compiler our modules are to be built.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import requires, version
+from pathlib import Path
+
+from packaging.requirements import Requirement
+
+from tools.postgres import running
+
+ROOT = Path(__file__).resolve().parent.parent
+# Cython as it is here: what it has generated here can stay.
+_TO_BUILD = tuple(f"{name}=={version(name)}" for name in ("setuptools", "Cython"))
+
+
+def requirements(*extras: str) -> list[str]:
+    """Return what greenwait needs, with *extras*, as pip is asked for it."""
+    found = []
+    for text in requires("greenwait") or []:
+        requirement = Requirement(text)
+        marker, requirement.marker = requirement.marker, None
+        if marker is None or any(marker.evaluate({"extra": extra}) for extra in ("", *extras)):
+            found.append(str(requirement))
+    return found
+
+
+@dataclass(frozen=True)
+class ForeignPython:
+    """That Python, started by *command*; what is made for it lies in *folder*."""
+
+    command: tuple[str | Path, ...]
+    folder: Path
+    platforms: tuple[str, ...]  # those of its wheels
+    compiler_flags: str = ""
+    environment: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def _packages(self) -> Path:
+        return self.folder / "packages"
+
+    @property
+    def _built(self) -> Path:
+        return self.folder / "greenwait"
+
+    def install(self, packages: Iterable[str]) -> None:
+        """Install *packages*, unless they are."""
+        wanted = [*_TO_BUILD, *packages]
+        stamp = self._packages / ".installed"
+        if stamp.exists() and stamp.read_text() == "\n".join(wanted):
+            return
+        shutil.rmtree(self._packages, ignore_errors=True)
+        number = self.run("-c", "import sys; print('%d.%d' % sys.version_info[:2])", quiet=True)
+        command = [sys.executable, "-m", "pip", "install", "--quiet", "--only-binary=:all:"]
+        command += [f"--platform={platform}" for platform in self.platforms]
+        command += [f"--python-version={number.strip()}", f"--target={self._packages}"]
+        subprocess.run([*command, *wanted], check=True)
+        for included in self._packages.glob("Cython/Includes/**/*.pxd"):
+            os.utime(included, (0, 0))  # or what Cython has generated here were older
+        stamp.write_text("\n".join(wanted))
+
+    def build(self) -> None:
+        """Build our modules, from the C that Cython has made here for our own."""
+        command = ["setup.py", "--quiet", "build", "--parallel=2"]
+        command += [f"--build-lib={self._built}", f"--build-temp={self.folder / 'objects'}"]
+        flags = f"-O1 -g0 {self.compiler_flags}"
+        self.run(*command, environment={"CFLAGS": flags, "PYTHONPATH": str(self._packages)})
+
+    def smoke(self) -> None:
+        """Show what greenwait makes of it, and run the smoke test, on a server of this machine."""
+        self.run("-m", "greenwait")
+        with running() as server:
+            self.run(str(ROOT / "tools" / "smoke.py"), server.dsn("tcp"))
+
+    def run(
+        self, *arguments: str, environment: dict[str, str] | None = None, quiet: bool = False
+    ) -> str:
+        """Run it, where it finds the packages and what we have built."""
+        paths = os.pathsep.join(map(str, (self._built, self._packages)))
+        done = subprocess.run(
+            [*self.command, *arguments],
+            check=True,
+            stdout=subprocess.PIPE if quiet else None,
+            text=True,
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": paths, **self.environment, **(environment or {})},
+        )
+        return done.stdout or ""
+
+
+def need(*programs: Sequence[str]) -> None:
+    """Exit, and say how, if one of these pairs of a program and Debian's package is not there."""
+    missing = [package for program, package in programs if shutil.which(program) is None]
+    if missing:
+        sys.exit(f"needs {', '.join(missing)}: apt-get install {' '.join(missing)}")
