@@ -13,9 +13,9 @@ SAME_CORE := $(if $(filter Linux,$(shell uname -s)),--same-core)
 SOURCES := setup.py pyproject.toml $(wildcard src/greenwait/*.pyx src/greenwait/*.pxd src/greenwait/*.h)
 
 .DELETE_ON_ERROR:
-.PHONY: help test bench bench-full conformance plain no-epoll source oldest next-pythons soak sanitize \
-    wine windows-rules memcheck leaks coverage delivery-table types lint test-servers docs figures explore results sdist \
-    wheel check-dist release-wheels identifiers workflows cross clean
+.PHONY: help test bench bench-full conformance plain no-epoll wine windows-rules source oldest next-pythons \
+    soak sanitize memcheck leaks coverage delivery-table types lint test-servers docs figures explore results \
+    sdist wheel check-dist release-wheels identifiers workflows cross aarch64 musl clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -226,6 +226,12 @@ workflows: identifiers ## check .github/workflows, and what they would publish
 
 cross: $(VENV)/.dev ## compile the generated C for systems that are not here
 	$(BIN)/python -m tools.cross_compile
+
+aarch64: $(VENV)/.dev ## the smoke test on arm64, under emulation; needs qemu-user-static, gcc-aarch64-linux-gnu and a Debian
+	$(BIN)/python -m tools.aarch64
+
+musl: $(VENV)/.dev ## smoke test and tests on musl, with a Python built for it; needs musl-tools, gcc, perl and a Debian
+	$(BIN)/python -m tools.musl --suite $(PARALLEL) $(BUT_DOCS) $(PYTEST_ARGS)
 
 clean: ## remove what the other targets made
 	rm -rf $(VENV) $(VENV)-source $(RELEASE) $(OLDEST) build dist report*.html report*.png report*.json src/greenwait/*.so src/*.egg-info

@@ -56,8 +56,8 @@ def survives(server):
 
 def test_call_recurses_as_deep_as_without_a_greenlet(survives):
     assert survives("plain", 0)
-    fits, too_deep = 0, 4096
-    while too_deep - fits > 4:
+    fits, too_deep = 0, 1024
+    while too_deep - fits > 8:
         depth = (fits + too_deep) // 2
         if survives("plain", depth):
             fits = depth

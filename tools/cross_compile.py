@@ -1,4 +1,4 @@
-"""Does the C code compile for the systems that we can't run?
+"""Does the C code compile for the systems that a wheel is for, and for some more?
 
     python -m tools.cross_compile
 
@@ -22,9 +22,14 @@ import sysconfig
 import tempfile
 from pathlib import Path
 
-MODULE_TARGETS = ("aarch64-macos", "x86_64-macos", "x86_64-freebsd")
-# Linux here too: nothing else compiles the headers with every warning an error.
-HEADER_TARGETS = (*MODULE_TARGETS, "x86_64-netbsd", "x86_64-windows-gnu", "x86_64-linux-musl")
+MODULE_TARGETS = (
+    "aarch64-macos",
+    "x86_64-macos",
+    "x86_64-freebsd",
+    "aarch64-linux-gnu",
+    "x86_64-linux-musl",
+)
+HEADER_TARGETS = (*MODULE_TARGETS, "x86_64-netbsd", "x86_64-windows-gnu")
 _ROOT = Path(__file__).resolve().parent.parent
 _SOURCES = _ROOT / "src" / "greenwait"
 _CACHE = _ROOT / "build" / "zig"

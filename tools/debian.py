@@ -50,8 +50,8 @@ class Archive:
             "Dir::Cache": folder,
             "Dir::Cache::archives": folder / "archives",
             "Dir::Etc::sourcelist": folder / "sources.list",
-            "Dir::Etc::sourceparts": "-",
-            "Dir::Etc::preferencesparts": "-",
+            "Dir::Etc::sourceparts": "/dev/null",
+            "Dir::Etc::preferencesparts": "/dev/null",
             "APT::Architecture": architecture,
             "APT::Sandbox::User": "root",  # the folder is not for apt's own user to read
         }
@@ -61,6 +61,8 @@ class Archive:
     def unpack(self, packages: Iterable[str], root: Path) -> None:
         """Unpack *packages* and all that they depend on into *root*, as if it were /."""
         shutil.rmtree(root, ignore_errors=True)
+        for package in (self._folder / "archives").glob("*.deb"):
+            package.unlink()  # of another call's
         (root / "usr/lib").mkdir(parents=True)
         (root / "lib").symlink_to("usr/lib")  # some packages have one, some the other
         install = ("install", "-qq", "--yes", "--no-install-recommends", "--download-only")
@@ -69,8 +71,8 @@ class Archive:
             contents = subprocess.run(
                 ["dpkg-deb", "--fsys-tarfile", package], check=True, stdout=subprocess.PIPE
             ).stdout
-            command = ["tar", "-x", "--keep-directory-symlink", "--no-same-owner", "-C", root]
-            subprocess.run(command, input=contents, check=True)
+            options = ("--keep-directory-symlink", "--no-same-owner")
+            subprocess.run(["tar", "-x", *options, "-C", root], input=contents, check=True)
 
     def unpack_source(self, package: str) -> Path:
         """Unpack what *package* is made from, without Debian's changes; return the folder."""

@@ -17,6 +17,8 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from tools.debian import find_mirror, output
+
 ROOT = Path(__file__).resolve().parent.parent
 SID = ROOT / "build" / "sid"
 VERSIONS = ("3.14", "3.15")
@@ -38,10 +40,6 @@ exec chroot "$0" "$@"
 """
 
 
-def _output(*command: str | Path) -> str:
-    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-
-
 def inside(*command: str) -> list[str]:
     """Return *command* as it is run in the chroot, with an environment of its own."""
     environment = {
@@ -57,15 +55,6 @@ def inside(*command: str) -> list[str]:
     return [*_PRIVATELY, _ENTER, str(SID), "env", "-i", *settings, *command]
 
 
-def find_mirror() -> str:
-    """Return the address of Debian's archive, as apt is set up here."""
-    targets = ("Created-By: Packages", "Origin: Debian", "Label: Debian")
-    found = _output("apt-get", "indextargets", "--format", "$(REPO_URI)", *targets).split()
-    if not found:
-        sys.exit("apt knows no mirror of Debian: apt-get update, on a Debian")
-    return found[0]
-
-
 def unpack() -> None:
     """Have a Debian sid in build/sid, with this machine's ways to the network."""
     if not _COMPLETE.exists():
@@ -74,13 +63,13 @@ def unpack() -> None:
         print(f"debootstrap: sid, into {SID.relative_to(ROOT)}", flush=True)
         command = ("debootstrap", "--variant=minbase", "--include=ca-certificates", "sid")
         subprocess.run(
-            [*_PRIVATELY, 'exec "$0" "$@"', *command, SID, find_mirror()],
+            [*_PRIVATELY, 'exec "$0" "$@"', *command, SID, find_mirror()[0]],
             check=True,
             stdout=subprocess.DEVNULL,
         )
         _COMPLETE.touch()
     shutil.copy("/etc/resolv.conf", SID / "etc")
-    (SID / "etc/apt/apt.conf").write_text(_output("apt-config", "dump", "Acquire"))
+    (SID / "etc/apt/apt.conf").write_text(output("apt-config", "dump", "Acquire"))
 
 
 def set_up_pip() -> None:
@@ -90,7 +79,7 @@ def set_up_pip() -> None:
     """
     found: dict[str, str] = {}
     # `:env:.index-url='https://...'` comes before `global.index-url='...'`, and outranks it.
-    for line in _output(sys.executable, "-m", "pip", "config", "list").splitlines():
+    for line in output(sys.executable, "-m", "pip", "config", "list").splitlines():
         key, _, value = line.partition("=")
         name = key.rpartition(".")[2].removeprefix("default-")
         found.setdefault(name, ast.literal_eval(value))
@@ -108,7 +97,7 @@ def set_up_pip() -> None:
 def install_pythons() -> list[str]:
     """Install what sid has of VERSIONS, in its newest release; return those."""
     subprocess.run(inside("apt-get", "update", "-qq"), check=True)
-    listed = _output(*inside("apt-cache", "pkgnames", "python3."))
+    listed = output(*inside("apt-cache", "pkgnames", "python3."))
     found = [version for version in VERSIONS if f"python{version}-venv" in listed.split()]
     for version in VERSIONS:
         if version not in found:
@@ -126,7 +115,7 @@ def copy_sources() -> None:
     copy = SID / _SOURCES.relative_to("/")
     shutil.rmtree(copy, ignore_errors=True)
     command = ("git", "-C", ROOT, "ls-files", "-z", "--cached", "--others", "--exclude-standard")
-    for name in _output(*command).split("\0"):
+    for name in output(*command).split("\0"):
         if (ROOT / name).is_file():
             (copy / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, copy / name)
@@ -181,7 +170,7 @@ def main(arguments: Sequence[str]) -> int:
     outcomes = {}
     for version in found:
         install(version)
-        title = _output(*_shell(version, '"$0" -VV')).strip()
+        title = output(*_shell(version, '"$0" -VV')).strip()
         print(f"== {title}", flush=True)
         subprocess.run(_shell(version, '"$0" -m greenwait'), check=True)
         outcomes[title] = run_tests(version, arguments)

@@ -59,7 +59,42 @@ __all__ = [
     "is_inherited",
 ]
 
-cdef extern from "deep_call.h":
+cdef extern from *:
+    """
+    #include "thread_stack.h"
+
+    #define DEEP_CALL_TAKES (24 * 1024)
+    #define DEEP_CALL_LEAVES (256 * 1024)
+
+    #ifdef _MSC_VER
+    #  define DEEP_CALL_OUT_OF_LINE __declspec(noinline)
+    #else
+    #  define DEEP_CALL_OUT_OF_LINE __attribute__((noinline))
+    #endif
+
+    static DEEP_CALL_OUT_OF_LINE PyObject *
+    deep_call_below(PyObject *function)
+    {
+        volatile char room[DEEP_CALL_TAKES];
+        PyObject *result = PyObject_CallNoArgs(function);
+        room[0] = 0; /* after the call, so that it is there during it */
+        (void)room[0];
+        return result;
+    }
+
+    /* Call from further down the C stack, unless it is small: recursions need that.
+     *
+     * A greenlet's part of it begins where it was first switched to, and whatever of other
+     * greenlets' lies below that place is copied away at each switch. One that begins well
+     * below those who will switch to it spares them that. */
+    static PyObject *
+    deep_call(PyObject *function)
+    {
+        if (thread_stack_left() < DEEP_CALL_LEAVES)
+            return PyObject_CallNoArgs(function);
+        return deep_call_below(function);
+    }
+    """
     object deep_call(object function)
 
 cdef extern from *:

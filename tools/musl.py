@@ -1,0 +1,103 @@
+"""Does greenwait run on musl, the C library of Alpine Linux?
+
+    python -m tools.musl [--suite [PYTEST ARGUMENT]...]
+
+Debian's sources of CPython, and of the libraries that its modules need, are built with musl-gcc in
+build/musl; all else are musllinux wheels. Then ``python -m greenwait`` and the smoke test run, and
+with ``--suite`` the tests.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from tools.debian import Archive
+from tools.foreign_python import ROOT, ForeignPython, need, requirements
+
+_FOLDER = ROOT / "build" / "musl"
+_PREFIX = _FOLDER / "prefix"
+_KERNEL = _FOLDER / "kernel"  # its headers, which musl-gcc does not look for
+_MULTIARCH = Path("/usr/include/x86_64-linux-gnu")
+_PLATFORMS = ("musllinux_1_2_x86_64", "musllinux_1_1_x86_64")
+_COMPILER = _FOLDER / "musl-gcc"
+# musl-gcc answers what gcc would, and Python's configure wonders about that.
+_WRAPPER = f"""#!/bin/sh
+[ "$*" = --print-multiarch ] && exec echo x86_64-linux-musl
+exec musl-gcc -idirafter {_KERNEL} "$@"
+"""
+_ENVIRONMENT = {
+    "CC": str(_COMPILER),
+    "CPPFLAGS": f"-I{_PREFIX / 'include'}",
+    "LDFLAGS": f"-L{_PREFIX / 'lib'}",
+    "PKG_CONFIG_LIBDIR": str(_PREFIX / "lib/pkgconfig"),  # and not the system's
+}
+_OPENSSL_WITHOUT = ("shared", "tests", "engine", "afalgeng", "module", "async")
+
+
+def _make(folder: Path, configure: list[str], *targets: list[str]) -> None:
+    print(f"{folder.name}: make", flush=True)
+    make = ["make", "--silent", f"--jobs={os.cpu_count()}"]
+    for command in (configure, *([*make, *names] for names in targets)):
+        done = subprocess.run(
+            command,
+            cwd=folder,
+            env={**os.environ, **_ENVIRONMENT},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        if done.returncode != 0:
+            sys.exit(f"{done.stdout[-4000:]}\n{folder}: {' '.join(command)} has failed")
+
+
+def build_python() -> Path:
+    """Build Python with what the tests want of it: zlib, ctypes and ssl; return where it is."""
+    archive = Archive(_FOLDER / "apt", "amd64")
+    _COMPILER.write_text(_WRAPPER)
+    _COMPILER.chmod(0o755)
+    _KERNEL.mkdir(exist_ok=True)
+    for name, headers in {
+        "linux": _MULTIARCH.parent / "linux",
+        "asm-generic": _MULTIARCH.parent / "asm-generic",
+        "asm": _MULTIARCH / "asm",
+    }.items():
+        link = _KERNEL / name
+        link.unlink(missing_ok=True)
+        link.symlink_to(headers)
+    zlib, ffi, openssl = (archive.unpack_source(name) for name in ("zlib", "libffi", "openssl"))
+    _make(zlib, ["./configure", f"--prefix={_PREFIX}", "--static"], ["install"])
+    options = ["--disable-shared", "--disable-docs", "--with-pic"]
+    _make(ffi, ["./configure", "--quiet", f"--prefix={_PREFIX}", *options], [], ["install"])
+    options = [f"no-{name}" for name in _OPENSSL_WITHOUT]
+    _make(
+        openssl,
+        ["./Configure", "linux-x86_64", f"--prefix={_PREFIX}", "--libdir=lib", "-fPIC", *options],
+        ["build_generated"],
+        ["libcrypto.a", "libssl.a"],
+        ["install_dev"],
+    )
+    python = archive.unpack_source(f"python{archive.newest_python()}")
+    _make(python, ["./configure", "--quiet", f"--with-openssl={_PREFIX}"], [])
+    return python / "python"
+
+
+def main(arguments: list[str]) -> int:
+    """Run it; return an exit code."""
+    need(("musl-gcc", "musl-tools"))
+    complete = _FOLDER / "complete"
+    if not complete.exists():
+        complete.parent.mkdir(parents=True, exist_ok=True)
+        executable = build_python()
+        complete.write_text(str(executable))
+    python = ForeignPython((complete.read_text(),), _FOLDER, _PLATFORMS)
+    python.install(requirements("binary", "test"))
+    python.build()
+    python.smoke()
+    if arguments[:1] == ["--suite"]:
+        python.run("-m", "pytest", *arguments[1:])
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
