@@ -18,7 +18,7 @@ SOURCES := setup.py pyproject.toml $(wildcard src/greenwait/*.pyx src/greenwait/
     sdist wheel check-dist release-wheels identifiers workflows cross aarch64 musl clean
 
 help: ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
 
 $(VENV)/.built: $(SOURCES)
 	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)

@@ -87,12 +87,13 @@ class ForeignPython:
         paths = os.pathsep.join(map(str, (self._built, self._packages)))
         done = subprocess.run(
             [*self.command, *arguments],
-            check=True,
             stdout=subprocess.PIPE if quiet else None,
             text=True,
             cwd=ROOT,
             env={**os.environ, "PYTHONPATH": paths, **self.environment, **(environment or {})},
         )
+        if done.returncode != 0:
+            sys.exit(f"{self.folder.name}: {arguments[0]} {arguments[1]} has failed")
         return done.stdout or ""
 
 
