@@ -21,9 +21,10 @@ _KERNEL = _FOLDER / "kernel"  # its headers, which musl-gcc does not look for
 _MULTIARCH = Path("/usr/include/x86_64-linux-gnu")
 _PLATFORMS = ("musllinux_1_2_x86_64", "musllinux_1_1_x86_64")
 _COMPILER = _FOLDER / "musl-gcc"
-# musl-gcc answers what gcc would, and Python's configure wonders about that.
+# musl-gcc answers what gcc would: Python's configure refuses that, and its setup.py would look for
+# headers in glibc's folder.
 _WRAPPER = f"""#!/bin/sh
-[ "$*" = --print-multiarch ] && exec echo x86_64-linux-musl
+case "$*" in -print-multiarch | --print-multiarch) exec echo x86_64-linux-musl ;; esac
 exec musl-gcc -idirafter {_KERNEL} "$@"
 """
 _ENVIRONMENT = {
