@@ -5,8 +5,10 @@ import operator
 import os
 import select
 import signal
+import sys
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import psycopg2
@@ -235,12 +237,26 @@ def test_second_interrupt_of_a_commit_is_raised_and_tells_of_the_doubt(case, on_
         time.sleep(0.3)
         os.kill(os.getpid(), signal.SIGALRM)
 
+    package = Path(greenwait.__file__).parent
+    called = set()
+
+    def profile(frame, event, arg):
+        path = Path(frame.f_code.co_filename)
+        if handled.is_set() and event == "call" and path.parent == package:
+            called.add(path.name)
+
     began = time.monotonic()
     with greenwait.installed(cancel_grace=30), pytest.raises(Limit) as info:
-        case.commit(twice)
+        sys.setprofile(profile)
+        try:
+            case.commit(twice)
+        finally:
+            sys.setprofile(None)
     assert time.monotonic() - began < 5
     assert isinstance(info.value.__cause__, greenwait.CommitInDoubt)
     assert case.conn.closed
+    # A third signal would strike in Python code, and the two before it would be lost.
+    assert called <= {"_caller.py"}
 
 
 @pytest.mark.parametrize("kind", [Limit, KeyboardInterrupt])

@@ -252,4 +252,4 @@ def cancel(conn, /, timeout=1.0):
             raise block_has_expired(block) from None
         raise failure from None
     except handler_raised as exc:
-        raise exc.exception from None
+        raise exc.args[0] from None

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from greenwait._psycopg2 import Error, OperationalError, QueryCanceled
+from greenwait._psycopg2 import OperationalError, QueryCanceled
 
 __all__ = [
     "CommitInDoubt",
@@ -11,8 +11,6 @@ __all__ = [
     "HostTimeout",
     "PoolTimeout",
     "QueryTimeout",
-    "in_doubt",
-    "lost_commit",
 ]
 
 
@@ -23,14 +21,9 @@ class DeadlinePassed(BaseException):
 class HandlerRaised(BaseException):
     """A signal handler raised an error of psycopg2's. Never leaves the callback.
 
-    Any other one of these that comes out of a wait says that the connection has failed.
+    What it raised is the argument. Any other error of psycopg2's that comes out of a wait says that
+    the connection has failed.
     """
-
-    @property
-    def exception(self) -> BaseException:
-        """What it raised."""
-        exc: BaseException = self.args[0]
-        return exc
 
 
 class QueryTimeout(QueryCanceled):
@@ -58,36 +51,6 @@ class CommitInDoubt(OperationalError):  # noqa: N818, the fixed name
     The transaction may or may not have been committed; the connection is closed. Look
     whether it was before doing it again. ``__cause__`` is what came between.
     """
-
-
-def in_doubt(what: str, cause: BaseException) -> CommitInDoubt:
-    """Return the exception for a commit to which *what* has happened, because of *cause*."""
-    exc = CommitInDoubt(
-        f"{what}: the transaction may or may not have been committed. The connection is "
-        "closed; connect again, and look before you repeat the transaction"
-    )
-    exc.__cause__ = cause
-    return exc
-
-
-# The server ends a session for these only while it waits for a statement (PostgreSQL manual,
-# idle_in_transaction_session_timeout, idle_session_timeout).
-_ENDED_WHILE_IDLE = ("25P03", "57P05")
-
-
-def lost_commit(error: Error) -> OperationalError:
-    """Return the exception for a commit during which the connection was lost, as *error* says."""
-    words = " ".join(str(error).split())
-    if error.pgcode is not None:
-        words = f"{words} (SQLSTATE {error.pgcode})"
-    if error.pgcode in _ENDED_WHILE_IDLE:
-        exc = OperationalError(
-            "nothing was committed: the server had ended the session while it was idle: "
-            f"{words}. The connection is closed; connect again, and repeat the transaction"
-        )
-        exc.__cause__ = error
-        return exc
-    return in_doubt(f"the connection was lost during the commit: {words}", error)
 
 
 class PoolTimeout(OperationalError):  # noqa: N818, the fixed name

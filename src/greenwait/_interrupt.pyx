@@ -50,7 +50,13 @@ from greenwait._known cimport (
 )
 from greenwait._libpq cimport PQTRANS_ACTIVE, PQTRANS_IDLE
 from greenwait._monotonic cimport NO_DEADLINE, monotonic_ns
-from greenwait._outcome cimport given_up_error, lost_error, no_query_error, with_later
+from greenwait._outcome cimport (
+    given_up_error,
+    lost_error,
+    no_query_error,
+    raised_by,
+    with_later,
+)
 from greenwait._poll cimport (
     POLL_OK,
     Options,
@@ -258,12 +264,10 @@ cdef object stop(
     interruption = begin_stopping(connection, wait, interruption)
     is_deadline = isinstance(interruption, deadline_passed)
     reason = failure = None
-    if isinstance(interruption, handler_raised):
-        reason = interruption.exception
-    elif isinstance(interruption, Psycopg2Error):
+    if isinstance(interruption, Psycopg2Error):
         return lost_error(conn, connection, wait, interruption)
-    elif not is_deadline:
-        reason = interruption
+    if not is_deadline:
+        reason = raised_by(interruption)
     if not (connection.is_async or is_active(conn)):
         # It was not psycopg2 that called: it would have asked the server for something.
         if is_deadline:
@@ -326,12 +330,10 @@ cdef object find_ending(Known connection, Wait* wait, object interruption):
             break
         except BaseException as exc:
             second = exc
-        if isinstance(interruption, handler_raised):
-            second = higher(interruption.exception, second)
-        elif not (
+        if not (
             interruption is None or isinstance(interruption, (deadline_passed, Psycopg2Error))
         ):
-            second = higher(interruption, second)
+            second = higher(raised_by(interruption), second)
         interruption = handler_raised(second)
     if called is not None:
         wait.is_two_phase = called.startswith("tpc_")
@@ -407,10 +409,6 @@ cdef int send_cancel(object conn, Wait* wait, list complaints) except -1:
         raise_again(first if later is None or isinstance(later, deadline_passed)
                     else handler_raised(higher(raised_by(first), raised_by(later))))
     return 0
-
-
-cdef object raised_by(object interruption):
-    return interruption.exception if isinstance(interruption, handler_raised) else interruption
 
 
 cdef int abandon_copy(object conn, Known connection, Wait* wait) except -1:

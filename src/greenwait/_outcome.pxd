@@ -11,3 +11,4 @@ cdef object given_up_error(
     object failure, list complaints,
 )
 cdef object with_later(object reason)
+cdef object raised_by(object interruption)

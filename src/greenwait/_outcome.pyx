@@ -1,7 +1,8 @@
 """The exceptions of a wait that was interrupted, or whose connection was lost.
 
 These functions return what is to be raised; the two interrupts of a query that was interrupted
-twice are in one chain of contexts.
+twice are in one chain of contexts. They are compiled, as ``_ranks`` is: no signal handler strikes
+before what they return is raised.
 """
 
 from greenwait._deadline cimport (
@@ -17,14 +18,15 @@ from greenwait._waiter cimport Waiter, waiter_here, waiters_entered
 
 from greenwait import _errors, _psycopg2
 
+__all__ = ["lost_commit"]
+
 # Module-level C variables outlive the module's dict: a query from a __del__ at
 # interpreter exit still finds them.
 cdef object connection_info = _psycopg2.connection.info
 cdef object Psycopg2Error = _psycopg2.Error
 cdef object OperationalError = _psycopg2.OperationalError
 cdef object ServerHasCanceled = _psycopg2.QueryCanceled
-cdef object in_doubt = _errors.in_doubt
-cdef object lost_commit = _errors.lost_commit
+cdef object CommitInDoubt = _errors.CommitInDoubt
 cdef object deadline_passed = _errors.DeadlinePassed
 cdef object handler_raised = _errors.HandlerRaised
 
@@ -36,10 +38,8 @@ cdef object no_query_error(
     Known connection, Wait* wait, timeout block, object interruption
 ):
     """While connecting, or before that: there is nothing to cancel, and nothing to keep."""
-    if isinstance(interruption, handler_raised):
-        return interruption.exception
     if not isinstance(interruption, deadline_passed):
-        return interruption
+        return raised_by(interruption)
     return timeout_error_without_query(
         block,
         wait.options.timeout_ns,
@@ -82,7 +82,7 @@ cdef object given_up_error(
     if later is not None:
         reason, is_deadline = higher(reason, later), False
     if isinstance(failure, handler_raised):
-        failure = failure.exception
+        failure = raised_by(failure)
     elif isinstance(failure, Psycopg2Error):
         if connection.is_async and not conn.closed:  # poll() raises the server's answer
             return answered_error(reason, is_deadline, failure)
@@ -148,3 +148,38 @@ cdef object with_later(object reason):
     if later is None:
         return reason
     return later if reason is None else higher(reason, later)
+
+
+cdef object raised_by(object interruption):
+    """What has interrupted the wait, and for that a signal handler's error of psycopg2's itself."""
+    return interruption.args[0] if isinstance(interruption, handler_raised) else interruption
+
+
+cdef object in_doubt(str what, object cause):
+    """The exception for a commit to which *what* has happened, because of *cause*."""
+    exc = CommitInDoubt(
+        f"{what}: the transaction may or may not have been committed. The connection is "
+        "closed; connect again, and look before you repeat the transaction"
+    )
+    exc.__cause__ = cause
+    return exc
+
+
+# The server ends a session for these only while it waits for a statement (PostgreSQL manual,
+# idle_in_transaction_session_timeout, idle_session_timeout).
+cdef tuple ENDED_WHILE_IDLE = ("25P03", "57P05")
+
+
+def lost_commit(error):
+    """Return the exception for a commit during which the connection was lost, as *error* says."""
+    words = " ".join(str(error).split())
+    if error.pgcode is not None:
+        words = f"{words} (SQLSTATE {error.pgcode})"
+    if error.pgcode in ENDED_WHILE_IDLE:
+        exc = OperationalError(
+            "nothing was committed: the server had ended the session while it was idle: "
+            f"{words}. The connection is closed; connect again, and repeat the transaction"
+        )
+        exc.__cause__ = error
+        return exc
+    return in_doubt(f"the connection was lost during the commit: {words}", error)

@@ -10,8 +10,9 @@ import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
-from greenwait._errors import CommitInDoubt, lost_commit
+from greenwait._errors import CommitInDoubt
 from greenwait._known import begin_method, end_method
+from greenwait._outcome import lost_commit
 from greenwait._psycopg2 import STATUS_READY, DatabaseError, QueryCanceled, connection, cursor
 from greenwait._turn import Turn, block_alone, block_end, cursor_in_turn, in_turn
 
