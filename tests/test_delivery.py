@@ -611,7 +611,8 @@ def test_silence_at_the_refused_statement_ends_with_the_grace(connect, own_serve
     ):
         conn.autocommit = True
         conn.cursor().execute("select 1")
-        conn.before = lambda fd: silence.enter_context(frozen(conn.info.backend_pid))
+        struck: Any = conn
+        struck.before = lambda fd: silence.enter_context(frozen(conn.info.backend_pid))
         raised = conn.strike()
         began = time.monotonic()
         with contextlib.ExitStack() as block:
