@@ -86,7 +86,9 @@ cdef extern from *:
      *
      * A greenlet's part of it begins where it was first switched to, and whatever of other
      * greenlets' lies below that place is copied away at each switch. One that begins well
-     * below those who will switch to it spares them that. */
+     * below those who will switch to it spares them that. So it does libuv, which keeps what its
+     * poll has returned on that stack (uv__io_poll), and writes to it when uvloop stops to watch a
+     * descriptor: without epoll(7) a call may do that in its own greenlet. */
     static PyObject *
     deep_call(PyObject *function)
     {

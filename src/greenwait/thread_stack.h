@@ -40,14 +40,14 @@ thread_stack_left_of_main(uintptr_t here)
     struct rlimit limit;
     size_t used = (uintptr_t)getauxval(AT_EXECFN) - here, size = THREAD_STACK_OF_MAIN;
     if (getrlimit(RLIMIT_STACK, &limit) < 0)
-        return 0;
+        return SIZE_MAX;
     if (limit.rlim_cur < size)
         size = limit.rlim_cur;
     return used < size ? size - used : 0;
 }
 #endif
 
-/* The bytes that are left of this thread's stack; 0 where nobody knows. */
+/* The bytes that are left of this thread's stack; SIZE_MAX where nobody knows. */
 static inline size_t
 thread_stack_left(void)
 {
@@ -67,17 +67,17 @@ thread_stack_left(void)
     if (syscall(SYS_gettid) == getpid())
         return thread_stack_left_of_main(here);
     if (pthread_getattr_np(pthread_self(), &attributes) != 0)
-        return 0;
+        return SIZE_MAX;
 #  else
     if (pthread_attr_init(&attributes) != 0)
-        return 0;
+        return SIZE_MAX;
     if (pthread_attr_get_np(pthread_self(), &attributes) == 0)
 #  endif
         if (pthread_attr_getstack(&attributes, &end, &size) == 0)
             low = (uintptr_t)end;
     (void)pthread_attr_destroy(&attributes);
 #endif
-    return low && low < here ? here - low : 0;
+    return low && low < here ? here - low : SIZE_MAX;
 }
 
 #endif
