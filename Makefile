@@ -124,9 +124,9 @@ coverage: $(VENV)/.dev ## which of our lines the tests run, Cython's too
 	$(BIN)/python -m tools.line_coverage $(PARALLEL) $(PYTEST_ARGS)
 
 SOURCE := VENV=$(VENV)-source PSYCOPG2=psycopg2
-source: ## test, conformance and plain, on a psycopg2 built from source; needs libpq's headers (Debian: libpq-dev)
+source: ## test and conformance, on a psycopg2 built from source; needs libpq's headers (Debian: libpq-dev)
 	@command -v pg_config > /dev/null || { echo "needs pg_config: apt-get install libpq-dev" >&2; exit 1; }
-	$(MAKE) $(SOURCE) PYTEST_ARGS='$(BUT_STEPS) $(PYTEST_ARGS)' test conformance plain
+	$(MAKE) $(SOURCE) PYTEST_ARGS='$(BUT_STEPS) $(PYTEST_ARGS)' test conformance
 
 OLDEST := $(VENV)-oldest
 $(OLDEST)/.built: $(VENV)/.dev $(SOURCES)
