@@ -38,14 +38,14 @@ pytestmark = [
 LEAST = {
     "plain": {
         "connect": 50, "transaction": 350, "query": 290, "sleep": 70, "deaf": 95, "failing": 75,
-        "answer": 140, "statement": 145, "messages": 120, "copy": 270, "copy-in": 145,
+        "answer": 135, "statement": 135, "messages": 120, "copy": 270, "copy-in": 145,
         "executemany": 135, "commit": 195, "rollback": 155,
     },
     "plain-own": {"transaction": 350, "commit": 110, "rollback": 80},
     "hub-main": {"connect": 50, "query": 280, "deaf": 90, "commit": 105, "rollback": 75},
     "hub": {
         "connect": 40, "transaction": 275, "query": 220, "sleep": 50, "deaf": 70, "failing": 60,
-        "answer": 115, "statement": 125, "messages": 95, "copy": 210, "copy-in": 115,
+        "answer": 110, "statement": 115, "messages": 95, "copy": 210, "copy-in": 115,
         "executemany": 115, "commit": 90, "rollback": 65,
     },
     "hub-signals": {"connect": 35, "transaction": 80, "query": 65, "commit": 30},
