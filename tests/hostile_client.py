@@ -166,6 +166,7 @@ def main() -> None:
     before = Sample.take()
     for first in range(1, len(trials), AT_ONCE):
         context.play(trials[first : first + AT_ONCE])
+    context.end()
     told: dict[str, Any] = {
         trial.seed: trial.problems + trial.outcomes if trial.problems or not trial.is_over else []
         for trial in trials

@@ -120,7 +120,7 @@ def test_deadline_of_an_answer_that_keeps_coming_is_kept_beside_one_that_compute
     run_python, context, kind
 ):
     late = []
-    for _ in range(3):  # on a busy machine the best one counts
+    for _ in range(6):  # on a busy machine the best one counts
         said = run_python(PROGRAM, context, kind, "deadline", str(DEADLINE), str(GRACE))
         late.append(float(said))
         assert late[-1] < 5

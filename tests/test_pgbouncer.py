@@ -13,11 +13,11 @@ from tools.pgbouncer import HOW_TO_INSTALL, POOL_MODES, find_program, pooled
 from tools.postgres import Server
 
 THREADS, QUERIES = 5, 6
-# It takes 40 ms to end when it was cancelled, and those are not made shorter by another cancel.
+# It takes 15 ms to end when it was cancelled, and those are not made shorter by another cancel.
 SLOW_TO_END = """
     do $$begin perform pg_sleep(30);
     exception when query_canceled then
-        for i in 1..40 loop
+        for i in 1..15 loop
             begin perform pg_sleep(0.001); exception when query_canceled then null; end;
         end loop;
         raise;

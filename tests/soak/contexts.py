@@ -49,6 +49,9 @@ class Context:
         """Run these at the same time, and interrupt them at their moments."""
         raise NotImplementedError
 
+    def end(self):
+        """Let go of what is kept from one play to the next."""
+
     def pause(self, seconds):
         """Let pass so much time, in which the framework does what it has to."""
         time.sleep(seconds)
@@ -354,11 +357,16 @@ class Gevent(Context):
         while done is not None and not done.is_set():
             self.gevent.sleep(0.01)
 
+    def end(self):
+        if self.handed is not None:
+            self.handed.put(None)
+            self.handed = None
+
     def _play_in_thread(self, jobs):
         """Play them in a thread that has a hub of its own; return an event that says it is over."""
-        if self.handed is None or self.rng.random() < 0.02:  # gevent keeps some kB of each hub
-            if self.handed is not None:
-                self.handed.put(None)
+        if self.rng.random() < 0.02:  # gevent keeps some kB of each hub
+            self.end()
+        if self.handed is None:
             self.handed = queue.SimpleQueue()
             threading.Thread(target=self._serve, args=(self.handed,), daemon=True).start()
         done = threading.Event()
