@@ -138,11 +138,15 @@ class Try:
     is_back: bool = field(default=False, init=False)  # the first statement has returned
     was_late: bool = field(default=False, init=False)  # the interrupt has come after that
     has_result: bool = field(default=False, init=False)
+    began: float = field(default_factory=time.monotonic, init=False)
+    cancels: int = field(default_factory=lambda: greenwait.stats().cancels, init=False)
 
     def __str__(self) -> str:
         how = "as it was answered" if self.is_whole else "as it began to be answered"
         if self.moment is not None:
             how = f"after {self.moment:.6f} s"
+        how += f", {time.monotonic() - self.began:.3f} s in all"
+        how += f", {greenwait.stats().cancels - self.cancels} cancels"
         return f"{self.answer}, {self.event} {how}, {type(self.conn).__name__}: {self.raised!r}"
 
     def __post_init__(self) -> None:
