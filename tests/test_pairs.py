@@ -17,6 +17,7 @@ from greenlet import GreenletExit
 import greenwait
 import greenwait.aio
 from greenwait._libpq import FAST_PATHS
+from greenwait._sleep import POLLERS
 from tests.explorer import reachable
 from tests.fault_lab import frozen
 from tests.marks import needs_refusal
@@ -343,7 +344,9 @@ def test_random_pairs_of_a_task_s_cancel_and_ctrl_c(connect, on_signal):
         assert failure in (None, interrupts[number]), told
         if failure is not None:
             assert failure is ends[0], told
-        if cancels == ["first"] or (cancels and interrupts[number] not in chain):
+        # Without epoll the wait ends in Python code of the event loop's, where a handler strikes.
+        was_first = cancels == ["first"] and "epoll" in POLLERS
+        if was_first or (cancels and interrupts[number] not in chain):
             assert task.cancelled(), told
         elif cancels:  # the handler had struck the task's own wait, which then was cancelled
             assert failure is interrupts[number], told
