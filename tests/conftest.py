@@ -49,7 +49,7 @@ def own_server() -> Iterator[Server]:
 @pytest.fixture(scope="session", autouse=True)
 def _tickers_are_made() -> None:
     """The first waits of a process make two descriptors that stay; no test is to count them."""
-    reading, writing = socket.socketpair()  # a pipe is none of WSAPoll's business
+    reading, writing = socket.socketpair()  # WSAPoll takes no pipe
     with reading, writing:
         writing.send(b"x")
         thread = threading.Thread(target=greenwait.wait, args=(Readable(reading.fileno()),))

@@ -211,7 +211,7 @@ def cancel(conn, /, timeout=1.0):
         Or the connection is still being made, and there is nothing to cancel.
     :raises QueryTimeout: an outer ``greenwait.timeout()`` has expired; so it may be then too.
     :raises psycopg2.InterfaceError: the connection is closed.
-    :raises TypeError: *conn* is no psycopg2 connection, or *timeout* no number.
+    :raises TypeError: *conn* is not a psycopg2 connection, or *timeout* is not a number.
     :raises ValueError: *timeout* is negative or not finite.
 
     Unlike ``conn.cancel()`` it does not block other threads, and is encrypted as the

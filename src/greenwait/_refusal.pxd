@@ -1,4 +1,4 @@
-"""A statement that the server refuses, so that psycopg2 finds an error and no success."""
+"""A statement that the server refuses, so that psycopg2 finds an error and not a success."""
 
 from greenwait._known cimport Known
 from greenwait._poll cimport Wait

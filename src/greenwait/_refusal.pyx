@@ -1,8 +1,8 @@
-"""A statement that the server refuses, so that psycopg2 finds an error and no success.
+"""A statement that the server refuses, so that psycopg2 finds an error and not a success.
 
-An interrupt reaches psycopg2's caller in the place of the server's error. Where the answer is a
-success there is none, until the server has refused one more statement. That must leave psycopg2
-right about the server's state, and is not sent where it can't.
+An interrupt reaches psycopg2's caller in the place of the server's error. After a success the
+server is sent one more statement, which it refuses. psycopg2 must be right about the server's
+state then; where it could not be, nothing is sent.
 """
 
 from greenwait._known cimport (
