@@ -298,6 +298,12 @@ class Plain(Context):
         self.case: Case | None = None
         self.sent = self.handled = 0
         self.thread = threading.main_thread()
+        # Once, and not for each look: a descriptor that was closed behind psycopg2's back is
+        # closed by psycopg2 too, whoever has its number by then.
+        self.stat = os.open(f"/proc/self/task/{self.thread.native_id}/stat", os.O_RDONLY)
+
+    def close(self) -> None:
+        os.close(self.stat)
 
     def run(self, subject: Callable[[], None], drive: Drive, case: Case) -> None:
         self.case = case
@@ -335,8 +341,8 @@ class Plain(Context):
         times = 0
         while self.case.is_counting and times < 2:
             time.sleep(0.0003)  # the GIL is free
-            stat = Path(f"/proc/self/task/{self.thread.native_id}/stat").read_text()
-            is_asleep = stat.rpartition(")")[2].split()[0] == "S"
+            stat = os.pread(self.stat, 1024, 0)
+            is_asleep = stat.rpartition(b")")[2].split()[0] == b"S"
             times = times + 1 if is_asleep and self.handled == self.sent else 0
 
     def strike(self, event: str, case: Case) -> None:
@@ -561,6 +567,7 @@ class AsyncioSignals(SignalsBeside):
 
     def close(self) -> None:
         self.loop.close()
+        super().close()
 
     def run_beside(self, subject: Callable[[], None]) -> None:
         async def run() -> None:
