@@ -20,6 +20,7 @@ from greenwait._sleep cimport (
 from greenwait._stats cimport counters
 
 from greenwait._deadline import recognise
+from greenwait._decoders import use_c_decoders
 from greenwait._errors import QueryTimeout
 from greenwait._psycopg2 import get_wait_callback
 from greenwait._sleep import POLLERS
@@ -32,6 +33,9 @@ __all__ = [
     "wait",
     "wait_at_most",
 ]
+
+# Now: a connection that is made before the callback is registered keeps the decoder that it finds.
+use_c_decoders()
 
 # Module-level C variables outlive the module's dict.
 cdef object query_timeout = QueryTimeout

@@ -7,7 +7,6 @@ says that a connection has failed. So a host that lets its time pass is made to 
 
 from libc.stdint cimport int64_t
 
-from greenwait._decoders cimport use_c_decoders
 from greenwait._known cimport Known, pgconn_of
 from greenwait._libpq cimport PGconn, libpq
 from greenwait._monotonic cimport monotonic_ns
@@ -58,7 +57,6 @@ cdef int wait_until_connected(object conn, Known connection, Wait* wait) except 
     cdef int64_t began_ns = 0
     cdef int state
     cdef list complaints = []
-    use_c_decoders()
     first = host_of(conn)
     host = None
     while True:

@@ -1,8 +1,9 @@
 import codecs
 from typing import Any
 
-__all__: list[str] = []
+__all__ = ["use_c_decoders"]
 
+def use_c_decoders() -> None: ...
 def _decode_utf_8(data: Any, errors: str = "strict") -> tuple[str, int]: ...
 
 class _Name(str): ...

@@ -1,7 +1,8 @@
 """Decoders of psycopg2's that run no Python code, and so no signal handler.
 
-psycopg2 decodes each notice, notification and error message with the ``decode`` of Python's
-codec (``conn_text_from_chars``), and forgets what that raises, with the message. Many of these
+psycopg2 decodes each notice, notification, error message and command status with the ``decode`` of
+Python's codec (``conn_text_from_chars``), and forgets what that raises, with the message, or with
+the interrupt that greenwait has left for it. Many of these
 are written in Python, UTF-8's too, and a signal's handler may run in Python code at any time.
 Here are codecs that do the same with functions written in C, under names of their own.
 """
@@ -13,7 +14,7 @@ from importlib import import_module
 
 from greenwait._psycopg2 import encodings
 
-__all__ = []
+__all__ = ["use_c_decoders"]
 
 cdef str PREFIX = "greenwait_"
 cdef type builtin = type(len)
@@ -98,14 +99,8 @@ class _Name(str):
         return self._own()
 
 
-cdef bint are_used = False
-
-
-cdef int use_c_decoders() except -1:
+def use_c_decoders():
     """Have psycopg2 find these: for connections made from now on, and in set_client_encoding()."""
-    global are_used
-    if not are_used:
-        are_used = True
-        for server_name, name in list(encodings.items()):
+    for server_name, name in list(encodings.items()):
+        if not isinstance(name, _Name):
             encodings[server_name] = _Name(PREFIX + name)
-    return 0
