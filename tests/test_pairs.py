@@ -19,7 +19,6 @@ from greenlet import GreenletExit
 import greenwait
 import greenwait.aio
 from greenwait._libpq import FAST_PATHS
-from greenwait._sleep import POLLERS
 from tests.explorer import reachable
 from tests.fault_lab import frozen
 from tests.marks import needs_refusal
@@ -264,15 +263,13 @@ def test_random_pairs_of_a_job_s_cancel_and_a_signal(connect, on_signal):
         if was_there_to_cancel == [False]:  # the signal had ended it
             assert ends[0] is limits[number], (SEED, number)
             assert not any(isinstance(each, GreenletExit) for each in chain), (SEED, number, chain)
-        elif ends[0] is limits[number]:
-            ended_by_signal.append(number)
         else:  # by the canceller, or whoever has left the hub's block
             told = SEED, number, was_there_to_cancel, caught, chain
             assert isinstance(ends[0], GreenletExit), told
         return caught is limits[number]
 
     on_signal(signal.SIGALRM, handler)
-    struck, ended_by_signal = 0, []
+    struck = 0
     with greenwait.installed(cancel_grace=20):
         for number in range(200):
             if conn.closed:  # leaving the block is a second cancel
@@ -280,8 +277,6 @@ def test_random_pairs_of_a_job_s_cancel_and_a_signal(connect, on_signal):
             conn.autocommit = True
             struck += pair(number, conn)
     assert struck > 100
-    # Of a cancel that the job was told of nothing was left: seen once in 2,400 pairs.
-    assert len(ended_by_signal) <= 2
 
 
 @pytest.mark.skipif(
@@ -345,8 +340,6 @@ def test_random_pairs_of_a_task_s_cancel_and_ctrl_c(connect, on_signal):
         assert failure in (None, interrupts[number]), told
         if failure is not None and failure is not ends[0]:  # the handler struck as it passed
             assert ends[0] in reachable(failure), told
-        elif cancels == ["first"] and "epoll" not in POLLERS and failure is not None:
-            pass  # the wait has ended in Python code of the event loop's, where the handler struck
         elif cancels == ["first"] or (cancels and interrupts[number] not in chain):
             assert task.cancelled(), told
         elif cancels:  # the handler had struck the task's own wait, which then was cancelled

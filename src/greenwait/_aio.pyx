@@ -20,6 +20,7 @@ from cpython.pystate cimport PyThreadState_GetDict
 from cpython.pythread cimport PyThread_get_thread_ident
 from libc.stdint cimport int64_t
 
+from greenwait._deadline cimport after
 from greenwait._finalizing cimport Py_IsFinalizing
 from greenwait._known cimport Known
 from greenwait._loop cimport Loop, Parked, Seat, Watched, a_parked
@@ -86,9 +87,7 @@ cdef extern from *:
      *
      * A greenlet's part of it begins where it was first switched to, and whatever of other
      * greenlets' lies below that place is copied away at each switch. One that begins well
-     * below those who will switch to it spares them that. So it does libuv, which keeps what its
-     * poll has returned on that stack (uv__io_poll), and writes to it when uvloop stops to watch a
-     * descriptor: without epoll(7) a call may do that in its own greenlet. */
+     * below those who will switch to it spares them that. */
     static PyObject *
     deep_call(PyObject *function)
     {
@@ -175,6 +174,8 @@ cdef class EventLoop(Loop):
     cdef bint is_resuming       # the tasks of those calls that are over have
     cdef bint is_scheduled      # ... or will have it as soon as the event loop gets there
     cdef bint is_listening      # the event loop has our descriptor
+    cdef list unregistered      # those of its connections that the event loop is to be told of
+    cdef dict registered        # those it was told of, by descriptor
     cdef object ticker          # asyncio's handle
     cdef str ended              # why nobody can wait here any more, or not now
     cdef set loans
@@ -186,6 +187,7 @@ cdef class EventLoop(Loop):
         self.calls = set()
         self.idle = []
         self.loans = set()
+        self.unregistered, self.registered = [], {}
         self.over = deque()
         self.forks = forks
         self.open()
@@ -217,6 +219,11 @@ cdef class EventLoop(Loop):
             self.entered_by = outer
         if call.is_over:
             self.over.pop()  # its task need not be told
+        else:
+            try:
+                self.tell_event_loop()
+            except BaseException as exc:  # a signal handler's; it was begun, so it ends the call
+                self.interrupt(call.seat, exc, False)
         if not self.is_resuming:  # or it will be seen to then
             self.see_to_the_rest()
         return 0
@@ -280,32 +287,70 @@ cdef class EventLoop(Loop):
         # No epoll, no set: the event loop is told of the descriptor itself, for this wait.
         cdef Parked parked = a_parked(fd, deadline_ns)
         cdef Watched watched = self.watched_at(fd)
+        cdef Registration registration
         parked.is_stopping = is_stopping
-        event_loop = self.event_loop
-        if watched.parked is None:
-            watched.parked = parked  # it is looked whether the descriptor was closed
-        ready = Ready.__new__(Ready)
-        (<Ready>ready).loop, (<Ready>ready).parked, (<Ready>ready).events = self, parked, events
+        if watched.parked is not None:  # another greenlet waits on it: look now and then
+            parked.fd, parked.revents = -1, events
+            parked.deadline_ns = min(deadline_ns, after(10_000_000))
+            self.park(parked)
+            return parked.revents
+        registration = Registration.__new__(Registration)
+        registration.loop, registration.parked, registration.events = self, parked, events
+        self.unregistered.append(registration)
+        watched.parked = parked  # it is looked whether the descriptor was closed
         try:
-            if events & READINESS_READ:
-                event_loop.add_reader(fd, ready)
-            if events & READINESS_WRITE:
-                event_loop.add_writer(fd, ready)
             self.park(parked)
         finally:
-            if watched.parked is parked:
-                watched.parked = None
-            if not self.is_closed():
-                if events & READINESS_READ:
-                    event_loop.remove_reader(fd)
-                if events & READINESS_WRITE:
-                    event_loop.remove_writer(fd)
+            watched.parked = None
+            self.forget_registration(registration)
+        if registration.failure is not None:
+            raise registration.failure
         return parked.revents
+
+    cdef int tell_event_loop(self) except -1:
+        """Have it watch what greenlets have begun to wait for.
+
+        In its own greenlet, as all that it is told of descriptors: while libuv calls back, it has
+        what its poll has returned on the C stack (uv__io_poll), and writes there when it begins or
+        stops to watch one. In a call's greenlet another part of the stack is at that place.
+        """
+        cdef Registration registration
+        self.start_listening()
+        while self.unregistered:
+            registration = self.unregistered[0]
+            if not registration.parked.is_due:
+                self.registered[registration.parked.fd] = registration
+                try:
+                    registration.begin(self.event_loop)
+                except Exception as exc:
+                    registration.failure = exc
+                    self.make_due(registration.parked)
+            del self.unregistered[0]  # now: a signal handler may have struck before
+        return 0
+
+    cdef int take_back(self) except -1:
+        """Have the event loop watch no more what those are through with who are due."""
+        cdef Registration registration
+        for due in self.due:
+            registration = self.registered.get((<Parked>due).fd)
+            if registration is not None and registration.parked is due:
+                registration.end(running_loop())
+                del self.registered[registration.parked.fd]
+        return 0
+
+    cdef int forget_registration(self, Registration registration) except -1:
+        """Its wait is over, mostly after ``take_back()``."""
+        if registration in self.unregistered:
+            self.unregistered.remove(registration)
+        if self.registered.get(registration.parked.fd) is registration:
+            del self.registered[registration.parked.fd]
+            if not self.is_closed():
+                registration.end(self.event_loop)
+        return 0
 
     cdef int park(self, Parked parked) except -1:
         if self.ended is not None:
             raise RuntimeError(self.ended)
-        self.start_listening()
         if self.ticker is None:
             self.ticker = self.event_loop.call_later(TICK_SECONDS, self.tick)
         return Loop.park(self, parked)
@@ -395,13 +440,17 @@ cdef class EventLoop(Loop):
         self.is_scheduled = False
         if self.forks != forks:
             return
-        if self.is_at_home():
+        if not self.is_at_home():
+            self.step_back()
+        else:
             outer = self.entered_by
             here = self.entered_by = current_greenlet()
             self.is_serving = True
             self.until_ns = until_ns
             try:
                 self.poll(False)
+                if self.registered:
+                    self.take_back()
                 self.left_of_batch = len(self.due)
                 due = self.pop_due()
                 if due is not None:
@@ -409,8 +458,8 @@ cdef class EventLoop(Loop):
             finally:
                 self.is_serving, self.until_ns = was_serving, outer_until_ns
                 self.entered_by, self.left_of_batch = outer, 0
-        else:
-            self.step_back()
+            if self.calls:
+                self.tell_event_loop()
         # A task may begin the next call at once; that is not this one's turn any more.
         self.is_resuming = True
         left = len(self.over)
@@ -445,6 +494,8 @@ cdef class EventLoop(Loop):
         """The event loop runs in another thread than its calls: look later whether it is back."""
         if self.event_loop is not None:
             self.stop_listening()
+            if self.registered:
+                self.take_back()
             if self.ticker is not None:
                 self.ticker.cancel()
             self.ticker = self.event_loop.call_later(AWAY_SECONDS, self.tick)
@@ -620,28 +671,37 @@ def end_when_closed(event_loop):
 @cython.auto_pickle(False)
 @cython.final
 @cython.internal
-cdef class Ready:
-    """What an event loop calls that is told of a connection's descriptor itself."""
+cdef class Registration:
+    """A connection's descriptor that the event loop itself is told of; it calls this."""
 
     cdef EventLoop loop
     cdef Parked parked
     cdef int events
+    cdef object failure  # of the event loop to watch it
 
     def __call__(self):
-        cdef EventLoop loop = self.loop
-        if loop.forks != forks:
-            return
-        self.parked.revents = self.events
-        loop.due.append(self.parked)
-        if not loop.is_at_home():  # once: it will go on when its own thread runs the event loop
-            event_loop = running_loop()
+        if self.loop.forks == forks:
+            self.parked.revents = self.events
+            self.loop.due.append(self.parked)
+            self.loop.serve_in_no_context()
+
+    cdef int begin(self, object event_loop) except -1:
+        if self.events & READINESS_READ:
+            event_loop.add_reader(self.parked.fd, self)
+        if self.events & READINESS_WRITE:
+            event_loop.add_writer(self.parked.fd, self)
+        return 0
+
+    cdef int end(self, object event_loop) except -1:
+        if self.events & READINESS_READ:
             event_loop.remove_reader(self.parked.fd)
+        if self.events & READINESS_WRITE:
             event_loop.remove_writer(self.parked.fd)
-        loop.serve_in_no_context()
+        return 0
 
 
 seal_type(EventLoop, "it is made where an event loop's first call is begun")
-seal_type(Ready, "an EventLoop makes it")
+seal_type(Registration, "an EventLoop makes it")
 
 
 def _work():
