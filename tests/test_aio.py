@@ -1372,6 +1372,29 @@ def test_notifications_in_order_and_none_lost(run, dsn, connect):
     run(main())
 
 
+def test_tasks_that_wait_for_one_connection_s_notifications(run, dsn, connect):
+    """Both hear of one that only one of them gets; the other one goes on listening."""
+    sender = connect()
+    sender.autocommit = True
+
+    async def main():
+        conn = await aio.connect(dsn)
+        conn.autocommit = True
+        async with conn.cursor() as cur:
+            await cur.execute("listen pair")
+        for number in range(30):
+            tasks = [asyncio.create_task(listen_until("last", conn)) for _ in range(2)]
+            for payload in (str(number), "last", "last"):
+                await asyncio.sleep(0.002)
+                sender.cursor().execute("select pg_notify('pair', %s)", (payload,))
+                time.sleep(0.012)  # so long that both are due when the event loop looks
+            found = sum(await asyncio.gather(*tasks), [])
+            assert sorted(found) == [str(number), "last", "last"]
+        conn.close()
+
+    run(main())
+
+
 def test_no_notification_is_lost_by_a_task_that_is_cancelled_just_then(run, dsn, connect):
     """Two listeners are woken in the same turn; whichever is first cancels the other."""
     sender = connect()

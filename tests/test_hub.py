@@ -972,6 +972,31 @@ def test_jobs_wait_for_one_connection_s_notifications(conns):
     assert sorted(number for each in found for number in each or ()) == list(range(20))
 
 
+def test_listener_whose_notification_another_one_takes_goes_on_listening(conns):
+    conn, sender = conns(2)
+    conn.autocommit = sender.autocommit = True
+    conn.cursor().execute("listen jobs")
+    one(sender, "select pg_notify('jobs', 'first')")  # there before anybody waits: each gives way
+    began = time.monotonic()
+
+    def listen():
+        found = []
+        for each in greenwait.notifies(conn, timeout=20):
+            found.append(each.payload)
+            if each.payload == "last":
+                return found
+        raise AssertionError(found)
+
+    def send():
+        for _ in range(2):
+            time.sleep(0.05)  # so that the first of it is there when the hub looks
+            one(sender, "select pg_notify('jobs', 'last')")
+
+    *found, _ = greenwait.gather(listen, listen, send)
+    assert sorted(sum(found, [])) == ["first", "last", "last"]
+    assert time.monotonic() - began < 10
+
+
 def test_connection_that_is_lost_costs_only_its_own_job(conns, watcher):
     own = conns(3)
     with greenwait.Hub() as hub:

@@ -35,7 +35,10 @@ class _Listener:
 
 
 class Listening:
-    """One listening to a connection, until a deadline of ``time.monotonic()``, or None."""
+    """One listening to a connection, until a deadline of ``time.monotonic()``, or None.
+
+    Others may listen to the same one, and take what this one has waited for.
+    """
 
     def __init__(self, conn: Any, deadline: float | None) -> None:
         self.conn = conn
@@ -45,9 +48,17 @@ class Listening:
     def has_next(self) -> bool:
         """Wait until there is a notification, or the time is over."""
         check_deadline()  # also where others keep the list from getting empty
-        if not (self.conn.notifies or self._is_over):
+        while not (self.conn.notifies or self._is_over):
             self._wait()
         return bool(self.conn.notifies)
+
+    def take(self) -> Notify | None:
+        """Return the first notification; None where another one has taken it."""
+        try:
+            found: Notify = self.conn.notifies.pop(0)
+        except IndexError:
+            return None
+        return found
 
     def _wait(self) -> None:
         left = None if self._deadline is None else self._deadline - time.monotonic()
@@ -73,11 +84,13 @@ def notifies(conn: Any, timeout: float | None = None) -> Generator[Notify, None,
     It waits as queries do, in every context. A signal handler's exception or an outer
     ``greenwait.timeout()`` ends the wait, and the connection stays usable. What comes while
     nobody asks for the next one is kept, in ``conn.notifies``, and given first. The server
-    sends nothing to a connection that is in a transaction.
+    sends nothing to a connection that is in a transaction. Where several greenlets or threads
+    listen to one connection, each notification is given to one of them.
     """
     return _notifies(Listening(conn, deadline_after("timeout", timeout)))
 
 
 def _notifies(listening: Listening) -> Generator[Notify, None, None]:
     while listening.has_next():
-        yield listening.conn.notifies.pop(0)
+        if (found := listening.take()) is not None:
+            yield found

@@ -481,11 +481,14 @@ async def notifies(conn: Any, timeout: float | None = None) -> AsyncGenerator[No
     :raises ValueError: *timeout* is negative or not finite.
     :raises TypeError: it is not a number.
 
-    When the task is cancelled none is lost: the next iterator begins with it.
+    When the task is cancelled none is lost: the next iterator begins with it. Where several tasks
+    listen to one connection, each notification is given to one of them.
     """
     listening = Listening(conn, deadline_after("timeout", timeout))
     while await Call(listening.has_next, (), {}):
-        yield conn.notifies.pop(0)
+        # Here, and not by the call: of a task that was cancelled it would be lost.
+        if (found := listening.take()) is not None:
+            yield found
 
 
 # -- The pool
