@@ -645,6 +645,21 @@ def test_notices_are_decoded_in_c(callback, connect, encoding):
         assert text in conn.notices[-1]
 
 
+def test_what_is_connected_before_the_callback_is_registered_decodes_in_c(run_python):
+    script = """
+import sys
+import greenwait, psycopg2
+conn = psycopg2.connect(sys.argv[1])
+greenwait.install()
+called = []
+sys.setprofile(lambda frame, event, _: called.append(frame.f_code.co_name))
+conn.cursor().execute("do $$begin raise notice 'hello'; end$$")
+sys.setprofile(None)
+print(conn.notices, [each for each in called if "decode" in each])
+"""
+    assert run_python(script) == "['NOTICE:  hello\\n'] []\n"
+
+
 @needs_libpq
 def test_signals_at_every_moment_of_notices_cost_no_exception(callback, connect, on_signal):
     """psycopg2 forgets what is raised while it decodes them."""
