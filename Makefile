@@ -123,10 +123,13 @@ leaks: $(VENV)/.built ## a million waits, and more: nothing may be left of them
 coverage: $(VENV)/.dev ## which of our lines the tests run, Cython's too
 	$(BIN)/python -m tools.line_coverage $(PARALLEL) $(PYTEST_ARGS)
 
+# Those to which it matters which libpq psycopg2 calls, and how it was linked with that.
 SOURCE := VENV=$(VENV)-source PSYCOPG2=psycopg2
-source: ## test and conformance, on a psycopg2 built from source; needs libpq's headers (Debian: libpq-dev)
+SOURCE_TESTS := $(patsubst %,tests/test_%.py,cancel commit connect copy delivery import interrupt libpq loop \
+    nonblocking sharing signals stream tls)
+source: ## tests and conformance, on a psycopg2 built from source; needs libpq's headers (Debian: libpq-dev)
 	@command -v pg_config > /dev/null || { echo "needs pg_config: apt-get install libpq-dev" >&2; exit 1; }
-	$(MAKE) $(SOURCE) PYTEST_ARGS='$(BUT_STEPS) $(PYTEST_ARGS)' test conformance
+	$(MAKE) $(SOURCE) PYTEST_ARGS='$(PYTEST_ARGS) $(SOURCE_TESTS)' test conformance
 
 OLDEST := $(VENV)-oldest
 $(OLDEST)/.built: $(VENV)/.dev $(SOURCES)
