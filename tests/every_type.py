@@ -17,6 +17,7 @@ import pkgutil
 import signal
 import sys
 import threading
+import time
 import warnings
 from importlib.machinery import EXTENSION_SUFFIXES
 from typing import Any
@@ -298,6 +299,7 @@ def main(dsn, what, only=""):
         return
     greenwait.install()
     instances = some_work(dsn, set(types))
+    time.sleep(1.1)  # then a hub and an event loop look through their descriptors
     for kind in types:
         of_kind = [each for each in instances if type(each) is kind]
         say(name_of(kind), "instances:", len(of_kind))

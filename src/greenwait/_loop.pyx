@@ -234,14 +234,15 @@ cdef class Loop(Waiter):
         it out any more, epoll(7) Q6.
         """
         cdef Watched watched
-        cdef int rc
+        cdef int fd, rc
         readiness_set_close(&self.ready_set)
         rc = readiness_set_open(&self.ready_set)
         if rc < 0:
             raise OSError(-rc, os.strerror(-rc))
         if self.bell is not None:
             self.listen()
-        for fd, watched in enumerate(self.watched):
+        for fd in range(len(self.watched)):
+            watched = self.watched[fd]
             if watched.parked is None:
                 watched.connection, watched.events = None, 0
             else:
@@ -401,8 +402,10 @@ cdef class Loop(Waiter):
     cdef int look_for_closed(self) except -1:
         """Somebody may have closed a descriptor under a wait, which epoll keeps to itself."""
         cdef Watched watched
-        cdef int complaint
-        for fd, watched in enumerate(self.watched):
+        cdef int complaint, fd
+        # Cython's enumerate() takes a list for what the garbage collector has cleared.
+        for fd in range(len(self.watched)):
+            watched = self.watched[fd]
             if watched.parked is None or watched.parked.is_due:
                 continue
             complaint = complaint_about(fd)
