@@ -80,9 +80,7 @@ class Job:
         self.shakes = self.soak.board.shakes
         self.thrown = []
         try:
-            with self._connection() as conn:
-                for operation in self.operations:
-                    self._do(operation, conn)
+            self._connect_and_operate()
             self.doing = "nothing any more"
         except self.soak.context.interrupts as exc:
             self.count("interrupted")
@@ -93,16 +91,19 @@ class Job:
         finally:
             self.is_over = True
 
-    @contextlib.contextmanager
-    def _connection(self):
+    def _connect_and_operate(self):
+        """Do all operations on a connection.
+
+        In no block of a generator's: a signal handler that strikes in contextlib leaves that open.
+        """
         if self.way == "pool":
             self.doing = "borrowing"
-            with self.soak.pool(self.is_sound).connection() as self.conn, self._looked_at():
-                yield self.conn
+            with self.soak.pool(self.is_sound).connection() as self.conn:
+                self._operate()
             return
         if self.way == "shared":
             self.conn = self.soak.shared
-            yield self.conn
+            self._operate()
             return
         shelf = self.soak.shelf[self.is_sound]
         self.doing = "connecting"
@@ -114,14 +115,23 @@ class Job:
             self.conn = self.soak.connect(self.is_sound, self.rng)
             self.count("connections")
         try:
-            with self._looked_at():
-                self.conn.rollback()  # whoever had it may have been interrupted
-                yield self.conn
+            self._operate()
         finally:
             if self.way == "new":
                 self.conn.close()
             elif not self.conn.closed:
                 shelf.append(self.conn)
+
+    def _operate(self):
+        try:
+            if self.way in ("kept", "new"):
+                self.conn.rollback()  # whoever had it may have been interrupted
+            for operation in self.operations:
+                self._do(operation, self.conn)
+        finally:
+            if self.way != "shared":
+                self.was_open = not self.conn.closed
+        self.doing = "giving back"
 
     @contextlib.contextmanager
     def _looked_at(self):
