@@ -133,7 +133,8 @@ class Try:
     many: bool  # executemany(), where the code is a method
     comes_last: bool  # the messages are those of a statement of their own
 
-    strike: Callable[[], object] = field(init=False)  # set by the context
+    #: Set by the context; returns False when there is nothing any more to interrupt.
+    strike: Callable[[], object] = field(init=False)
     raised: BaseException | None = field(default=None, init=False)
     is_back: bool = field(default=False, init=False)  # the first statement has returned
     was_late: bool = field(default=False, init=False)  # the interrupt has come after that
@@ -204,11 +205,8 @@ class Try:
         return greenwait.timeout(seconds)
 
     def strike_if_in_time(self) -> None:
-        """Interrupt it, unless the statement has returned already."""
-        if self.is_back:
-            self.was_late = True
-        else:
-            self.strike()
+        """Interrupt it, unless the statement has returned already, or what has called it ended."""
+        self.was_late = self.is_back or self.strike() is False
 
     @contextlib.contextmanager
     def observed(self) -> Generator[None, None, None]:
@@ -512,7 +510,14 @@ class InGevent(Context):
 
     def _call(self, one: Try, *call: Any) -> None:
         spawned = self.gevent.spawn(*_in_this_context(*call))
-        one.strike = functools.partial(spawned.kill, block=False)
+
+        def kill() -> bool:
+            if spawned.dead:
+                return False
+            spawned.kill(block=False)
+            return True
+
+        one.strike = kill
         found = spawned.get()
         if isinstance(found, GreenletExit):
             raise found
@@ -550,11 +555,14 @@ class InEventlet(Context):
         one.strike = functools.partial(self._kill, spawned)
         spawned.wait()
 
-    def _kill(self, spawned: Any) -> None:
+    def _kill(self, spawned: Any) -> bool:
+        if spawned.dead:
+            return False
         if self.eventlet.getcurrent() is spawned:  # it would go on, and be killed later
             self.eventlet.spawn_after(0, self.eventlet.kill, spawned)
             self.eventlet.sleep(_LONGEST)
         self.eventlet.kill(spawned)
+        return True
 
     def _arm(self, one: Try) -> None:
         self.eventlet.spawn_after(one.seconds, one.strike_if_in_time)
