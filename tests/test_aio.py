@@ -1388,7 +1388,7 @@ def test_tasks_that_wait_for_one_connection_s_notifications(run, dsn, connect):
                 await asyncio.sleep(0.002)
                 sender.cursor().execute("select pg_notify('pair', %s)", (payload,))
                 time.sleep(0.012)  # so long that both are due when the event loop looks
-            found = sum(await asyncio.gather(*tasks), [])
+            found = [each for found in await asyncio.gather(*tasks) for each in found]
             assert sorted(found) == [str(number), "last", "last"]
         conn.close()
 
