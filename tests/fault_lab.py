@@ -393,7 +393,7 @@ def dropping_listener() -> Iterator[int]:
 
 
 def shutdown_ends_an_attempt() -> bool:
-    """Does a connect(2) that is under way fail on shutdown(2)? On Linux, and not on the BSDs."""
+    """Does a connect(2) that is under way fail on shutdown(2)? On Linux, and nowhere else."""
     with dropping_listener() as port, socket.socket() as attempt:
         attempt.setblocking(False)
         attempt.connect_ex(("127.0.0.1", port))

@@ -160,7 +160,8 @@ cdef bint shut_down(object conn) except *:
     """Have a connection end; return whether that is an attempt to connect, and has failed by it.
 
     Linux gives up a connect(2) that is under way on shutdown(2), and libpq takes that for
-    any other failure of it: it goes on to the next address. On the BSDs nothing happens.
+    any other failure of it: it goes on to the next address. Elsewhere it is no error of the
+    socket's: on FreeBSD the attempt goes on, on macOS it ends without one (docs/limits.md).
     """
     cdef int no_ticker = -1
     cdef int fd, revents

@@ -1,6 +1,7 @@
 /* Loaded into the process before libc (ld.so(8), LD_PRELOAD): shutdown(2) does nothing to a
- * connect(2) that is under way, as on the BSDs. There it only notes that a FIN is to follow
- * (tcp_usrclosed() in netinet/tcp_usrreq.c, TCPS_SYN_SENT). */
+ * connect(2) that is under way, as on FreeBSD. There it only notes that a FIN is to follow
+ * (tcp_usrclosed() in netinet/tcp_usrreq.c, TCPS_SYN_SENT). On macOS the attempt ends, and is
+ * no error either: docs/limits.md. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <netinet/in.h>
