@@ -15,7 +15,7 @@ import greenwait
 from greenwait import trio as greenwait_trio
 from tests import orm_program
 from tests.fault_lab import frozen, no_leaked_descriptors, silent_listener
-from tests.marks import needs_refusal
+from tests.marks import needs_fork, needs_refusal
 
 run = greenwait_trio.run
 
@@ -429,6 +429,7 @@ def test_query_beside_notifications_of_the_same_connection(dsn, connect):
     assert found == ["0", "1", "2", "last"]
 
 
+@needs_fork
 def test_forked_child_has_waits_of_its_own(run_python):
     script = """
 import os, signal, sys, psycopg2, trio, greenwait, greenwait.trio

@@ -22,11 +22,11 @@ _NOT_THERE: dict[ModuleType, tuple[str, ...]] = {
     select: ("epoll", "poll"),
     _socket: ("socketpair",),  # socket makes one by TCP
 }
-#: The modules that have it all the same: gevent goes by sys.platform, and what the tests have for
-#: a network is no part of Windows.
+#: The modules that have it all the same: gevent and trio go by sys.platform, and what the tests
+#: have for a network is no part of Windows.
 _STILL_THERE: dict[ModuleType, tuple[str, ...]] = {
     os: ("gevent.monkey._state", "gevent.os", "gevent.subprocess"),
-    select: ("tests.fault_lab", "tests.step_proxy"),
+    select: ("tests.fault_lab", "tests.step_proxy", "trio._core._io_epoll"),
     _socket: (),
 }
 
