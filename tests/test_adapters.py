@@ -546,6 +546,62 @@ def test_forked_child_does_not_share_what_its_parent_waits_with(run):
 
 
 @needs_fork
+@pytest.mark.parametrize("run", ["gevent"], indirect=True)
+@pytest.mark.parametrize("loop", ["libev-cext", "libuv-cffi"])
+def test_child_of_a_plain_fork_and_its_parent_wait_on(run, loop):
+    """gevent's own fork() parts their event loops, os.fork() does not."""
+    run(
+        """
+        def work():
+            conn = connect()
+            return [one(conn, "select %s from pg_sleep(0.02)", number) for number in range(15)]
+        jobs = [spawn(work) for _ in range(3)]
+        children = []
+        for _ in range(3):
+            sleep(0.1)
+            child = os.fork()
+            if child == 0:
+                own = [spawn(work) for _ in range(3)]
+                os._exit(0 if join(own) == [list(range(15))] * 3 else 1)
+            children.append(child)
+        assert join(jobs) == [list(range(15))] * 3
+        for child in children:
+            assert os.waitpid(child, 0) == (child, 0)
+        """,
+        first=f"import os; os.environ['GEVENT_LOOP'] = '{loop}'",
+    )
+
+
+@pytest.mark.parametrize("run", ["gevent"], indirect=True)
+def test_timers_are_not_too_short_for_libuv(run):
+    """It has none of less than a millisecond, and gevent warns of them."""
+    run(
+        """
+        def work():
+            conn = connect()
+            conn.autocommit = True
+            for number in range(30):
+                try:
+                    with greenwait.timeout(number / 10_000):
+                        one(conn, "select pg_sleep(30)")
+                except greenwait.QueryTimeout:
+                    pass
+        spawn(work).get()
+        assert min(asked_for) >= 0.001, min(asked_for)
+        """,
+        first="""
+import gevent
+asked_for = []
+class Loop(gevent.config.loop):
+    def timer(self, after, *args, **options):
+        asked_for.append(after)
+        return super().timer(after, *args, **options)
+gevent.config.loop = Loop
+""",
+    )
+
+
+@needs_fork
 def test_forked_child_that_waits_for_nothing_leaves_its_parents_waits_alone(run):
     run("""
         if NAME == "gevent":

@@ -21,6 +21,7 @@ from greenwait._readiness_set cimport readiness_set_fileno
 from greenwait._sealed_type cimport seal_type
 from greenwait._waiter cimport Adapter, forks
 
+import os
 import sys
 import weakref
 
@@ -44,9 +45,8 @@ cdef object new_place = Place
 cdef object exc_info = sys.exc_info
 cdef str loop_key = "greenwait's gevent loop"  # a str has its hash ready
 
-# How many have led to this process, as far as we know.
-
 cdef double FOR_EVER = 1e8  # seconds
+cdef double SHORTEST = 1e-3
 # So often, while somebody waits, it is looked whether a descriptor was closed under a wait.
 cdef double TICK_SECONDS = 1.0
 
@@ -149,7 +149,7 @@ cdef class GeventLoop(Loop):
         self.waiting += 1
         try:
             if parked.deadline_ns != NO_DEADLINE:
-                timer = self.hub.loop.timer(max(0, parked.deadline_ns - monotonic_ns()) / 1e9)
+                timer = self.hub.loop.timer(seconds_until(parked.deadline_ns))
                 timer.start(_expire, weakref.ref(self), parked)
             while not parked.is_due:
                 self.hub.switch()
@@ -248,6 +248,13 @@ cdef int _switch(Parked parked, revents) except -1:
     return 0
 
 
+cdef double seconds_until(int64_t deadline_ns) noexcept:
+    """Return what a timer is to be made with; libuv has milliseconds, and warns of less."""
+    if deadline_ns == NO_DEADLINE:
+        return FOR_EVER
+    return max(SHORTEST, (deadline_ns - monotonic_ns()) / 1e9)
+
+
 cdef GeventLoop loop_of(object hub):
     """Return what this thread has for its hub. gevent never frees a hub; a thread ends."""
     cdef dict state = <dict><PyObject*>PyThreadState_GetDict()
@@ -293,10 +300,7 @@ cdef class GeventAdapter(Adapter):
 
     cdef int wait_for_call(self, object place, int64_t deadline_ns) except -1:
         # A loop that nothing keeps alive ends, as it knows nothing of other threads' calls.
-        cdef double seconds = FOR_EVER
-        if deadline_ns != NO_DEADLINE:
-            seconds = max(0, deadline_ns - monotonic_ns()) / 1e9
-        timer = place.hub.loop.timer(seconds)
+        timer = place.hub.loop.timer(seconds_until(deadline_ns))
         timer.start(place.switch, None)
         try:
             place.get()
@@ -307,3 +311,18 @@ cdef class GeventAdapter(Adapter):
     cdef int call(self, object place) except -1:
         place.hub.loop.run_callback_threadsafe(place.switch, None)
         return 0
+
+
+def _after_fork_in_child():
+    """Part the loop from the parent's, whose set of descriptors it has, as gevent's fork() does.
+
+    After os.fork() each of them would change what the other one waits for; and libuv ends a
+    process that finds the set changed.
+    """
+    hub = hub_here()
+    if hub is not None and hub.loop is not None:
+        hub.loop.reinit()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
