@@ -536,6 +536,10 @@ print(complaints)
 """
 
 
+@pytest.mark.skipif(
+    sys.version_info >= (3, 14),
+    reason="nest_asyncio 1.6.0 does not tell it which task is the current one",
+)
 def test_event_loop_within_a_task_goes_on_as_well(run_python):
     assert run_python(NESTED) == "[]\n"
 

@@ -5,6 +5,7 @@ import functools
 import gc
 import signal
 import socket
+import sys
 
 import pytest
 from psycopg2.extensions import POLL_READ, get_wait_callback
@@ -101,8 +102,20 @@ def run_timeout(pool, silent):
     assert not wait_at_most(silent, 0)
 
 
+not_on_3_14 = pytest.mark.skipif(
+    sys.version_info[:2] == (3, 14), reason="the block is Python's own, cpython issue 148874"
+)
+
+
 @pytest.mark.parametrize(
-    "function", [run_gather, run_map, run_installed, run_decorated, run_timeout]
+    "function",
+    [
+        run_gather,
+        run_map,
+        pytest.param(run_installed, marks=not_on_3_14),
+        run_decorated,
+        run_timeout,
+    ],
 )
 def test_function_that_is_interrupted_at_any_moment_leaves_no_block_entered(function, pool, silent):
     registered = get_wait_callback()

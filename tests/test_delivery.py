@@ -422,7 +422,8 @@ def test_deadline_leaves_the_query_its_own_error(callback, connect):
         "do $$begin perform pg_sleep(20); "
         "exception when query_canceled then raise exception 'mine'; end$$"
     )
-    with pytest.raises(errors.RaiseException, match="mine"), greenwait.timeout(0.1):
+    # Long enough for the server to have come to the block that handles the cancel.
+    with pytest.raises(errors.RaiseException, match="mine"), greenwait.timeout(1):
         conn.cursor().execute(query)
     assert type(errors.QueryCanceled("later")) is errors.QueryCanceled
     conn.rollback()
