@@ -69,4 +69,5 @@ def test_call_recurses_as_deep_as_without_a_greenlet(survives):
         else:
             too_deep = depth
     assert fits > 50
-    assert survives("run", fits * 9 // 10)
+    # CPython as of 3.14 keeps a part of a small stack for itself: of the rest a tenth is little.
+    assert survives("run", fits - max(fits // 10, 16))
