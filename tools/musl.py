@@ -29,6 +29,7 @@ exec musl-gcc -idirafter {_KERNEL} "$@"
 """
 _ENVIRONMENT = {
     "CC": str(_COMPILER),
+    "CFLAGS": "-O1 -fPIC",  # a module of Python's is linked with these libraries, too
     "CPPFLAGS": f"-I{_PREFIX / 'include'}",
     "LDFLAGS": f"-L{_PREFIX / 'lib'}",
     "PKG_CONFIG_LIBDIR": str(_PREFIX / "lib/pkgconfig"),  # and not the system's
@@ -68,12 +69,12 @@ def build_python() -> Path:
         link.symlink_to(headers)
     zlib, ffi, openssl = (archive.unpack_source(name) for name in ("zlib", "libffi", "openssl"))
     _make(zlib, ["./configure", f"--prefix={_PREFIX}", "--static"], ["install"])
-    options = ["--disable-shared", "--disable-docs", "--with-pic"]
+    options = ["--disable-shared", "--disable-docs"]
     _make(ffi, ["./configure", "--quiet", f"--prefix={_PREFIX}", *options], [], ["install"])
     options = [f"no-{name}" for name in _OPENSSL_WITHOUT]
     _make(
         openssl,
-        ["./Configure", "linux-x86_64", f"--prefix={_PREFIX}", "--libdir=lib", "-fPIC", *options],
+        ["./Configure", "linux-x86_64", f"--prefix={_PREFIX}", "--libdir=lib", *options],
         ["build_generated"],
         ["libcrypto.a", "libssl.a"],
         ["install_dev"],
