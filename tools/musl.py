@@ -19,7 +19,9 @@ _FOLDER = ROOT / "build" / "musl"
 _PREFIX = _FOLDER / "prefix"
 _KERNEL = _FOLDER / "kernel"  # its headers, which musl-gcc does not look for
 _MULTIARCH = Path("/usr/include/x86_64-linux-gnu")
-_PLATFORMS = ("musllinux_1_2_x86_64", "musllinux_1_1_x86_64")
+# The last is glibc's, for what has no wheel for musl: zope.interface, which gevent needs. What is
+# compiled in it has glibc in its name, and is not found here; the package does without.
+_PLATFORMS = ("musllinux_1_2_x86_64", "musllinux_1_1_x86_64", "manylinux_2_17_x86_64")
 _COMPILER = _FOLDER / "musl-gcc"
 # musl-gcc answers what gcc would: Python's configure refuses that, and its setup.py would look for
 # headers in glibc's folder.
@@ -93,10 +95,11 @@ def main(arguments: list[str]) -> int:
         executable = build_python()
         complete.write_text(str(executable))
     python = ForeignPython((complete.read_text(),), _FOLDER, _PLATFORMS)
-    python.install(requirements("binary", "test"))
+    suite = arguments[:1] == ["--suite"]
+    python.install(requirements("binary", *(["test"] if suite else [])))
     python.build()
     python.smoke()
-    if arguments[:1] == ["--suite"]:
+    if suite:
         python.run("-m", "pytest", *arguments[1:])
     return 0
 
