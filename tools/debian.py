@@ -32,14 +32,15 @@ def find_mirror() -> tuple[str, str]:
 
 
 class Archive:
-    """Debian's archive, of the release that is installed here, for one architecture."""
+    """Debian's archive, for one architecture, of *release* or else of the one installed here."""
 
-    def __init__(self, folder: Path, architecture: str) -> None:
+    def __init__(self, folder: Path, architecture: str, release: str = "") -> None:
         self._folder = folder
         for name in ("lists/partial", "archives/partial"):
             (folder / name).mkdir(parents=True, exist_ok=True)
         (folder / "status").touch()
-        address, release = find_mirror()
+        address, installed = find_mirror()
+        release = release or installed
         signed = f"[signed-by={_KEYS}] " if _KEYS.exists() else ""
         lines = [f"{kind} {signed}{address} {release} main\n" for kind in ("deb", "deb-src")]
         (folder / "sources.list").write_text("".join(lines))
