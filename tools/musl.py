@@ -16,6 +16,8 @@ from tools.debian import Archive
 from tools.foreign_python import ROOT, ForeignPython, need, requirements
 
 _FOLDER = ROOT / "build" / "musl"
+_SYSTEM = _FOLDER / "system"
+_LOADER = _SYSTEM / "usr/lib/x86_64-linux-musl/libc.so"  # which is the loader, too
 _PREFIX = _FOLDER / "prefix"
 _KERNEL = _FOLDER / "kernel"  # its headers, which musl-gcc does not look for
 _MULTIARCH = Path("/usr/include/x86_64-linux-gnu")
@@ -33,7 +35,7 @@ _ENVIRONMENT = {
     "CC": str(_COMPILER),
     "CFLAGS": "-O1 -fPIC",  # a module of Python's is linked with these libraries, too
     "CPPFLAGS": f"-I{_PREFIX / 'include'}",
-    "LDFLAGS": f"-L{_PREFIX / 'lib'}",
+    "LDFLAGS": f"-L{_PREFIX / 'lib'} -Wl,--dynamic-linker={_LOADER}",
     "PKG_CONFIG_LIBDIR": str(_PREFIX / "lib/pkgconfig"),  # and not the system's
 }
 _OPENSSL_WITHOUT = ("shared", "tests", "engine", "afalgeng", "module", "async")
@@ -57,6 +59,9 @@ def _make(folder: Path, configure: list[str], *targets: list[str]) -> None:
 
 def build_python() -> Path:
     """Build Python with what the tests want of it: zlib, ctypes and ssl; return where it is."""
+    # What is compiled in the wheels for musl 1.2 has relative relocations (DT_RELR), which musl
+    # applies as of 1.2.4. Debian 12 has 1.2.3, whose headers do.
+    Archive(_FOLDER / "newer", "amd64", "trixie").unpack(("musl",), _SYSTEM)
     archive = Archive(_FOLDER / "apt", "amd64")
     _COMPILER.write_text(_WRAPPER)
     _COMPILER.chmod(0o755)
