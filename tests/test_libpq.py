@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import sysconfig
 import textwrap
 from pathlib import Path
 
@@ -45,6 +46,8 @@ def other_libpq():
     found = sorted((find_binaries().parent / "lib").glob("libpq.so.5"))
     if not found:
         pytest.skip("the server came without a libpq of its own")
+    if "musl" in (sysconfig.get_config_var("MULTIARCH") or ""):  # see tools/musl.py
+        pytest.skip("the server, and its libpq, are of glibc")
     return str(found[0])
 
 
