@@ -227,7 +227,7 @@ class Try:
                 self.conn.commit()
             else:
                 self.cur.execute(self.query)
-            self.is_back = True
+            self.has_returned()
             self.has_result = self.answer == "commit" or self.is_result(self.cur.fetchall())
             self.cur.execute(self.next)
 
@@ -239,7 +239,7 @@ class Try:
                 await self.conn.commit()
             else:
                 await self.cur.execute(self.query)
-            self.is_back = True
+            self.has_returned()
             self.has_result = self.answer == "commit" or self.is_result(await self.cur.fetchall())
             await self.cur.execute(self.next)
 
@@ -247,6 +247,15 @@ class Try:
         """Have *arm* see to it that the interrupt comes, if it comes at a moment."""
         if self.event == "interrupt" and self.moment is not None:
             arm(self)
+
+    def has_returned(self) -> None:
+        """Note that the first statement has.
+
+        If its deadline had passed before it was waited for, nobody has asked for a descriptor: the
+        next one's wait is not to stand still for that.
+        """
+        self.is_back = True
+        self.conn.on_fileno = None
 
     def method(self) -> tuple[Any, ...]:
         """Return a method that the context is to call, with its arguments."""
@@ -261,7 +270,7 @@ class Try:
 
     def method_returned(self) -> None:
         """Note that the method has, which was called in this try."""
-        self.is_back = True
+        self.has_returned()
         if self.many or self.answer == "commit":
             self.has_result = True
         else:
