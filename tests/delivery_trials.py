@@ -138,6 +138,8 @@ class Try:
     raised: BaseException | None = field(default=None, init=False)
     is_back: bool = field(default=False, init=False)  # the first statement has returned
     was_late: bool = field(default=False, init=False)  # the interrupt has come after that
+    #: The deadline, which was to pass beside the answer, had done so before that was waited for.
+    was_early: bool = field(default=False, init=False)
     has_result: bool = field(default=False, init=False)
     began: float = field(default_factory=time.monotonic, init=False)
     cancels: int = field(default_factory=lambda: greenwait.stats().cancels, init=False)
@@ -187,9 +189,11 @@ class Try:
                  self.token),
             )  # fmt: skip
         if self.moment is None:
+            self.was_early = True
             conn.on_fileno = self._wait_for_answer
 
     def _wait_for_answer(self, fd: int) -> None:
+        self.was_early = False
         _wait_until_readable(fd, self.is_whole)
         if self.event == "interrupt":
             self.strike()
@@ -249,11 +253,7 @@ class Try:
             arm(self)
 
     def has_returned(self) -> None:
-        """Note that the first statement has.
-
-        If its deadline had passed before it was waited for, nobody has asked for a descriptor: the
-        next one's wait is not to stand still for that.
-        """
+        """Note that the first statement has; the next one's wait is not to stand still for it."""
         self.is_back = True
         self.conn.on_fileno = None
 
@@ -313,7 +313,7 @@ class Try:
             executions = found[0] - conn.executions
             next_statements = found[1] - conn.next_statements
             conn.executions, conn.next_statements = found
-        if self.was_late:
+        if self.was_late or self.was_early:
             return
         own = self._own_error(self.raised)
         counts["tries"] += 1
