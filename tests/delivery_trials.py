@@ -27,7 +27,7 @@ from collections.abc import Callable, Generator
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from traceback import format_exception
-from typing import Any
+from typing import Any, ClassVar
 
 import psycopg2
 from greenlet import GreenletExit
@@ -133,6 +133,9 @@ class Try:
     many: bool  # executemany(), where the code is a method
     comes_last: bool  # the messages are those of a statement of their own
 
+    #: Seconds to a deadline that passes beside the answer; more where that has proved too short.
+    patience: ClassVar[float] = 0.01
+
     #: Set by the context; returns False when there is nothing any more to interrupt.
     strike: Callable[[], object] = field(init=False)
     raised: BaseException | None = field(default=None, init=False)
@@ -204,7 +207,7 @@ class Try:
         """Return the block in which all of it is to be."""
         seconds = None
         if self.event == "deadline":
-            seconds = 0.01 if self.moment is None else self.moment
+            seconds = self.patience if self.moment is None else self.moment
         self.passes_at = time.monotonic() + (seconds or 0.0)
         return greenwait.timeout(seconds)
 
@@ -313,6 +316,8 @@ class Try:
             executions = found[0] - conn.executions
             next_statements = found[1] - conn.next_statements
             conn.executions, conn.next_statements = found
+        if self.was_early:
+            Try.patience *= 2
         if self.was_late or self.was_early:
             return
         own = self._own_error(self.raised)
@@ -523,8 +528,13 @@ class InGevent(Context):
         def kill() -> bool:
             if spawned.dead:
                 return False
+            # It comes in the loop's next turn, right after this has looked.
+            self.gevent.get_hub().loop.run_callback(look)
             spawned.kill(block=False)
             return True
+
+        def look() -> None:
+            one.was_late = one.was_late or one.is_back
 
         one.strike = kill
         found = spawned.get()
