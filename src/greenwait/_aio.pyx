@@ -446,13 +446,14 @@ cdef class EventLoop(Loop):
             outer = self.entered_by
             here = self.entered_by = current_greenlet()
             self.is_serving = True
-            self.until_ns = until_ns
+            self.until_ns = NO_DEADLINE  # for the first, however long it takes to find out who is due
             try:
                 self.poll(False)
                 if self.registered:
                     self.take_back()
                 self.left_of_batch = len(self.due)
                 due = self.pop_due()
+                self.until_ns = until_ns
                 if due is not None:
                     self.go_on(due, here)  # and they to each other
             finally:
