@@ -446,7 +446,7 @@ cdef class EventLoop(Loop):
             outer = self.entered_by
             here = self.entered_by = current_greenlet()
             self.is_serving = True
-            self.until_ns = NO_DEADLINE  # for the first, however long it takes to find out who is due
+            self.until_ns = NO_DEADLINE  # for the first, however long it takes to find it
             try:
                 self.poll(False)
                 if self.registered:
