@@ -20,7 +20,6 @@ from cpython.pystate cimport PyThreadState_GetDict
 from cpython.pythread cimport PyThread_get_thread_ident
 from libc.stdint cimport int64_t
 
-from greenwait._deadline cimport after
 from greenwait._finalizing cimport Py_IsFinalizing
 from greenwait._known cimport Known
 from greenwait._loop cimport Loop, Parked, Seat, Watched, a_parked
@@ -119,7 +118,7 @@ cdef object invalid_state_error = asyncio.InvalidStateError
 
 # The event loop has its turn after so long, however many of ours are due.
 cdef int64_t LONGEST_TURN_NS = 3_000_000
-# So often, while somebody waits, it is looked whether a descriptor was closed under a wait.
+# The period of the looks for descriptors that were closed under a wait.
 cdef double TICK_SECONDS = 1.0
 # The period of the looks whether the event loop is back in the thread of its calls.
 cdef double AWAY_SECONDS = 0.05
@@ -289,15 +288,12 @@ cdef class EventLoop(Loop):
         cdef Watched watched = self.watched_at(fd)
         cdef Registration registration
         parked.is_stopping = is_stopping
-        if watched.parked is not None:  # another greenlet waits on it: look now and then
-            parked.fd, parked.revents = -1, events
-            parked.deadline_ns = min(deadline_ns, after(10_000_000))
-            self.park(parked)
-            return parked.revents
+        if watched.parked is not None:
+            return self.wait_beside(parked, events)
         registration = Registration.__new__(Registration)
         registration.loop, registration.parked, registration.events = self, parked, events
         self.unregistered.append(registration)
-        watched.parked = parked  # it is looked whether the descriptor was closed
+        watched.parked = parked  # look_for_closed() sees it there
         try:
             self.park(parked)
         finally:
@@ -329,7 +325,7 @@ cdef class EventLoop(Loop):
         return 0
 
     cdef int take_back(self) except -1:
-        """Have the event loop watch no more what those are through with who are due."""
+        """Have the event loop stop watching the descriptors of the waits that are due."""
         cdef Registration registration
         for due in self.due:
             registration = self.registered.get((<Parked>due).fd)
@@ -339,7 +335,7 @@ cdef class EventLoop(Loop):
         return 0
 
     cdef int forget_registration(self, Registration registration) except -1:
-        """Its wait is over, mostly after ``take_back()``."""
+        """End one whose wait is over; ``take_back()`` has mostly done so."""
         if registration in self.unregistered:
             self.unregistered.remove(registration)
         if self.registered.get(registration.parked.fd) is registration:
@@ -431,39 +427,54 @@ cdef class EventLoop(Loop):
     def serve(self):
         """Let those greenlets have their turn whose waits are over, then the tasks of theirs."""
         cdef int64_t until_ns = monotonic_ns() + LONGEST_TURN_NS
-        cdef Py_ssize_t left
-        # These are somebody's where an event loop runs within one of its callbacks, which
-        # nest_asyncio makes possible.
-        cdef bint was_serving = self.is_serving, was_resuming = self.is_resuming
-        cdef int64_t outer_until_ns = self.until_ns
-        cdef Call call
         self.is_scheduled = False
         if self.forks != forks:
             return
-        if not self.is_at_home():
-            self.step_back()
-        else:
-            outer = self.entered_by
-            here = self.entered_by = current_greenlet()
-            self.is_serving = True
-            self.until_ns = NO_DEADLINE  # for the first, however long it takes to find it
-            try:
-                self.poll(False)
-                if self.registered:
-                    self.take_back()
-                self.left_of_batch = len(self.due)
-                due = self.pop_due()
-                self.until_ns = until_ns
-                if due is not None:
-                    self.go_on(due, here)  # and they to each other
-            finally:
-                self.is_serving, self.until_ns = was_serving, outer_until_ns
-                self.entered_by, self.left_of_batch = outer, 0
-            if self.calls:
-                self.tell_event_loop()
-        # A task may begin the next call at once; that is not this one's turn any more.
+        try:
+            if not self.is_at_home():
+                self.step_back()
+            else:
+                self.switch_to_due(until_ns)
+                if self.calls:
+                    self.tell_event_loop()
+            self.resume_tasks(until_ns)
+        finally:  # a signal handler may strike in what the event loop is told
+            self.see_to_the_rest()
+
+    # What these two put back is somebody's where an event loop runs within one of its callbacks,
+    # which nest_asyncio makes possible.
+
+    cdef int switch_to_due(self, int64_t until_ns) except -1:
+        """Switch to a greenlet that is due, and that one to the next."""
+        cdef bint was_serving = self.is_serving
+        cdef int64_t outer_until_ns = self.until_ns
+        outer = self.entered_by
+        here = self.entered_by = current_greenlet()
+        self.is_serving = True
+        self.until_ns = NO_DEADLINE  # for the first, however long it takes to find it
+        try:
+            self.poll(False)
+            if self.registered:
+                self.take_back()
+            self.left_of_batch = len(self.due)
+            due = self.pop_due()
+            self.until_ns = until_ns
+            if due is not None:
+                self.go_on(due, here)
+        finally:
+            self.is_serving, self.until_ns = was_serving, outer_until_ns
+            self.entered_by, self.left_of_batch = outer, 0
+        return 0
+
+    cdef int resume_tasks(self, int64_t until_ns) except -1:
+        """Have the tasks go on whose calls are over by now.
+
+        One may begin the next call at once; that is not this one's turn any more.
+        """
+        cdef bint was_resuming = self.is_resuming
+        cdef Py_ssize_t left = len(self.over)
+        cdef Call call
         self.is_resuming = True
-        left = len(self.over)
         try:
             while left > 0 and self.over:  # an event loop that runs in a task takes them, too
                 left -= 1
@@ -473,7 +484,7 @@ cdef class EventLoop(Loop):
                     break
         finally:
             self.is_resuming = was_resuming
-            self.see_to_the_rest()
+        return 0
 
     def serve_in_no_context(self):
         """Do so for the descriptor's sake.
@@ -505,9 +516,11 @@ cdef class EventLoop(Loop):
     def expire(self):
         """See to the waits whose time is up."""
         self.timer = None
-        self.serve()
-        if self.event_loop is not None and self.is_at_home() and self.forks == forks:
-            self.set_alarm()
+        try:
+            self.serve()
+        finally:
+            if self.event_loop is not None and self.is_at_home() and self.forks == forks:
+                self.set_alarm()
 
     def tick(self):
         """See to descriptors that were closed under a wait, and whether this is the thread."""
@@ -530,7 +543,7 @@ cdef class EventLoop(Loop):
 
     cdef int see_to_the_rest(self) except -1:
         """Have those served who are due by now; if no call is under way, let go of the loop."""
-        if self.over or (self.due and self.is_at_home()):
+        if self.over or ((self.due or self.unregistered) and self.is_at_home()):
             return self.schedule()
         if not self.calls:
             if self.timer is not None:
@@ -673,12 +686,12 @@ def end_when_closed(event_loop):
 @cython.final
 @cython.internal
 cdef class Registration:
-    """A connection's descriptor that the event loop itself is told of; it calls this."""
+    """A connection's descriptor that the event loop watches for one wait; it calls this."""
 
     cdef EventLoop loop
     cdef Parked parked
     cdef int events
-    cdef object failure  # of the event loop to watch it
+    cdef object failure  # what kept the event loop from watching it
 
     def __call__(self):
         if self.loop.forks == forks:

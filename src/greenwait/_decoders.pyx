@@ -2,9 +2,9 @@
 
 psycopg2 decodes each notice, notification, error message and command status with the ``decode`` of
 Python's codec (``conn_text_from_chars``), and forgets what that raises, with the message, or with
-the interrupt that greenwait has left for it. Many of these
-are written in Python, UTF-8's too, and a signal's handler may run in Python code at any time.
-Here are codecs that do the same with functions written in C, under names of their own.
+the interrupt that greenwait has left for it. Many of these are written in Python, UTF-8's too, and
+a signal's handler may run in Python code at any time. Here are codecs that do the same with
+functions written in C, under names of their own.
 """
 
 cimport cython

@@ -15,11 +15,11 @@ from libc.stdint cimport int64_t, uint32_t
 from greenwait._finalizing cimport Py_IsFinalizing
 from greenwait._known cimport Known
 from greenwait._loop cimport Loop, Parked, Watched
-from greenwait._monotonic cimport NO_DEADLINE, monotonic_ns
+from greenwait._monotonic cimport NO_DEADLINE
 from greenwait._readiness cimport READINESS_READ, READINESS_WRITE
 from greenwait._readiness_set cimport readiness_set_fileno
 from greenwait._sealed_type cimport seal_type
-from greenwait._waiter cimport Adapter, forks
+from greenwait._waiter cimport Adapter, forks, seconds_until
 
 import os
 import sys
@@ -45,9 +45,9 @@ cdef object new_place = Place
 cdef object exc_info = sys.exc_info
 cdef str loop_key = "greenwait's gevent loop"  # a str has its hash ready
 
-cdef double FOR_EVER = 1e8  # seconds
-cdef double SHORTEST = 1e-3
-# So often, while somebody waits, it is looked whether a descriptor was closed under a wait.
+cdef object FOR_EVER = 1e8  # seconds, as these are
+cdef object SHORTEST = 1e-3
+# The period of the looks for descriptors that were closed under a wait.
 cdef double TICK_SECONDS = 1.0
 
 cdef enum:  # libev's
@@ -149,7 +149,7 @@ cdef class GeventLoop(Loop):
         self.waiting += 1
         try:
             if parked.deadline_ns != NO_DEADLINE:
-                timer = self.hub.loop.timer(seconds_until(parked.deadline_ns))
+                timer = new_timer(self.hub.loop, parked.deadline_ns)
                 timer.start(_expire, weakref.ref(self), parked)
             while not parked.is_due:
                 self.hub.switch()
@@ -248,11 +248,10 @@ cdef int _switch(Parked parked, revents) except -1:
     return 0
 
 
-cdef double seconds_until(int64_t deadline_ns) noexcept:
-    """Return what a timer is to be made with; libuv has milliseconds, and warns of less."""
-    if deadline_ns == NO_DEADLINE:
-        return FOR_EVER
-    return max(SHORTEST, (deadline_ns - monotonic_ns()) / 1e9)
+cdef object new_timer(object loop, int64_t deadline_ns):
+    """Return a timer of gevent's; libuv counts milliseconds, and warns of less than one."""
+    seconds = seconds_until(deadline_ns)
+    return loop.timer(FOR_EVER if seconds is None else max(SHORTEST, seconds))
 
 
 cdef GeventLoop loop_of(object hub):
@@ -300,7 +299,7 @@ cdef class GeventAdapter(Adapter):
 
     cdef int wait_for_call(self, object place, int64_t deadline_ns) except -1:
         # A loop that nothing keeps alive ends, as it knows nothing of other threads' calls.
-        timer = place.hub.loop.timer(seconds_until(deadline_ns))
+        timer = new_timer(place.hub.loop, deadline_ns)
         timer.start(place.switch, None)
         try:
             place.get()

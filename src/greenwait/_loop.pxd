@@ -48,6 +48,7 @@ cdef class Loop(Waiter):
     cdef int begin(self, object due, object here) except -1
 
     cdef int check_thread(self, str what) except -1
+    cdef int wait_beside(self, Parked parked, int events) except -1
     cdef int open(self) except -1
     cdef int close(self) except -1
     cdef int listen(self) except -1

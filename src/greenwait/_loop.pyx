@@ -147,12 +147,8 @@ cdef class Loop(Waiter):
         parked.is_stopping = is_stopping
         cdef Watched watched = self.watched_at(fd)
         cdef int rc
-        if watched.parked is not None:  # another greenlet waits on it: look now and then
-            parked.fd = -1
-            parked.deadline_ns = min(deadline_ns, after(10_000_000))
-            parked.revents = events
-            self.park(parked)
-            return parked.revents
+        if watched.parked is not None:
+            return self.wait_beside(parked, events)
         if connection is None or watched.connection is not connection or watched.events != events:
             self.turns += 1
             if self.turns == 0:
@@ -170,6 +166,13 @@ cdef class Loop(Waiter):
             if connection is None:
                 self.forget(watched, fd)
         return parked.revents
+
+    cdef int wait_beside(self, Parked parked, int events) except -1:
+        """Look now and then: another greenlet waits on the same descriptor."""
+        parked.fd, parked.revents = -1, events
+        parked.deadline_ns = min(parked.deadline_ns, after(10_000_000))
+        self.park(parked)
+        return events
 
     cdef bint postpone(self, object exc) except -1:
         cdef Seat seat = self.seat_of(current_greenlet())
@@ -403,7 +406,7 @@ cdef class Loop(Waiter):
         """Somebody may have closed a descriptor under a wait, which epoll keeps to itself."""
         cdef Watched watched
         cdef int complaint, fd
-        # Cython's enumerate() takes a list for what the garbage collector has cleared.
+        # Not enumerate(), which Cython does not check for the None that the collector leaves.
         for fd in range(len(self.watched)):
             watched = self.watched[fd]
             if watched.parked is None or watched.parked.is_due:

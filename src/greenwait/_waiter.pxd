@@ -35,11 +35,12 @@ cdef int hubs_entered
 # How often this process, or one of those that it descends from, was forked off another.
 cdef int forks
 
-# How often it is looked whether a descriptor is still open that is waited for.
+# The period of the looks for descriptors that were closed under a wait.
 cdef enum:
     LOOK_NS = 1_000_000_000
 
 cdef int complaint_about(int fd) except? 1
+cdef object seconds_until(int64_t deadline_ns)
 cdef object seconds_until_look(int64_t deadline_ns)
 
 cdef Waiter waiter_here()
