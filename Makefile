@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PARALLEL ?= --numprocesses=6 --dist=worksteal
 # There the ratios are stable; pinning is Linux's.
 SAME_CORE := $(if $(filter Linux,$(shell uname -s)),--same-core)
-SOURCES := setup.py pyproject.toml $(wildcard src/greenwait/*.pyx src/greenwait/*.pxd src/greenwait/*.h)
+SOURCES := setup.py pyproject.toml $(shell find src/greenwait -name "*.p[yx][xd]" -o -name "*.h")
 
 .DELETE_ON_ERROR:
 .PHONY: help test bench bench-full conformance plain no-epoll wine windows-rules source oldest next-pythons \
@@ -96,7 +96,7 @@ wine: ## our C by itself, compiled for Windows, under Wine (Debian: wine64 gcc-m
 	@command -v $(WINE) $(MINGW) > /dev/null && command -v $(MINGW) > /dev/null \
 	    || { echo "needs Wine and MinGW: apt-get install wine64 gcc-mingw-w64-x86-64" >&2; exit 1; }
 	mkdir -p build/wine
-	$(MINGW) -std=c11 -O2 -Wall -Wextra -Werror -Isrc/greenwait -o build/wine/windows.exe \
+	$(MINGW) -std=c11 -O2 -Wall -Wextra -Werror -Isrc/greenwait/_system -o build/wine/windows.exe \
 	    tests/platforms/windows.c -lws2_32
 	env -u DISPLAY WINEPREFIX=$(CURDIR)/build/wine/prefix WINEDEBUG=-all WINEDLLOVERRIDES=mscoree,mshtml= \
 	    timeout 100 $(WINE) build/wine/windows.exe
@@ -150,7 +150,6 @@ types: $(VENV)/.dev $(VENV)/.bench ## mypy, pyright, and the stubs against the e
 	$(BIN)/mypy
 	$(BIN)/basedpyright --pythonpath $(BIN)/python
 	$(BIN)/stubtest --mypy-config-file pyproject.toml --allowlist tools/stubtest_allowlist.txt greenwait
-	$(BIN)/python -m tools.check_stubs
 
 lint: types ## types; style, spelling
 	$(BIN)/ruff check
@@ -237,4 +236,5 @@ musl: $(VENV)/.dev ## smoke test and tests on musl, with a Python built for it; 
 	$(BIN)/python -m tools.musl --suite $(PARALLEL) $(BUT_DOCS) $(PYTEST_ARGS)
 
 clean: ## remove what the other targets made
-	rm -rf $(VENV) $(VENV)-source $(RELEASE) $(OLDEST) build dist report*.html report*.png report*.json src/greenwait/*.so src/*.egg-info
+	rm -rf $(VENV) $(VENV)-source $(RELEASE) $(OLDEST) build dist report*.html report*.png report*.json src/*.egg-info
+	find src/greenwait -name "*.so" -delete

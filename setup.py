@@ -3,40 +3,12 @@
 import os
 import sys
 from glob import glob
+from pathlib import Path
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 
-MODULES = [
-    "_aio",
-    "_callback",
-    "_cancel",
-    "_connecting",
-    "_conninfo",
-    "_copy",
-    "_deadline",
-    "_decoders",
-    "_delivery",
-    "_gevent",
-    "_hub",
-    "_install",
-    "_interrupt",
-    "_known",
-    "_libpq",
-    "_line",
-    "_loop",
-    "_outcome",
-    "_poll",
-    "_pool",
-    "_raised",
-    "_ranks",
-    "_refusal",
-    "_sleep",
-    "_stats",
-    "_trio",
-    "_turn",
-    "_waiter",
-]
+SOURCES = sorted(Path("src/greenwait").rglob("*.pyx"))
 
 # make coverage: every line tells a tracer that it runs, also where the GIL is not held (which takes
 # it for that), and each module's annotated C lies beside it as HTML.
@@ -44,14 +16,17 @@ LINETRACE = bool(os.environ.get("GREENWAIT_LINETRACE"))
 
 extensions = [
     Extension(
-        f"greenwait.{name}",
-        [f"src/greenwait/{name}.pyx"],
-        depends=[*glob("src/greenwait/*.pxd"), *glob("src/greenwait/*.h")],
-        include_dirs=["src/greenwait"],
+        ".".join(source.relative_to("src").with_suffix("").parts),
+        [source.as_posix()],
+        depends=[
+            *glob("src/greenwait/**/*.pxd", recursive=True),
+            *glob("src/greenwait/_system/*.h"),
+        ],
+        include_dirs=["src/greenwait/_system"],
         define_macros=[("CYTHON_TRACE_NOGIL", "1")] if LINETRACE else [],
         libraries=["ws2_32"] if sys.platform == "win32" else [],
     )
-    for name in MODULES
+    for source in SOURCES
 ]
 
 # make sanitize and make memcheck: they must find what is wrong with this one.

@@ -32,6 +32,7 @@ import greenwait.trio
 
 NOT_TOLD = {"__init_subclass__", "__subclasshook__", "__class__", "__dir__"}  # of the type alone
 TP_CLEAR = 51  # Include/typeslots.h
+PUBLIC = ("greenwait", "greenwait.aio", "greenwait.connection")
 event_loop = asyncio.new_event_loop()
 SECONDS = 20  # for all that one instance is asked
 
@@ -41,7 +42,7 @@ def say(*words):
 
 
 def import_all():
-    for found in pkgutil.iter_modules(greenwait.__path__, "greenwait."):
+    for found in pkgutil.walk_packages(greenwait.__path__, "greenwait.", lambda _: None):
         if found.name != "greenwait.__main__":
             with contextlib.suppress(ImportError):
                 importlib.import_module(found.name)
@@ -62,6 +63,14 @@ def compiled_types():
         and (getattr(module, "__file__", None) or "").endswith(tuple(EXTENSION_SUFFIXES))
     }
     found = {cls for cls in subclasses(object) if cls.__module__ in compiled}
+    for name in compiled:  # the public ones say that they are of another module
+        found |= {
+            each
+            for each in vars(sys.modules[name]).values()
+            if isinstance(each, type)
+            and each.__module__ in PUBLIC
+            and not issubclass(each, BaseException)
+        }
     return sorted(found, key=lambda cls: (cls.__module__, cls.__qualname__))
 
 

@@ -5,7 +5,7 @@ import selectors
 
 import pytest
 
-from greenwait._libpq import FAST_PATHS
+from greenwait._psycopg.libpq import FAST_PATHS
 from greenwait._sleep import POLLERS
 from tests.fault_lab import shutdown_ends_an_attempt
 

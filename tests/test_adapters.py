@@ -946,7 +946,7 @@ def test_others_run_while_a_name_is_looked_up(run_python, order):
         + ORDERS[order]
         + """
 import _thread, threading
-from greenwait import _resolve
+from greenwait._connections import lookup as lookups
 getattr(greenwait, NAME).patch_psycopg()
 framework = gevent if NAME == "gevent" else eventlet
 asked, turns = [], []
@@ -955,13 +955,13 @@ def getaddrinfo(*args, **keywords):
     while len(turns) < 5:
         pass
     return real(*args, **keywords)
-real, _resolve._getaddrinfo = _resolve._getaddrinfo, getaddrinfo
+real, lookups._getaddrinfo = lookups._getaddrinfo, getaddrinfo
 def count():
     while True:
         turns.append(1)
         framework.sleep(0.001)
 framework.spawn(count)
-lookup = _resolve.Lookup("localhost")
+lookup = lookups.Lookup("localhost")
 greenwait.wait(lookup)
 assert lookup.addresses and asked != [threading.get_native_id()], (asked, lookup.error)
 print("well")

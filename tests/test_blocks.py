@@ -13,7 +13,7 @@ from psycopg2.extensions import POLL_READ, get_wait_callback
 import greenwait
 from greenwait import _install
 from greenwait._callback import wait_at_most
-from greenwait._hub import SharedHub, hub_here
+from greenwait._greenlets.hub import SharedHub, hub_here
 from tests.random_moments import interrupted
 
 BLOCKS = {

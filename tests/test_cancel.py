@@ -12,7 +12,7 @@ from psycopg2 import errors
 from psycopg2.extensions import libpq_version, set_wait_callback
 
 import greenwait
-from greenwait._libpq import FAST_PATHS
+from greenwait._psycopg.libpq import FAST_PATHS
 from tests.asleep import when_asleep
 from tests.fault_lab import Fault, FaultProxy, frozen_postmaster, no_leaked_descriptors, silence
 from tests.test_interrupt import assert_stops, assert_usable, one

@@ -17,7 +17,7 @@ from psycopg2.extensions import STATUS_READY
 
 import greenwait
 from greenwait import connection
-from greenwait._known import begin_method
+from greenwait._psycopg.state import begin_method
 from greenwait.connection import Connection
 from tests.asleep import wait_until_asleep
 from tests.fault_lab import frozen, no_leaked_descriptors

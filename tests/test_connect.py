@@ -22,8 +22,8 @@ from psycopg2.extensions import make_dsn, parse_dsn, set_wait_callback
 
 import greenwait
 import greenwait.aio
-from greenwait._conninfo import connection_options
-from greenwait._libpq import FAST_PATHS
+from greenwait._psycopg.conninfo import connection_options
+from greenwait._psycopg.libpq import FAST_PATHS
 from tests.fault_lab import (
     Fault,
     FaultProxy,

@@ -7,7 +7,7 @@ import pytest
 from psycopg2.extensions import TRANSACTION_STATUS_IDLE, TRANSACTION_STATUS_INERROR
 
 import greenwait
-from greenwait._libpq import FAST_PATHS
+from greenwait._psycopg.libpq import FAST_PATHS
 
 CAN_END_COPY = FAST_PATHS["COPY"] == "on"
 takes_libpq = pytest.mark.skipif(not CAN_END_COPY, reason="it takes libpq's functions")

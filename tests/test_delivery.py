@@ -21,7 +21,7 @@ from psycopg2.extensions import (
 )
 
 import greenwait
-from greenwait._libpq import FAST_PATHS
+from greenwait._psycopg.libpq import FAST_PATHS
 from tests.asleep import again_until, wait_until_asleep, when_asleep
 from tests.fault_lab import frozen
 from tests.test_interrupt import assert_usable

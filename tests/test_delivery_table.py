@@ -13,7 +13,7 @@ import uvloop
 
 import greenwait
 from greenwait import aio
-from greenwait._libpq import FAST_PATHS
+from greenwait._psycopg.libpq import FAST_PATHS
 from tests.delivery_trials import ANSWERS, CONTEXTS, EVENTS
 from tools import delivery_table
 

@@ -25,9 +25,9 @@ def test_instance_that_is_used_in_every_way_gives_values_and_exceptions(state, s
     assert (done.returncode, lines[-1]) == (0, "done"), done.stderr
     found = {line.split()[0] for line in lines}
     assert {
-        "greenwait._aio.Suspension",  # which no module has by its name
-        "greenwait._hub.Job",
-        "greenwait._pool.Borrowed",
+        "greenwait.aio._loop.Suspension",  # which no module has by its name
+        "greenwait._greenlets.hub.Job",
+        "greenwait._connections.pool.Borrowed",
         "greenwait._deadline.timeout",
     } <= found
 

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import pytest
 
-from greenwait._libpq import FAST_PATHS
+from greenwait._psycopg.libpq import FAST_PATHS
 from tests.explorer import COMBINATIONS, PHASES, Laboratory, entries, explore, load, wrong
 from tests.fault_lab import no_leaked_descriptors
 

@@ -12,7 +12,7 @@ import psycopg2
 import pytest
 
 import greenwait
-from greenwait._libpq import FAST_PATHS
+from greenwait._psycopg.libpq import FAST_PATHS
 from tests.fault_lab import (
     TIMEOUT,
     Fault,

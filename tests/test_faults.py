@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import greenwait
-from greenwait._libpq import FAST_PATHS
+from greenwait._psycopg.libpq import FAST_PATHS
 from greenwait._sleep import POLLERS
 from greenwait.connection import Connection
 from tests.fault_lab import Fault, FaultProxy, no_leaked_descriptors, skip_without_tls

@@ -15,7 +15,7 @@ import pytest
 
 import greenwait
 from greenwait import aio
-from greenwait._libpq import FAST_PATHS
+from greenwait._psycopg.libpq import FAST_PATHS
 from tests.hostile_server import ENDLESS, HostileServer, Plan, dsn
 
 #: GREENWAIT_HOSTILE_SEED=... has other trials than those that were played before.

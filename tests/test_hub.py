@@ -20,8 +20,8 @@ import pytest
 from psycopg2.extensions import set_wait_callback
 
 import greenwait
-from greenwait import _gather
-from greenwait._hub import hub_here
+from greenwait._greenlets import gather as gathering
+from greenwait._greenlets.hub import hub_here
 from tests.asleep import again_until
 from tests.fault_lab import frozen, no_leaked_descriptors, silent_listener
 from tests.marks import needs_fork, needs_refusal
@@ -1278,7 +1278,7 @@ MAPS = {
 def test_map_that_a_thread_keeps_until_its_end_says_nothing(run_python, items, maps):
     script = f"""
 import sys, threading, time, psycopg2, greenwait
-from greenwait._hub import hub_here
+from greenwait._greenlets.hub import hub_here
 greenwait.install(cancel_grace=20)
 watcher = psycopg2.connect(sys.argv[1])
 watcher.autocommit = True
@@ -1360,7 +1360,7 @@ def test_interrupt_between_jobs_and_their_join_cancels_them(callback, monkeypatc
         raise KeyboardInterrupt
 
     begun: list[int] = []
-    monkeypatch.setattr(_gather, "join", interrupt)
+    monkeypatch.setattr(gathering, "join", interrupt)
     with pytest.raises(KeyboardInterrupt):
         greenwait.gather(*[lambda number=number: begun.append(number) for number in range(3)])
     assert begun == []
@@ -1371,7 +1371,7 @@ def test_interrupts_at_random_moments_leave_no_hub_entered(run_python):
     script = """
 import random, signal
 import greenwait
-from greenwait._hub import hub_here
+from greenwait._greenlets.hub import hub_here
 
 def interrupt(*_):
     raise KeyboardInterrupt

@@ -5,11 +5,12 @@ import re
 import subprocess
 import sys
 from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 
 import greenwait
-from greenwait import _psycopg2
+from greenwait._psycopg import psycopg2 as names
 
 
 def import_greenwait(tmp_path, fake_psycopg2=None):
@@ -58,7 +59,7 @@ def test_broken_psycopg2_speaks_for_itself(tmp_path):
     ],
 )
 def test_version_info(version, expected):
-    assert _psycopg2.version_info(version) == expected
+    assert names.version_info(version) == expected
 
 
 def test_all_names_exist_and_are_public():
@@ -66,34 +67,17 @@ def test_all_names_exist_and_are_public():
     assert [name for name in greenwait.__all__ if not hasattr(greenwait, name)] == []
 
 
-@pytest.mark.parametrize(
-    "module",
-    [
-        "_callback",
-        "_caller",
-        "_cancel",
-        "_connect",
-        "_conninfo",
-        "_deadline",
-        "_errors",
-        "_gather",
-        "_hub",
-        "_install",
-        "_known",
-        "_libpq",
-        "_pool",
-        "_psycopg2",
-        "_resolve",
-        "_sleep",
-        "_slow",
-        "_stats",
-        "_turn",
-        "_waiter",
-        "connection",
-    ],
+PACKAGE = Path(greenwait.__file__).parent
+PRIVATE = sorted(
+    ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts)
+    for path in PACKAGE.rglob("*.py*")
+    if path.suffix in (".py", ".pyx") and path.stem != "__main__" and "__init__" not in path.stem
 )
-def test_private_modules_say_what_they_export(module):
-    assert importlib.import_module(f"greenwait.{module}").__all__
+
+
+@pytest.mark.parametrize("module", PRIVATE)
+def test_modules_say_what_they_export(module):
+    assert importlib.import_module(module).__all__
 
 
 def test_version_is_that_of_the_metadata():

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from psycopg2.extensions import libpq_version
 
-from greenwait._libpq import FAST_PATHS
+from greenwait._psycopg.libpq import FAST_PATHS
 from tools.postgres import find_binaries
 
 LARGE = "select g, repeat('x', 100) from generate_series(1, 50000) g"
@@ -23,7 +23,7 @@ conn = psycopg2.connect(sys.argv[1])
 cur = conn.cursor()
 cur.execute("{LARGE}")
 assert cur.rowcount == 50000
-from greenwait._libpq import FAST_PATHS
+from greenwait._psycopg.libpq import FAST_PATHS
 print(json.dumps([FAST_PATHS, greenwait.stats().results_libpq]))
 """
 

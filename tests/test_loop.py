@@ -312,4 +312,4 @@ def test_gil_is_released_during_the_sleep(callback, pair):
 
 def test_wait_is_documented_and_callable_as_the_docs_say():
     assert "poll(2)" in str(greenwait.wait.__doc__)
-    assert greenwait.wait.__module__ == "greenwait._callback"
+    assert greenwait.wait.__module__ == "greenwait"

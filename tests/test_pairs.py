@@ -18,7 +18,7 @@ from greenlet import GreenletExit
 
 import greenwait
 import greenwait.aio
-from greenwait._libpq import FAST_PATHS
+from greenwait._psycopg.libpq import FAST_PATHS
 from tests.explorer import reachable
 from tests.fault_lab import frozen
 from tests.marks import needs_refusal

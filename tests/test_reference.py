@@ -3,6 +3,7 @@
 import ast
 import importlib
 import inspect
+import pickle
 import re
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,14 @@ def test_all_that_is_public_is_on_the_page():
 @pytest.mark.parametrize("name", PUBLIC)
 def test_public_name_has_a_docstring(name):
     assert inspect.getdoc(PUBLIC[name])
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_public_name_is_of_the_module_that_users_import(name):
+    item = PUBLIC[name]
+    if hasattr(item, "__qualname__") and not name.startswith("greenwait.eventlet."):
+        assert f"{item.__module__}.{item.__qualname__}" == name
+        assert pickle.loads(pickle.dumps(item)) is item
 
 
 @pytest.mark.parametrize("name", DOCUMENTED)

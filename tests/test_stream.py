@@ -11,7 +11,7 @@ import pytest
 from psycopg2.extensions import connection
 
 import greenwait
-from greenwait._libpq import FAST_PATHS
+from greenwait._psycopg.libpq import FAST_PATHS
 from greenwait._sleep import POLLERS
 from tests import pooling
 

@@ -20,7 +20,7 @@ from psycopg2.extensions import POLL_OK, POLL_READ, QueryCanceledError, set_wait
 
 import greenwait
 from greenwait import aio
-from greenwait._libpq import FAST_PATHS
+from greenwait._psycopg.libpq import FAST_PATHS
 from tests.fault_lab import frozen, no_leaked_descriptors, silence
 from tests.test_interrupt import assert_stops, assert_usable, one
 from tools.postgres import Server

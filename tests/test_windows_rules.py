@@ -8,7 +8,7 @@ import psycopg2
 import pytest
 
 import greenwait
-from greenwait._libpq import FAST_PATHS
+from greenwait._psycopg.libpq import FAST_PATHS
 from greenwait._sleep import POLLERS
 from tests.fault_lab import shutdown_ends_an_attempt
 from tests.readable import Readable

@@ -21,7 +21,7 @@ from coverage.plugin import FileTracer
 from Cython.Coverage import Plugin
 from greenlet import getcurrent
 
-_PACKAGE = Path(__file__).parent / "greenwait"  # tools/line_coverage.py has copied this there
+_SOURCES = Path(__file__).parent  # tools/line_coverage.py has copied this there
 _lock = _thread.allocate_lock()  # not gevent's
 
 
@@ -43,9 +43,11 @@ class _Cython(Plugin):
 
     def file_tracer(self, filename: str) -> Any:
         # Relative to where it was compiled, which is not always where it runs.
-        path = _PACKAGE / Path(filename).name
-        is_ours = path.suffix in (".pyx", ".pxd") and Path(filename).parent.name == _PACKAGE.name
-        return _Lines(path) if is_ours and path.is_file() else None
+        parts = Path(filename).parts
+        if "greenwait" not in parts or Path(filename).suffix not in (".pyx", ".pxd"):
+            return None
+        path = _SOURCES.joinpath(*parts[parts.index("greenwait") :])
+        return _Lines(path) if path.is_file() else None
 
 
 class _Collector(Collector):
@@ -63,8 +65,8 @@ class _Collector(Collector):
 
     def start(self) -> None:
         nowhere: Any = None
-        for path in _PACKAGE.glob("*.p[yx][xd]"):
-            name = f"src/greenwait/{path.name}"  # as in a code object
+        for path in _SOURCES.glob("greenwait/**/*.p[yx][xd]"):
+            name = f"src/{path.relative_to(_SOURCES)}"  # as in a code object
             self.should_trace_cache[name] = self.should_trace(name, nowhere)
         with _plain_dictionaries():
             super().start()

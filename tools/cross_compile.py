@@ -2,9 +2,9 @@
 
     python -m tools.cross_compile
 
-Cython makes C of every ``src/greenwait/*.pyx``, and zig, a C compiler that brings
+Cython makes C of every ``.pyx`` below ``src/greenwait``, and zig, a C compiler that brings
 the headers of many systems along, compiles it for some of them; then every
-``src/greenwait/*.h`` by itself, with all warnings as errors. Nothing is linked or
+``.h`` of ``src/greenwait/_system`` by itself, with all warnings as errors. Nothing is linked or
 run: this finds a missing function or a wrong type in a part of the code that is
 left out on Linux, not a mistake in what it does.
 
@@ -32,6 +32,7 @@ MODULE_TARGETS = (
 HEADER_TARGETS = (*MODULE_TARGETS, "x86_64-netbsd", "x86_64-windows-gnu")
 _ROOT = Path(__file__).resolve().parent.parent
 _SOURCES = _ROOT / "src" / "greenwait"
+_HEADERS = _SOURCES / "_system"
 _CACHE = _ROOT / "build" / "zig"
 _TIMEOUT = 300.0  # zig's first run fills its cache
 # Cython's C is not ours to keep free of warnings, but these are mistakes in any C.
@@ -70,7 +71,8 @@ def python_headers(folder: Path) -> Path:
 
 def generate(module: Path, folder: Path) -> Path:
     """Make C of *module* in *folder*."""
-    generated = folder / f"{module.stem}.c"
+    name = ".".join(module.relative_to(_SOURCES).with_suffix("").parts)
+    generated = folder / f"{name}.c"
     command = [sys.executable, "-m", "cython", "-3", "-I", str(_SOURCES.parent)]
     done = _run([*command, "-o", str(generated), str(module)])
     if done.returncode != 0:
@@ -81,7 +83,7 @@ def generate(module: Path, folder: Path) -> Path:
 def compiles(source: Path, target: str, flags: list[str]) -> bool:
     """Compile *source* for *target*; say so, and what the compiler has against it."""
     command = [sys.executable, "-m", "ziglang", "cc", "-target", target, "-c", *flags]
-    done = _run([*command, f"-I{_SOURCES}", "-o", f"{source}.o", str(source)])
+    done = _run([*command, f"-I{_HEADERS}", "-o", f"{source}.o", str(source)])
     print(f"{'ok' if done.returncode == 0 else 'FAILED':6}  {target:18}  {source.stem}", flush=True)
     if done.stdout:
         print(done.stdout)
@@ -110,11 +112,11 @@ def compile_all(folder: Path) -> list[bool]:
             raise CannotRunError(f"{package} is not installed: pip install --group release")
     headers = python_headers(folder)
     results = []
-    for module in sorted(_SOURCES.glob("*.pyx")):
+    for module in sorted(_SOURCES.rglob("*.pyx")):
         generated = generate(module, folder)
         for target in MODULE_TARGETS:
             results.append(compiles(generated, target, [*_MODULE_FLAGS, f"-I{headers}"]))
-    for header in sorted(_SOURCES.glob("*.h")):
+    for header in sorted(_HEADERS.glob("*.h")):
         source = folder / f"{header.name}.c"
         source.write_text(f'#include "{header.name}"\n')
         has_python = "<Python.h>" in header.read_text(encoding="utf-8")

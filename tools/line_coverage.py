@@ -102,8 +102,9 @@ def build() -> None:
         timeout=_BUILD_TIMEOUT,
     )
     # Where Cython's plugin looks for it.
-    for generated in (COPY / "build").glob("cython-linetrace/src/greenwait/*.c"):
-        shutil.copy2(generated, PACKAGE)
+    made = COPY / "build" / "cython-linetrace" / "src" / "greenwait"
+    for generated in made.rglob("*.c"):
+        shutil.copy2(generated, PACKAGE / generated.relative_to(made))
     _RCFILE.write_text(_CONFIGURATION)
     shutil.copy2(ROOT / "tools" / "coverage_plugin.py", PACKAGE.parent)
 
@@ -168,7 +169,7 @@ def main(arguments: Sequence[str]) -> int:
     """Build, run the tests, print the table, and compare with what is asked for."""
     if sys.version_info >= (3, 13):
         sys.exit("Python up to 3.12 is needed: make coverage PYTHON=python3.12 VENV=.venv312")
-    nothing = unknown((ROOT / "src" / "greenwait").glob("*.p[yx]?"))
+    nothing = unknown((ROOT / "src" / "greenwait").rglob("*.p[yx]?"))
     if nothing:
         sys.exit(f"{REASONS.name} has reasons for what is not there: {', '.join(nothing)}")
     build()

@@ -6,15 +6,16 @@ psycopg2.extensions.set_wait_callback(greenwait.wait)
 
 from greenwait._callback import EpollWaitCallback, WaitCallback, wait
 from greenwait._cancel import cancel
-from greenwait._connect import connect
+from greenwait._connections.connect import connect
+from greenwait._connections.notifies import notifies
+from greenwait._connections.pool import Pool, PoolStats
 from greenwait._deadline import timeout
 from greenwait._errors import CommitInDoubt, PoolTimeout, QueryTimeout
-from greenwait._gather import gather, map  # noqa: A004, the fixed name
-from greenwait._hub import Hub, Job
+from greenwait._greenlets.gather import gather, map  # noqa: A004, the fixed name
+from greenwait._greenlets.hub import Hub, Job
 from greenwait._install import install, installed, uninstall
-from greenwait._notifies import notifies
-from greenwait._pool import Pool, PoolStats
 from greenwait._stats import Stats, stats
+from greenwait._system.identity import publish
 from greenwait._version import __version__
 from greenwait.connection import Connection, Cursor
 
@@ -44,3 +45,5 @@ __all__ = [
     "uninstall",
     "wait",
 ]
+
+publish(__name__, [globals()[name] for name in __all__])

@@ -7,9 +7,9 @@ from importlib.metadata import PackageNotFoundError, version
 from psycopg2 import __libpq_version__ as libpq_version_at_build
 
 import greenwait
-from greenwait._libpq import FAST_PATHS
-from greenwait._psycopg2 import LIBPQ_VERSION, get_wait_callback
-from greenwait._psycopg2 import VERSION as PSYCOPG2_VERSION
+from greenwait._psycopg.libpq import FAST_PATHS
+from greenwait._psycopg.psycopg2 import LIBPQ_VERSION, get_wait_callback
+from greenwait._psycopg.psycopg2 import VERSION as PSYCOPG2_VERSION
 from greenwait._sleep import POLLERS
 
 

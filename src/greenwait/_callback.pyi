@@ -3,8 +3,6 @@ from typing import Literal, Protocol, TypedDict, final, type_check_only
 __all__ = [
     "EpollWaitCallback",
     "WaitCallback",
-    "check_registered",
-    "is_registered",
     "wait",
     "wait_at_most",
 ]
@@ -56,8 +54,6 @@ class WaitCallback:
 
 EpollWaitCallback: WaitCallback
 
-def is_registered() -> bool: ...
 def wait_at_most(
     conn: _Pollable, seconds: float | None, /, *, hears_blocks: bool = ...
 ) -> bool: ...
-def check_registered(what: str) -> None: ...

@@ -1,4 +1,4 @@
-"""What does psycopg2 call? ``wait``, and ``WaitCallback`` with its options."""
+"""``wait`` and ``WaitCallback``: what psycopg2 calls where it would wait."""
 
 cimport cython
 from greenwait._deadline cimport (
@@ -20,16 +20,13 @@ from greenwait._sleep cimport (
 from greenwait._stats cimport counters
 
 from greenwait._deadline import recognise
-from greenwait._decoders import use_c_decoders
 from greenwait._errors import QueryTimeout
-from greenwait._psycopg2 import get_wait_callback
+from greenwait._psycopg.decoders import use_c_decoders
 from greenwait._sleep import POLLERS
 
 __all__ = [
     "EpollWaitCallback",
     "WaitCallback",
-    "check_registered",
-    "is_registered",
     "wait",
     "wait_at_most",
 ]
@@ -43,7 +40,7 @@ cdef object query_timeout = QueryTimeout
 cdef dict ON_EVENT_LOOP = {None: WARN_IN_DEBUG_MODE, "warn": WARN_ALWAYS, "raise": RAISE_ERROR}
 
 
-cdef inline object drive(object conn, const Options* options):
+cdef inline object wait_counted(object conn, const Options* options):
     """Wait until the server has answered."""
     counters.waits += 1
     if blocks_entered > 0:
@@ -85,7 +82,7 @@ def wait(conn, /):
     connections), from a ``__del__`` or a signal handler during another
     connection's wait, and at interpreter exit.
     """
-    return drive(conn, &default_options)
+    return wait_counted(conn, &default_options)
 
 
 @cython.final
@@ -200,7 +197,7 @@ on_event_loop=None)
 
     def __call__(self, conn, /):
         """Wait until the server has answered; see ``greenwait.wait``."""
-        return drive(conn, &self._options)
+        return wait_counted(conn, &self._options)
 
     def __repr__(self):
         return (
@@ -212,12 +209,6 @@ on_event_loop=None)
 
 #: ``WaitCallback(poller="epoll")``, ready made; on a system without epoll it polls.
 EpollWaitCallback = WaitCallback(poller=POLLERS[-1])
-
-
-def is_registered():
-    """Return whether psycopg2 calls us where it waits."""
-    registered = get_wait_callback()
-    return registered is wait or isinstance(registered, WaitCallback)
 
 
 recognise(wait, WaitCallback)
@@ -245,12 +236,3 @@ def wait_at_most(conn, seconds, /, *, bint hears_blocks=True):
     finally:
         block.leave()
     return True
-
-
-def check_registered(what):
-    """Complain unless psycopg2 calls us where it waits: *what* needs that."""
-    if not is_registered():
-        raise RuntimeError(
-            f"{what} needs greenwait's wait callback, and {get_wait_callback()!r} is registered: "
-            "call greenwait.install() first"
-        )

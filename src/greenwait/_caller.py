@@ -1,4 +1,4 @@
-"""Which statement is psycopg2 executing? What the Python code that called it says.
+"""The statement that psycopg2 executes, read from the Python code that called it.
 
 psycopg2 does not tell its callback. It matters only when a wait is interrupted, and
 only where a transaction begins or ends. A ``greenwait.Connection`` knows by itself; for others

@@ -1,4 +1,4 @@
-"""How is a query cancelled? By a request on a connection of its own.
+"""Cancel requests: how a query is stopped, and the public ``cancel()``.
 
 A request under way has ``poll()`` and ``fileno()``, as a connection has, and is waited for
 in the same loop: with a deadline, without the GIL, in every context.
@@ -20,8 +20,8 @@ from greenwait._deadline cimport (
     timeout as timeout_block,
     to_ns,
 )
-from greenwait._known cimport is_in_query, pgconn_of
-from greenwait._libpq cimport (
+from greenwait._poll cimport POLL_OK, POLL_READ, POLL_WRITE, Wait, default_options, wait_until_ok
+from greenwait._psycopg.libpq cimport (
     PGRES_POLLING_FAILED,
     PGRES_POLLING_OK,
     PGRES_POLLING_READING,
@@ -33,20 +33,14 @@ from greenwait._libpq cimport (
     can_cancel_in_thread,
     libpq,
 )
-from greenwait._poll cimport (
-    POLL_OK,
-    POLL_READ,
-    POLL_WRITE,
-    Wait,
-    default_options,
-    wait_until_ok,
-)
-from greenwait._sealed_type cimport seal_type
+from greenwait._psycopg.state cimport is_in_query, pgconn_of
 from greenwait._stats cimport counters
+from greenwait._system.sealed_type cimport seal_type
 
 import os
 
-from greenwait import _errors, _psycopg2
+from greenwait import _errors
+from greenwait._psycopg import psycopg2
 
 __all__ = ["cancel"]
 
@@ -59,10 +53,10 @@ cdef extern from "cancel_thread.h" nogil:
 
 # Module-level C variables outlive the module's dict: a query from a __del__ at
 # interpreter exit still finds them.
-cdef type connection_type = _psycopg2.connection
+cdef type connection_type = psycopg2.connection
 cdef object connection_cancel = connection_type.cancel
-cdef object OperationalError = _psycopg2.OperationalError
-cdef object InterfaceError = _psycopg2.InterfaceError
+cdef object OperationalError = psycopg2.OperationalError
+cdef object InterfaceError = psycopg2.InterfaceError
 cdef object deadline_passed = _errors.DeadlinePassed
 cdef object handler_raised = _errors.HandlerRaised
 cdef object open_pipe = os.pipe
@@ -234,7 +228,7 @@ def cancel(conn, /, timeout=1.0):
         raise OperationalError("there is nothing to cancel: the connection is still connecting")
     wait.options = &default_options
     wait.deadline_ns = after(to_ns(seconds))
-    wait.is_answered = wait.is_stopping = False
+    wait.is_answered = wait.draining = False
     if block is not None:
         wait.deadline_ns = min(wait.deadline_ns, block.deadline_ns)
     counters.cancels += 1

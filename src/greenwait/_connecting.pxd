@@ -1,7 +1,7 @@
-"""A connection that is being made."""
+"""Waits for a connection that is being made."""
 
-from greenwait._known cimport Known
 from greenwait._poll cimport Wait
+from greenwait._psycopg.state cimport ConnectionState
 
 cdef bint shut_down(object conn) except *
-cdef int wait_until_connected(object conn, Known connection, Wait* wait) except -1
+cdef int wait_until_connected(object conn, ConnectionState state, Wait* wait) except -1

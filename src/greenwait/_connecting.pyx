@@ -1,4 +1,4 @@
-"""What does a connection need that is being made? A host that answers in time.
+"""Waits for a connection that is being made, with ``connect_timeout`` for each host.
 
 libpq leaves ``connect_timeout`` to the caller of PQconnectPoll() (libpq manual), and with
 it the step to the next host: it takes that step by itself only when the operating system
@@ -7,29 +7,29 @@ says that a connection has failed. So a host that lets its time pass is made to 
 
 from libc.stdint cimport int64_t
 
-from greenwait._known cimport Known, pgconn_of
-from greenwait._libpq cimport PGconn, libpq
-from greenwait._monotonic cimport monotonic_ns
 from greenwait._poll cimport POLL_OK, POLL_WRITE, Wait, call_poll, sleep_for
-from greenwait._readiness cimport READINESS_ERROR, readiness_poll
+from greenwait._psycopg.libpq cimport PGconn, libpq
+from greenwait._psycopg.state cimport ConnectionState, pgconn_of
+from greenwait._system.clock cimport monotonic_ns
+from greenwait._system.readiness cimport READINESS_ERROR, readiness_poll
 
 import _socket
 import os
 
-from greenwait import _psycopg2
 from greenwait._errors import DeadlinePassed, HostTimeout
+from greenwait._psycopg import psycopg2
 
 # Module-level C variables outlive the module's dict: a query from a __del__ at
 # interpreter exit still finds them.
-cdef object connection_info = _psycopg2.connection.info
-cdef object connection_fileno = _psycopg2.connection.fileno
-cdef object OperationalError = _psycopg2.OperationalError
+cdef object connection_info = psycopg2.connection.info
+cdef object connection_fileno = psycopg2.connection.fileno
+cdef object OperationalError = psycopg2.OperationalError
 cdef object deadline_passed = DeadlinePassed
 cdef object host_timeout = HostTimeout
 cdef object duplicate = os.dup
 cdef object socket_class = _socket.socket
 cdef int64_t LONGEST_SECONDS = 1_000_000_000  # 30 years
-cdef int LIBPQ_VERSION = _psycopg2.LIBPQ_VERSION
+cdef int LIBPQ_VERSION = psycopg2.LIBPQ_VERSION
 cdef int SHUT_RDWR = _socket.SHUT_RDWR
 
 # PQstatus(): libpq's enum ConnStatusType, in words.
@@ -47,7 +47,7 @@ cdef dict PHASES = {
 }
 
 
-cdef int wait_until_connected(object conn, Known connection, Wait* wait) except -1:
+cdef int wait_until_connected(object conn, ConnectionState state, Wait* wait) except -1:
     """Wait until the connection is made, giving each host ``connect_timeout`` seconds.
 
     Raises DeadlinePassed when the wait's own deadline has.
@@ -55,17 +55,17 @@ cdef int wait_until_connected(object conn, Known connection, Wait* wait) except 
     cdef int64_t total_ns = wait.deadline_ns
     cdef int64_t timeout_ns = connect_timeout_ns(conn)
     cdef int64_t began_ns = 0
-    cdef int state
+    cdef int polled
     cdef list complaints = []
     first = host_of(conn)
     host = None
     while True:
         try:
-            state = call_poll(conn)
+            polled = call_poll(conn)
         except OperationalError as exc:
             exc.args = (with_complaints(complaints, with_host(first, str(exc))),)
             raise
-        if state == POLL_OK:
+        if polled == POLL_OK:
             return 0
         if host_of(conn) != host:
             host = host_of(conn)
@@ -73,14 +73,14 @@ cdef int wait_until_connected(object conn, Known connection, Wait* wait) except 
             if timeout_ns >= 0:
                 wait.deadline_ns = min(total_ns, began_ns + timeout_ns)
         try:
-            sleep_for(conn, connection, state, wait)
+            sleep_for(conn, state, polled, wait)
         except deadline_passed:
             if monotonic_ns() >= total_ns:
                 raise
             seconds = (monotonic_ns() - began_ns) / 1e9
             complaints.append((host, complaint(conn, host, seconds)))
             # One that has accepted would be waited for for ever, by libpq.
-            if state != POLL_WRITE or not shut_down(conn):
+            if polled != POLL_WRITE or not shut_down(conn):
                 raise timed_out(conn, first, complaints) from None
             host = None  # the next one has all its time, and may be the same at another address
 

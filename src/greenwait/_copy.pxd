@@ -1,16 +1,16 @@
-"""A COPY that ``execute()`` has begun."""
+"""The end of a COPY that ``execute()`` has begun."""
 
-from greenwait._known cimport Known
-from greenwait._libpq cimport PQTRANS_ACTIVE, libpq
 from greenwait._poll cimport Wait
+from greenwait._psycopg.libpq cimport PQTRANS_ACTIVE, libpq
+from greenwait._psycopg.state cimport ConnectionState
 
-cdef int end_copy(object conn, Known connection, Wait* wait) except -1
+cdef int end_copy(object conn, ConnectionState state, Wait* wait) except -1
 cdef bint has_left_copy_unseen(object conn) except -1
 
 
-cdef inline bint has_left_copy(object conn, Known connection) except -1:
+cdef inline bint has_left_copy(object conn, ConnectionState state) except -1:
     """Is the connection still busy, though ``poll()`` has said that it is done?"""
-    if connection.has_state is not NULL:
-        connection.transaction_status = libpq.transactionStatus(connection.has_state)
-        return connection.transaction_status == PQTRANS_ACTIVE
-    return False if connection.is_async else has_left_copy_unseen(conn)
+    if state.has_state is not NULL:
+        state.transaction_status = libpq.transactionStatus(state.has_state)
+        return state.transaction_status == PQTRANS_ACTIVE
+    return False if state.is_async else has_left_copy_unseen(conn)

@@ -1,4 +1,4 @@
-"""What does a connection need in which ``execute("COPY ...")`` has left a COPY open?
+"""The end of a COPY that ``execute("COPY ...")`` has left open.
 
 To ``poll()`` such a statement is done when the COPY begins. psycopg2 then raises
 ProgrammingError ("use the copy_to() method instead") and leaves it at that: to all else
@@ -6,8 +6,8 @@ libpq answers "another command is already in progress", for ever. So the COPY is
 before psycopg2 hears of it.
 """
 
-from greenwait._known cimport Known
-from greenwait._libpq cimport (
+from greenwait._poll cimport Wait, new_sleep
+from greenwait._psycopg.libpq cimport (
     PGRES_COPY_BOTH,
     PGRES_COPY_IN,
     PGRES_COPY_OUT,
@@ -18,17 +18,17 @@ from greenwait._libpq cimport (
     leaves_tls_bytes,
     libpq,
 )
-from greenwait._poll cimport Wait, a_sleep
-from greenwait._readiness cimport READINESS_READ, READINESS_WRITE
+from greenwait._psycopg.state cimport ConnectionState
 from greenwait._sleep cimport CALL_AGAIN, Sleep, sleep_until_ready
+from greenwait._system.readiness cimport READINESS_READ, READINESS_WRITE
 
-from greenwait import _psycopg2
+from greenwait._psycopg import psycopg2
 
 # Module-level C variables outlive the module's dict: a query from a __del__ at
 # interpreter exit still finds them.
-cdef object connection_info = _psycopg2.connection.info
-cdef object OperationalError = _psycopg2.OperationalError
-cdef object ProgrammingError = _psycopg2.ProgrammingError
+cdef object connection_info = psycopg2.connection.info
+cdef object OperationalError = psycopg2.OperationalError
+cdef object ProgrammingError = psycopg2.ProgrammingError
 
 # What end_more() returns, besides CALL_AGAIN.
 cdef enum:
@@ -42,7 +42,7 @@ cdef bint has_left_copy_unseen(object conn) except -1:
     return connection_info.__get__(conn).transaction_status == PQTRANS_ACTIVE
 
 
-cdef int end_copy(object conn, Known connection, Wait* wait) except -1:
+cdef int end_copy(object conn, ConnectionState state, Wait* wait) except -1:
     """Refuse to send, or throw away what comes, until the server is ready for a query.
 
     Whoever waits has cancelled the statement: a COPY to the client can be long.
@@ -57,16 +57,16 @@ cdef int end_copy(object conn, Known connection, Wait* wait) except -1:
         )
     while rc != DONE:
         events = READINESS_WRITE if rc == MUST_SEND else READINESS_READ
-        sleep = a_sleep(events, connection, wait)
-        sleep.look_again = leaves_tls_bytes and connection_info.__get__(conn).ssl_in_use
+        sleep = new_sleep(events, state, wait)
+        sleep.recheck_tls = leaves_tls_bytes and connection_info.__get__(conn).ssl_in_use
         sleep.is_ready = rc == CALL_AGAIN
         sleep.may_stay = True
         sleep.advance = end_more
-        sleep.argument = connection.has_state
+        sleep.argument = state.has_state
         rc = sleep_until_ready(conn, wait.options.poller, &sleep)
         if rc == FAILED:
             raise OperationalError(
-                libpq.errorMessage(connection.has_state).decode("utf-8", "replace")
+                libpq.errorMessage(state.has_state).decode("utf-8", "replace")
             )
         if rc == 0:  # time to look again
             rc = CALL_AGAIN

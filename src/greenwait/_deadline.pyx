@@ -1,4 +1,4 @@
-"""How long may it take? ``timeout()``, and the arithmetic of deadlines."""
+"""Deadlines: ``timeout()``, and the arithmetic of times on the monotonic clock."""
 
 cimport cython
 from cpython.contextvars cimport (
@@ -13,8 +13,8 @@ from cpython.ref cimport Py_REFCNT
 from libc.math cimport isfinite
 from libc.stdint cimport int64_t
 
-from greenwait._monotonic cimport NO_DEADLINE, monotonic_ns
 from greenwait._stats cimport counters
+from greenwait._system.clock cimport NO_DEADLINE, monotonic_ns
 
 import contextlib
 import gc
@@ -22,7 +22,8 @@ import sys
 import time
 import warnings
 
-from greenwait import _errors, _psycopg2
+from greenwait import _errors
+from greenwait._psycopg import psycopg2
 
 __all__ = ["deadline_after", "timeout"]
 
@@ -52,13 +53,13 @@ cdef extern from *:
 # Module-level C variables outlive the module's dict: a query from a __del__ at
 # interpreter exit still finds them.
 cdef object innermost = PyContextVar_New("greenwait.timeout", NULL)
-cdef object get_wait_callback = _psycopg2.get_wait_callback
+cdef object get_wait_callback = psycopg2.get_wait_callback
 cdef object monotonic = time.monotonic
 cdef object frame_at = sys._getframe
 cdef object warn_explicit = warnings.warn_explicit
 cdef object all_objects = gc.get_objects
 cdef str FILE_OF_CONTEXTLIB = contextlib.__file__
-cdef type connection_type = _psycopg2.connection
+cdef type connection_type = psycopg2.connection
 cdef object connection_async = connection_type.async_
 cdef object query_timeout = _errors.QueryTimeout
 

@@ -1,9 +1,9 @@
-"""An exception on its way to whoever called psycopg2."""
+"""Delivery of an exception to psycopg2's caller."""
 
-from greenwait._known cimport Known
+from greenwait._psycopg.state cimport ConnectionState
 
 cdef int deliver(object exc, bint is_deadline, bint is_refusal) except -1
-cdef int deliver_in_query(object exc, Known connection) except -1
+cdef int deliver_in_query(object exc, ConnectionState state) except -1
 cdef int raise_again(object exc) except -1
 
 # Is there something to forget_left()?

@@ -1,4 +1,4 @@
-"""The way of an exception to whoever called psycopg2, which the connection survives.
+"""Delivery of an exception to psycopg2's caller, in a way that the connection survives.
 
 What a wait callback raises costs the connection: psycopg2 closes it (``green_panic``). So the
 callback returns normally and leaves the exception here. psycopg2 then finds an error in the
@@ -13,7 +13,7 @@ cimport cython
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_INCREF
 
-from greenwait._known cimport Known
+from greenwait._psycopg.state cimport ConnectionState
 from greenwait._raised cimport take_raised
 from greenwait._ranks cimport append, chain
 
@@ -21,7 +21,7 @@ import sys
 
 from greenlet import getcurrent
 
-from greenwait import _psycopg2
+from greenwait._psycopg import psycopg2
 
 __all__ = []
 
@@ -33,12 +33,12 @@ cdef extern from "Python.h":
 # Module-level C variables outlive the module's dict: a query from a __del__ at
 # interpreter exit still finds them.
 cdef object current_greenlet = getcurrent
-cdef object new_error = _psycopg2.Error.__new__
-cdef object OperationalError = _psycopg2.OperationalError
+cdef object new_error = psycopg2.Error.__new__
+cdef object OperationalError = psycopg2.OperationalError
 cdef tuple UNKNOWN = ("unknown error",)
-cdef object ServerHasCanceled = _psycopg2.QueryCanceled
+cdef object ServerHasCanceled = psycopg2.QueryCanceled
 cdef object exc_info = sys.exc_info
-cdef dict codes = {kind: code for code, kind in _psycopg2.SQLSTATE_ERRORS.items()}
+cdef dict codes = {kind: code for code, kind in psycopg2.SQLSTATE_ERRORS.items()}
 
 # By greenlet (each thread has one at least), the last one first. Mostly empty.
 cdef dict pending = {}
@@ -54,7 +54,7 @@ cdef class Pending:
     cdef tuple place       # of the Python code that called psycopg2
     cdef bint is_deadline  # of the wait: the server's error is the cancel that it has caused
     cdef bint is_refusal   # the server's error is one that it was asked for
-    cdef Known begun       # whose BEGIN it has interrupted, or None
+    cdef ConnectionState begun       # whose BEGIN it has interrupted, or None
     cdef Pending outer     # of a wait around this one, in a finalizer
 
 
@@ -70,13 +70,13 @@ cdef int deliver(object exc, bint is_deadline, bint is_refusal) except -1:
     return 0
 
 
-cdef int deliver_in_query(object exc, Known connection) except -1:
+cdef int deliver_in_query(object exc, ConnectionState state) except -1:
     """Have the wait for the query that psycopg2 sends after BEGIN stopped by *exc*.
 
     Should psycopg2 fail before that, it raises it as well. To be called last in a wait.
     """
-    leave(exc).begun = connection
-    connection.interrupted_begin = exc
+    leave(exc).begun = state
+    state.interrupted_begin = exc
     return 0
 
 
@@ -156,7 +156,7 @@ def _new(cls, /, *args, **keywords):
     raise_again(exc)
 
 
-_psycopg2.DatabaseError.__new__ = staticmethod(_new)
+psycopg2.DatabaseError.__new__ = staticmethod(_new)
 
 
 # Waits that have left something behind have these look.

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from greenwait._psycopg2 import OperationalError, QueryCanceled
+from greenwait._psycopg.psycopg2 import OperationalError, QueryCanceled
 
 __all__ = [
     "CommitInDoubt",

@@ -1,4 +1,4 @@
-"""Does a wait stop an event loop? It does if one runs in the thread that is about to sleep."""
+"""The warning that a wait stops an event loop which runs in the same thread."""
 
 import sys
 import warnings

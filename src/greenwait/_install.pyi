@@ -7,7 +7,7 @@ from typing_extensions import Unpack
 
 from greenwait._callback import Options, WaitCallback
 
-__all__ = ["install", "installed", "uninstall"]
+__all__ = ["check_registered", "install", "installed", "is_registered", "uninstall"]
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -15,6 +15,8 @@ _entries: list[Any]
 
 def install(**options: Unpack[Options]) -> WaitCallback: ...
 def uninstall() -> None: ...
+def is_registered() -> bool: ...
+def check_registered(what: str) -> None: ...
 
 class installed(ContextDecorator):  # noqa: N801, used like a function
     def __call__(  # pyright: ignore[reportIncompatibleMethodOverride]

@@ -1,4 +1,4 @@
-"""Which callback is registered? The shim around ``set_wait_callback``.
+"""Registering with psycopg2: the shim around ``set_wait_callback()``.
 
 psycopg2 has one wait callback for the whole process. Each ``install()`` or
 ``installed()`` is an entry that remembers what it replaced; ending it puts
@@ -16,10 +16,10 @@ import warnings
 from contextlib import ContextDecorator
 from functools import update_wrapper
 
-from greenwait._callback import WaitCallback
-from greenwait._psycopg2 import get_wait_callback, set_wait_callback
+from greenwait._callback import WaitCallback, wait
+from greenwait._psycopg.psycopg2 import get_wait_callback, set_wait_callback
 
-__all__ = ["install", "installed", "uninstall"]
+__all__ = ["check_registered", "install", "installed", "is_registered", "uninstall"]
 
 
 class _Entry:
@@ -149,3 +149,18 @@ class installed(ContextDecorator):
                 return function(*args, **kwargs)
 
         return update_wrapper(call, function)
+
+
+def is_registered():
+    """Return whether psycopg2 calls us where it waits."""
+    registered = get_wait_callback()
+    return registered is wait or isinstance(registered, WaitCallback)
+
+
+def check_registered(what):
+    """Complain unless psycopg2 calls us where it waits: *what* needs that."""
+    if not is_registered():
+        raise RuntimeError(
+            f"{what} needs greenwait's wait callback, and {get_wait_callback()!r} is registered: "
+            "call greenwait.install() first"
+        )

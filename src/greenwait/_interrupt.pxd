@@ -1,4 +1,4 @@
-"""A wait that anything may end: a deadline, a signal, a greenlet's exception."""
+"""Stopping a query whose wait is interrupted."""
 
 from greenwait._poll cimport Options
 

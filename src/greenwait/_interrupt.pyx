@@ -1,4 +1,4 @@
-"""What if a wait is interrupted? Cancel on the server, drain, deliver, keep the connection.
+"""Stopping a query whose wait is interrupted: cancel, drain, deliver, keep the connection.
 
 A deadline, a signal handler that raises, an exception thrown into the greenlet that waits:
 each is an exception that comes out of the wait loop. Then the query is cancelled, its end
@@ -30,58 +30,40 @@ from greenwait._deadline cimport (
     timeout as timeout_block,
     timeout_error,
 )
-from greenwait._delivery cimport (
-    deliver,
-    deliver_in_query,
-    forget_left,
-    may_be_left,
-    raise_again,
-)
-from greenwait._known cimport (
+from greenwait._delivery cimport deliver, deliver_in_query, forget_left, may_be_left, raise_again
+from greenwait._outcome cimport given_up_error, lost_error, no_query_error, raised_by, with_later
+from greenwait._poll cimport POLL_OK, Options, Wait, check_pollable, wait_until_ok, wait_until_sent
+from greenwait._psycopg.libpq cimport PQTRANS_ACTIVE, PQTRANS_IDLE
+from greenwait._psycopg.state cimport (
     COMMIT,
     NO_ENDING,
     ROLLBACK,
     TPC_BEGIN,
-    Known,
+    ConnectionState,
     is_in_query,
     is_in_transaction,
-    known,
     prepare,
-)
-from greenwait._libpq cimport PQTRANS_ACTIVE, PQTRANS_IDLE
-from greenwait._monotonic cimport NO_DEADLINE, monotonic_ns
-from greenwait._outcome cimport (
-    given_up_error,
-    lost_error,
-    no_query_error,
-    raised_by,
-    with_later,
-)
-from greenwait._poll cimport (
-    POLL_OK,
-    Options,
-    Wait,
-    check_pollable,
-    wait_until_ok,
-    wait_until_sent,
+    state_of,
 )
 from greenwait._raised cimport raised_count, remember_raised, take_raised
 from greenwait._ranks cimport higher
 from greenwait._refusal cimport has_error, have_refused, is_begin
 from greenwait._stats cimport counters
+from greenwait._system.clock cimport NO_DEADLINE, monotonic_ns
 from greenwait._waiter cimport Waiter, is_hub_itself, waiter_here, waiters_entered
 
-from greenwait import _errors, _psycopg2
+from greenwait import _errors
 from greenwait._caller import ending_of_caller
 from greenwait._errors import DeadlinePassed, HandlerRaised
+from greenwait._psycopg import psycopg2
 from greenwait._slow import log_slow_wait
 
 # Module-level C variables outlive the module's dict: a query from a __del__ at
 # interpreter exit still finds them.
-cdef type connection_type = _psycopg2.connection
+cdef type connection_type = psycopg2.connection
 cdef object connection_info = connection_type.info
-cdef object Psycopg2Error = _psycopg2.Error
-cdef object OperationalError = _psycopg2.OperationalError
+cdef object Psycopg2Error = psycopg2.Error
+cdef object OperationalError = psycopg2.OperationalError
 cdef object query_timeout = _errors.QueryTimeout
 cdef object deadline_passed = DeadlinePassed
 cdef object handler_raised = HandlerRaised
@@ -96,7 +78,7 @@ cdef int64_t PAUSE_NS = 50_000_000
 
 cdef int wait_or_stop(object conn, const Options* options) except -1:
     """Wait for what *conn* waits for; stop that when the wait is interrupted."""
-    cdef Known connection = None
+    cdef ConnectionState state = None
     cdef timeout_block block = None
     cdef bint is_query = False
     cdef Wait wait
@@ -105,53 +87,53 @@ cdef int wait_or_stop(object conn, const Options* options) except -1:
     if raised_count > 0:
         take_raised()
     if PyObject_TypeCheck(conn, <PyTypeObject*>connection_type):
-        connection = known(conn)
-        is_query = connection.is_prepared or is_in_query(conn)
-        if is_query and not connection.is_prepared:
-            prepare(connection, conn)
-            if not connection.is_async:
+        state = state_of(conn)
+        is_query = state.is_prepared or is_in_query(conn)
+        if is_query and not state.is_prepared:
+            prepare(state, conn)
+            if not state.is_async:
                 learn_delegate()
     else:
         check_pollable(conn)
     wait.options = options
     wait.deadline_ns = NO_DEADLINE
-    wait.is_answered = wait.is_stopping = wait.is_deadline = False
+    wait.is_answered = wait.draining = wait.is_deadline = False
     if blocks_entered > 0 or options.timeout_ns >= 0:
-        block = set_deadline(&wait, connection is None or is_query)
-    if connection is not None:
-        connection.is_waiting = True
-        wait.was_idle = connection.transaction_status == PQTRANS_IDLE
+        block = set_deadline(&wait, state is None or is_query)
+    if state is not None:
+        state.is_waiting = True
+        wait.was_idle = state.transaction_status == PQTRANS_IDLE
     try:
-        if connection is not None and connection.interrupted_begin is not None:
-            reason = stop_at_once(conn, connection, &wait, block)
+        if state is not None and state.interrupted_begin is not None:
+            reason = stop_at_once(conn, state, &wait, block)
         elif options.slow_ns < 0:
-            reason = drive(conn, connection, is_query, &wait, block)
+            reason = wait_for_result(conn, state, is_query, &wait, block)
         else:
-            reason = drive_and_tell(conn, connection, is_query, &wait, block)
-        if wait.is_stopping:
+            reason = wait_and_log(conn, state, is_query, &wait, block)
+        if wait.draining:
             reason = with_later(reason)
-            if reason is not None and connection.is_async:
+            if reason is not None and state.is_async:
                 raise_again(reason)  # psycopg2 is not told
         if reason is not None:
-            hand_over(conn, connection, &wait, reason)
+            hand_over(conn, state, &wait, reason)
     except BaseException as exc:
-        if wait.is_stopping and not connection.is_async:
+        if wait.draining and not state.is_async:
             remember_raised(exc)
         raise
     finally:
-        if connection is not None:
-            connection.is_waiting = False
+        if state is not None:
+            state.is_waiting = False
     return 0
 
 
-cdef object drive_and_tell(
-    object conn, Known connection, bint is_query, Wait* wait, timeout_block block
+cdef object wait_and_log(
+    object conn, ConnectionState state, bint is_query, Wait* wait, timeout_block block
 ):
     """Say so if it took long."""
     cdef int64_t waited_ns, began_ns = monotonic_ns()
     failure = reason = interruption = None
     try:
-        reason = drive(conn, connection, is_query, wait, block)
+        reason = wait_for_result(conn, state, is_query, wait, block)
     except BaseException as exc:
         failure = exc
     waited_ns = monotonic_ns() - began_ns
@@ -169,10 +151,10 @@ cdef object drive_and_tell(
     if interruption is not None:
         if failure is not None:
             failure = higher(failure, interruption)
-        elif not is_query or connection.is_async:
+        elif not is_query or state.is_async:
             failure = interruption  # there is nothing to keep; or psycopg2 is not told
         else:
-            interruption = begin_stopping(connection, wait, interruption)
+            interruption = begin_stopping(state, wait, interruption)
             is_exception = isinstance(reason, BaseException)
             reason = higher(reason, interruption) if is_exception else interruption
     if failure is not None:
@@ -180,41 +162,41 @@ cdef object drive_and_tell(
     return reason
 
 
-cdef object drive(
-    object conn, Known connection, bint is_query, Wait* wait, timeout_block block
+cdef object wait_for_result(
+    object conn, ConnectionState state, bint is_query, Wait* wait, timeout_block block
 ):
     """Wait; return what has stopped the query, if psycopg2's caller is to get that, or None."""
     interruption = None
     try:
         if is_query:
             if waiters_entered > 0 and is_hub_itself():
-                wait_in_hub(conn, connection, wait)
+                wait_in_hub(conn, state, wait)
             else:
-                wait_until_ok(conn, connection, wait)
-            connection.is_failed = False
-            if has_left_copy(conn, connection):
-                abandon_copy(conn, connection, wait)
-        elif connection is None:
+                wait_until_ok(conn, state, wait)
+            state.is_failed = False
+            if has_left_copy(conn, state):
+                abandon_copy(conn, state, wait)
+        elif state is None:
             wait_until_ok(conn, None, wait)
         else:
-            wait_until_connected(conn, connection, wait)
+            wait_until_connected(conn, state, wait)
     except BaseException as exc:
         interruption = exc
     # From here on, so that nothing raised has that for its context.
     if interruption is None:
         return None
     if is_query:
-        return stop(conn, connection, wait, block, interruption)
-    raise_again(no_query_error(connection, wait, block, interruption))
+        return stop(conn, state, wait, block, interruption)
+    raise_again(no_query_error(state, wait, block, interruption))
 
 
-cdef object stop_at_once(object conn, Known connection, Wait* wait, timeout_block block):
+cdef object stop_at_once(object conn, ConnectionState state, Wait* wait, timeout_block block):
     """Stop a query whose BEGIN was interrupted; return what has stopped it."""
-    exc, connection.interrupted_begin = connection.interrupted_begin, None
-    return stop(conn, connection, wait, block, handler_raised(exc))
+    exc, state.interrupted_begin = state.interrupted_begin, None
+    return stop(conn, state, wait, block, handler_raised(exc))
 
 
-cdef int wait_in_hub(object conn, Known connection, Wait* wait) except -1:
+cdef int wait_in_hub(object conn, ConnectionState state, Wait* wait) except -1:
     """Wait in the greenlet of a framework's hub, which stops all others of the thread.
 
     A finalizer's rollback may come to that. It has the grace and no more: closing the connection
@@ -223,11 +205,11 @@ cdef int wait_in_hub(object conn, Known connection, Wait* wait) except -1:
     cdef int64_t deadline_ns = wait.deadline_ns
     wait.deadline_ns = min(deadline_ns, after(wait.options.grace_ns))
     try:
-        return wait_until_ok(conn, connection, wait)
+        return wait_until_ok(conn, state, wait)
     except deadline_passed:
         if monotonic_ns() >= deadline_ns:
             raise
-    interruption = find_ending(connection, wait, None)
+    interruption = find_ending(state, wait, None)
     if interruption is not None:
         raise interruption
     if wait.ending == ROLLBACK:
@@ -237,7 +219,7 @@ cdef int wait_in_hub(object conn, Known connection, Wait* wait) except -1:
             "stops all others there. The connection is closed, which ends the transaction"
         )
     wait.deadline_ns = deadline_ns
-    return wait_until_ok(conn, connection, wait)
+    return wait_until_ok(conn, state, wait)
 
 
 cdef timeout_block set_deadline(Wait* wait, bint is_query):
@@ -257,18 +239,18 @@ cdef timeout_block set_deadline(Wait* wait, bint is_query):
 # -- A query is stopped
 
 cdef object stop(
-    object conn, Known connection, Wait* wait, timeout_block block, object interruption
+    object conn, ConnectionState state, Wait* wait, timeout_block block, object interruption
 ):
     """End the query; raise what costs the connection, or return what does not."""
     cdef bint is_deadline
-    interruption = begin_stopping(connection, wait, interruption)
+    interruption = begin_stopping(state, wait, interruption)
     is_deadline = isinstance(interruption, deadline_passed)
     reason = failure = None
     if isinstance(interruption, Psycopg2Error):
-        return lost_error(conn, connection, wait, interruption)
+        return lost_error(conn, state, wait, interruption)
     if not is_deadline:
         reason = raised_by(interruption)
-    if not (connection.is_async or is_active(conn)):
+    if not (state.is_async or is_active(conn)):
         # It was not psycopg2 that called: it would have asked the server for something.
         if is_deadline:
             reason = timeout_error(
@@ -277,26 +259,26 @@ cdef object stop(
         raise_again(reason)
     complaints = []
     try:
-        drain(conn, connection, wait, complaints)
-        connection.is_failed = False
-        if has_left_copy(conn, connection):
-            abandon_copy(conn, connection, wait)
+        drain(conn, state, wait, complaints)
+        state.is_failed = False
+        if has_left_copy(conn, state):
+            abandon_copy(conn, state, wait)
     except BaseException as exc:
         failure = exc
     if failure is not None:
         if is_deadline:
             count_timeout(block)
-        raise_again(given_up_error(conn, connection, wait, block, reason, failure, complaints))
-    if connection.is_async:
+        raise_again(given_up_error(conn, state, wait, block, reason, failure, complaints))
+    if state.is_async:
         if not is_deadline:
             raise_again(reason)
         return None
     if not is_deadline:
-        connection.is_failed = has_error(conn) and is_in_transaction(conn)
+        state.is_failed = has_error(conn) and is_in_transaction(conn)
         return reason
     if not has_error(conn):
         return None  # a result that comes as the deadline passes stands
-    connection.is_failed = is_in_transaction(conn)
+    state.is_failed = is_in_transaction(conn)
     count_timeout(block)
     wait.is_deadline = True
     return timeout_error(
@@ -304,27 +286,27 @@ cdef object stop(
     )
 
 
-cdef object begin_stopping(Known connection, Wait* wait, object interruption):
+cdef object begin_stopping(ConnectionState state, Wait* wait, object interruption):
     """Give the server the grace from now on; return what interrupts the wait."""
     wait.deadline_ns = after(wait.options.grace_ns)
-    wait.is_stopping = True
-    return find_ending(connection, wait, interruption)
+    wait.draining = True
+    return find_ending(state, wait, interruption)
 
 
-cdef object find_ending(Known connection, Wait* wait, object interruption):
+cdef object find_ending(ConnectionState state, Wait* wait, object interruption):
     """Find out whether the end of a transaction is waited for; return what interrupts the wait.
 
     That may be another exception, which comes as the caller's code is looked at.
     """
     wait.ending, wait.is_two_phase = NO_ENDING, False
-    if connection.ending != NO_ENDING and connection.ending_thread == PyThread_get_thread_ident():
-        if connection.ending == TPC_BEGIN:
+    if state.ending != NO_ENDING and state.ending_thread == PyThread_get_thread_ident():
+        if state.ending == TPC_BEGIN:
             wait.is_two_phase = True
         else:
-            wait.ending = connection.ending
+            wait.ending = state.ending
         return interruption
     called = None
-    for _ in range(0 if connection.is_async else 3):
+    for _ in range(0 if state.is_async else 3):
         try:
             called = ask_caller()
             break
@@ -347,17 +329,17 @@ cdef bint is_active(object conn) except -1:
     return connection_info.__get__(conn).transaction_status == PQTRANS_ACTIVE
 
 
-cdef int drain(object conn, Known connection, Wait* wait, list complaints) except -1:
+cdef int drain(object conn, ConnectionState state, Wait* wait, list complaints) except -1:
     """Cancel the query, if it is one to be cancelled, and wait for its end."""
     cdef int64_t grace_ns = wait.deadline_ns
     cdef int64_t pause_ns = 0
     cdef int64_t began_ns
     # The server takes no notice of a cancel before it has the whole statement.
-    if wait_until_sent(conn, connection, wait) == POLL_OK:
+    if wait_until_sent(conn, state, wait) == POLL_OK:
         return 0
     wait.is_answered = True
-    if wait.ending != NO_ENDING or (connection.is_failed and is_in_transaction(conn)):
-        return wait_until_ok(conn, connection, wait)
+    if wait.ending != NO_ENDING or (state.is_failed and is_in_transaction(conn)):
+        return wait_until_ok(conn, state, wait)
     while True:
         began_ns = monotonic_ns()
         send_cancel(conn, wait, complaints)
@@ -368,7 +350,7 @@ cdef int drain(object conn, Known connection, Wait* wait, list complaints) excep
         )
         wait.deadline_ns = min(grace_ns, after(pause_ns))
         try:
-            return wait_until_ok(conn, connection, wait)
+            return wait_until_ok(conn, state, wait)
         except deadline_passed:
             # One that comes before the server has begun with the query stops nothing.
             if monotonic_ns() >= grace_ns:
@@ -381,7 +363,7 @@ cdef int send_cancel(object conn, Wait* wait, list complaints) except -1:
     """Cancel what *conn* is doing: when this returns, the server process has been told."""
     counters.cancels += 1
     complaints.clear()
-    cdef bint was_stopping = wait.is_stopping
+    cdef bint was_stopping = wait.draining
     first = later = None
     try:
         request = cancel_request(conn)
@@ -400,24 +382,24 @@ cdef int send_cancel(object conn, Wait* wait, list complaints) except -1:
                 shut_down(conn)
                 break
             first, later = later, None
-            wait.is_stopping = True
+            wait.draining = True
     except Psycopg2Error as exc:  # refused: the query may end by itself
         complaints.append(str(exc).strip())
     finally:
-        wait.is_stopping = was_stopping
+        wait.draining = was_stopping
     if first is not None:
         raise_again(first if later is None or isinstance(later, deadline_passed)
                     else handler_raised(higher(raised_by(first), raised_by(later))))
     return 0
 
 
-cdef int abandon_copy(object conn, Known connection, Wait* wait) except -1:
+cdef int abandon_copy(object conn, ConnectionState state, Wait* wait) except -1:
     """End the COPY that ``execute()`` has begun, and leave the rest to psycopg2."""
-    if not wait.is_stopping:
+    if not wait.draining:
         wait.deadline_ns = after(wait.options.grace_ns)
     try:
         send_cancel(conn, wait, [])
-        end_copy(conn, connection, wait)
+        end_copy(conn, state, wait)
     except deadline_passed:
         raise OperationalError(
             "execute() has begun a COPY, which did not end within "
@@ -428,26 +410,26 @@ cdef int abandon_copy(object conn, Known connection, Wait* wait) except -1:
 
 # -- An exception is handed over to psycopg2
 
-cdef int hand_over(object conn, Known connection, Wait* wait, object reason) except -1:
+cdef int hand_over(object conn, ConnectionState state, Wait* wait, object reason) except -1:
     """Have psycopg2 raise *reason*; raise it here where it can't, which costs the connection."""
     cdef bint is_refused = False
     failure = None
     if not has_error(conn):
-        if connection.keeps_interrupt:
-            connection.kept = (
-                reason if connection.kept is None else higher(connection.kept, reason)
+        if state.keeps_interrupt:
+            state.kept = (
+                reason if state.kept is None else higher(state.kept, reason)
             )
             return 0
         if is_begin(conn, wait):
-            return deliver_in_query(reason, connection)
+            return deliver_in_query(reason, state)
         if wait.ending == ROLLBACK and is_postponed(reason):
             return 0
         try:
-            is_refused = have_refused(conn, connection, wait)
+            is_refused = have_refused(conn, state, wait)
         except BaseException as exc:
             failure = exc
         if failure is not None:
-            raise_again(given_up_error(conn, connection, wait, None, reason, failure, []))
+            raise_again(given_up_error(conn, state, wait, None, reason, failure, []))
         reason = with_later(reason)
         if not is_refused:
             raise_again(reason)

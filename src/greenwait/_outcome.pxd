@@ -1,13 +1,13 @@
 """The exceptions of a wait that was interrupted, or whose connection was lost."""
 
 from greenwait._deadline cimport timeout
-from greenwait._known cimport Known
 from greenwait._poll cimport Wait
+from greenwait._psycopg.state cimport ConnectionState
 
-cdef object no_query_error(Known connection, Wait* wait, timeout block, object interruption)
-cdef object lost_error(object conn, Known connection, Wait* wait, object exc)
+cdef object no_query_error(ConnectionState state, Wait* wait, timeout block, object interruption)
+cdef object lost_error(object conn, ConnectionState state, Wait* wait, object exc)
 cdef object given_up_error(
-    object conn, Known connection, Wait* wait, timeout block, object reason,
+    object conn, ConnectionState state, Wait* wait, timeout block, object reason,
     object failure, list complaints,
 )
 cdef object with_later(object reason)

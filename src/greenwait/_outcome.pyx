@@ -5,27 +5,24 @@ twice are in one chain of contexts. They are compiled, as ``_ranks`` is: no sign
 before what they return is raised.
 """
 
-from greenwait._deadline cimport (
-    timeout,
-    timeout_error,
-    timeout_error_without_query,
-)
+from greenwait._deadline cimport timeout, timeout_error, timeout_error_without_query
 from greenwait._delivery cimport raise_again
-from greenwait._known cimport COMMIT, Known
 from greenwait._poll cimport Wait
+from greenwait._psycopg.state cimport COMMIT, ConnectionState
 from greenwait._ranks cimport higher
 from greenwait._waiter cimport Waiter, waiter_here, waiters_entered
 
-from greenwait import _errors, _psycopg2
+from greenwait import _errors
+from greenwait._psycopg import psycopg2
 
 __all__ = ["lost_commit"]
 
 # Module-level C variables outlive the module's dict: a query from a __del__ at
 # interpreter exit still finds them.
-cdef object connection_info = _psycopg2.connection.info
-cdef object Psycopg2Error = _psycopg2.Error
-cdef object OperationalError = _psycopg2.OperationalError
-cdef object ServerHasCanceled = _psycopg2.QueryCanceled
+cdef object connection_info = psycopg2.connection.info
+cdef object Psycopg2Error = psycopg2.Error
+cdef object OperationalError = psycopg2.OperationalError
+cdef object ServerHasCanceled = psycopg2.QueryCanceled
 cdef object CommitInDoubt = _errors.CommitInDoubt
 cdef object deadline_passed = _errors.DeadlinePassed
 cdef object handler_raised = _errors.HandlerRaised
@@ -35,7 +32,7 @@ cdef int CONNECTION_BAD = 1
 
 
 cdef object no_query_error(
-    Known connection, Wait* wait, timeout block, object interruption
+    ConnectionState state, Wait* wait, timeout block, object interruption
 ):
     """While connecting, or before that: there is nothing to cancel, and nothing to keep."""
     if not isinstance(interruption, deadline_passed):
@@ -43,12 +40,12 @@ cdef object no_query_error(
     return timeout_error_without_query(
         block,
         wait.options.timeout_ns,
-        "Nothing had been sent to the server" if connection is None
+        "Nothing had been sent to the server" if state is None
         else "It was still connecting; nothing is left of that",
     )
 
 
-cdef object lost_error(object conn, Known connection, Wait* wait, object exc):
+cdef object lost_error(object conn, ConnectionState state, Wait* wait, object exc):
     """The connection was lost, which nobody caused here: raise that, or leave it to psycopg2.
 
     psycopg2 has the server's last words and their SQLSTATE, if there were any, which say what
@@ -59,11 +56,11 @@ cdef object lost_error(object conn, Known connection, Wait* wait, object exc):
         raise_again(exc)
     if connection_info.__get__(conn).status != CONNECTION_BAD:
         raise_again(lost_commit(exc))
-    return None if connection.ending == COMMIT else lost_commit
+    return None if state.ending == COMMIT else lost_commit
 
 
 cdef object given_up_error(
-    object conn, Known connection, Wait* wait, timeout block, object reason,
+    object conn, ConnectionState state, Wait* wait, timeout block, object reason,
     object failure, list complaints,
 ):
     """The query could not be stopped, or a second interrupt does not want to wait for that.
@@ -84,7 +81,7 @@ cdef object given_up_error(
     if isinstance(failure, handler_raised):
         failure = raised_by(failure)
     elif isinstance(failure, Psycopg2Error):
-        if connection.is_async and not conn.closed:  # poll() raises the server's answer
+        if state.is_async and not conn.closed:  # poll() raises the server's answer
             return answered_error(reason, is_deadline, failure)
         return unanswered_error(
             wait, "the connection was lost during the commit", reason, is_deadline, failure)
@@ -95,12 +92,12 @@ cdef object given_up_error(
             f"{'deadline' if is_deadline else 'interrupt'}{why}. The connection is closed; "
             "the server may still be at work on the query, so look before you repeat it"
         )
-        if connection.is_async:
+        if state.is_async:
             conn.close()  # else psycopg2 does, because of what is raised
         return unanswered_error(
             wait, f"the commit was not answered within {grace} of an interrupt or a deadline",
             reason, is_deadline, failure)
-    if connection.is_async:
+    if state.is_async:
         conn.close()
     if wait.ending != COMMIT:
         return higher(reason, failure)

@@ -4,9 +4,9 @@ from cpython.object cimport PyObject
 from libc.stdint cimport int64_t
 from libc.string cimport memset
 
-from greenwait._known cimport Ending, Known
-from greenwait._monotonic cimport NO_DEADLINE
+from greenwait._psycopg.state cimport ConnectionState, Ending
 from greenwait._sleep cimport OnEventLoop, Poller, Sleep
+from greenwait._system.clock cimport NO_DEADLINE
 
 # psycopg2 names these in psycopg2.extensions; their values are part of its API.
 cdef enum:
@@ -31,7 +31,7 @@ cdef struct Wait:
     int64_t deadline_ns
     bint is_answered  # some of the answer may have arrived before
     bint was_idle     # no transaction was open on the server before it
-    bint is_stopping  # what is waited for is the end of a query that was interrupted
+    bint draining  # what is waited for is the end of a query that was interrupted
     # Of a query that is being stopped:
     bint is_deadline  # the wait's own deadline has stopped it
     Ending ending     # it ends a transaction
@@ -39,21 +39,21 @@ cdef struct Wait:
 
 cdef int check_pollable(object conn) except -1
 cdef int call_poll(object conn) except -1
-cdef int wait_until_ok(object conn, Known connection, Wait* wait) except -1
-cdef int wait_until_sent(object conn, Known connection, Wait* wait) except -1
-cdef int sleep_for(object conn, Known connection, int state, Wait* wait) except -1
+cdef int wait_until_ok(object conn, ConnectionState state, Wait* wait) except -1
+cdef int wait_until_sent(object conn, ConnectionState state, Wait* wait) except -1
+cdef int sleep_for(object conn, ConnectionState state, int polled, Wait* wait) except -1
 
 
-cdef inline Sleep a_sleep(int events, Known connection, const Wait* wait) noexcept:
+cdef inline Sleep new_sleep(int events, ConnectionState state, const Wait* wait) noexcept:
     """Return one sleep of the wait."""
     cdef Sleep sleep
     memset(&sleep, 0, sizeof(sleep))
     sleep.events = events
     sleep.deadline_ns = wait.deadline_ns
     sleep.rest_ns = NO_DEADLINE
-    sleep.is_stopping = wait.is_stopping
+    sleep.draining = wait.draining
     sleep.on_event_loop = wait.options.on_event_loop
-    if connection is not None:
-        sleep.has_socket = connection.has_socket
-        sleep.known = <PyObject*>connection if connection.is_prepared else NULL
+    if state is not None:
+        sleep.has_socket = state.has_socket
+        sleep.state = <PyObject*>state if state.is_prepared else NULL
     return sleep

@@ -1,4 +1,4 @@
-"""What does the connection need? The wait loop.
+"""The wait loop: ask the connection what it needs, and sleep, until it is done.
 
 psycopg2 calls a wait callback with the GIL held and, in a query, with the
 connection's mutex held: nothing here may call a method of the connection that
@@ -12,32 +12,26 @@ that runs a query, in a forked child, and while the interpreter shuts down.
 from cpython.long cimport PyLong_AsLongAndOverflow
 from libc.stdint cimport int64_t
 
-from greenwait._known cimport Known, pgconn_of
-from greenwait._libpq cimport PGconn, can_see_pending, can_send, libpq
-from greenwait._monotonic cimport monotonic_ns
-from greenwait._readiness cimport READINESS_READ, READINESS_WRITE
-from greenwait._sleep cimport (
-    CALL_AGAIN,
-    POLLER_POLL,
-    WARN_IN_DEBUG_MODE,
-    Sleep,
-    sleep_until_ready,
-)
-from greenwait._spin cimport spin_learn, spin_limit_ns
+from greenwait._psycopg.libpq cimport PGconn, can_see_pending, can_send, libpq
+from greenwait._psycopg.state cimport ConnectionState, pgconn_of
+from greenwait._sleep cimport CALL_AGAIN, POLLER_POLL, WARN_IN_DEBUG_MODE, Sleep, sleep_until_ready
 from greenwait._stats cimport counters
+from greenwait._system.clock cimport monotonic_ns
+from greenwait._system.readiness cimport READINESS_READ, READINESS_WRITE
+from greenwait._system.spin cimport spin_learn, spin_limit_ns
 
-from greenwait import _psycopg2
+from greenwait._psycopg import psycopg2
 
 cdef extern from "Python.h":
     object PyObject_CallOneArg(object callable, object argument)
 
 # Module-level C variables outlive the module's dict: a query from a __del__ at
 # interpreter exit still finds them.
-cdef type connection_type = _psycopg2.connection
+cdef type connection_type = psycopg2.connection
 cdef object connection_poll = connection_type.poll
 cdef object connection_notices = connection_type.notices
 cdef object connection_notifies = connection_type.notifies
-cdef object OperationalError = _psycopg2.OperationalError
+cdef object OperationalError = psycopg2.OperationalError
 
 
 cdef Options default_options
@@ -50,7 +44,7 @@ default_options.grace_ns = 1_000_000_000
 default_options.on_event_loop = WARN_IN_DEBUG_MODE
 
 
-cdef int wait_until_ok(object conn, Known connection, Wait* wait) except -1:
+cdef int wait_until_ok(object conn, ConnectionState state, Wait* wait) except -1:
     """Call ``conn.poll()`` until POLL_OK, and sleep in between.
 
     Between two calls there is a sleep, however short, which looks at the clock and at signals;
@@ -66,59 +60,59 @@ cdef int wait_until_ok(object conn, Known connection, Wait* wait) except -1:
     cdef int64_t period_ns = LONGEST_PERIOD_NS
     cdef int64_t rested_ns = 0     # when libpq has last left off, because that was over
     cdef tuple messages = None     # what there was by then
-    cdef int state
+    cdef int polled
     while True:
-        state = call_poll(conn)
-        if state == POLL_OK:
+        polled = call_poll(conn)
+        if polled == POLL_OK:
             break
-        if state == POLL_READ:
+        if polled == POLL_READ:
             if has_sent:
                 has_sent = False
                 wait.is_answered = True
             elif not wait.is_answered:
-                wait.is_answered = sleep_for_answer(conn, connection, wait)
-            elif is_native(connection):
+                wait.is_answered = sleep_for_answer(conn, state, wait)
+            elif is_native(state):
                 if rested_ns > 0:
                     polled_ns = monotonic_ns() - rested_ns
                     is_same = are_same(messages_of(conn), messages)
                     period_ns = next_period_ns(period_ns, 0 if is_same else polled_ns)
-                is_whole = receive(conn, connection, wait, period_ns)
-                is_received = is_received or is_whole or not connection.look_again
+                is_whole = receive(conn, state, wait, period_ns)
+                is_received = is_received or is_whole or not state.recheck_tls
                 rested_ns = 0
                 if not is_whole:
                     messages = messages_of(conn)
                     rested_ns = monotonic_ns()
             else:
-                sleep_for_rest(conn, connection, wait)
+                sleep_for_rest(conn, state, wait)
         else:
-            if is_native(connection) and can_send:
-                send(conn, connection, wait)
+            if is_native(state) and can_send:
+                send(conn, state, wait)
             else:
-                sleep_for(conn, connection, POLL_WRITE, wait)
-            has_sent = connection is not None and connection.is_prepared
-    if wait.is_stopping:
+                sleep_for(conn, state, POLL_WRITE, wait)
+            has_sent = state is not None and state.is_prepared
+    if wait.draining:
         pass  # it was not answered, but stopped
     elif is_received:
         counters.results_libpq += 1
-    elif connection is not None and connection.is_prepared:
+    elif state is not None and state.is_prepared:
         counters.results_plain += 1
     return 0
 
 
-cdef int wait_until_sent(object conn, Known connection, Wait* wait) except -1:
-    """Wait until what is to be sent is. Returns the state then: POLL_READ or POLL_OK."""
-    cdef int state
+cdef int wait_until_sent(object conn, ConnectionState state, Wait* wait) except -1:
+    """Wait until what is to be sent is. Returns what poll() says then: POLL_READ or POLL_OK."""
+    cdef int polled
     while True:
-        state = call_poll(conn)
-        if state != POLL_WRITE:
-            return state
-        sleep_for(conn, connection, POLL_WRITE, wait)
+        polled = call_poll(conn)
+        if polled != POLL_WRITE:
+            return polled
+        sleep_for(conn, state, POLL_WRITE, wait)
 
 
-cdef int sleep_for(object conn, Known connection, int state, Wait* wait) except -1:
+cdef int sleep_for(object conn, ConnectionState state, int polled, Wait* wait) except -1:
     """Sleep until the descriptor is ready for what ``poll()`` has returned."""
-    cdef int events = READINESS_READ if state == POLL_READ else READINESS_WRITE
-    cdef Sleep sleep = a_sleep(events, connection, wait)
+    cdef int events = READINESS_READ if polled == POLL_READ else READINESS_WRITE
+    cdef Sleep sleep = new_sleep(events, state, wait)
     sleep_until_ready(conn, wait.options.poller, &sleep)
     return 0
 
@@ -132,15 +126,15 @@ cdef int call_poll(object conn) except -1:
     cdef long number
     cdef int overflow
     if type(conn) is connection_type:
-        state = PyObject_CallOneArg(connection_poll, conn)
+        polled = PyObject_CallOneArg(connection_poll, conn)
     else:
-        state = conn.poll()
-    if isinstance(state, int):
-        number = PyLong_AsLongAndOverflow(state, &overflow)
+        polled = conn.poll()
+    if isinstance(polled, int):
+        number = PyLong_AsLongAndOverflow(polled, &overflow)
         if POLL_OK <= number <= POLL_WRITE:
             return number
     raise OperationalError(
-        f"conn.poll() returned {state!r}, which is none of "
+        f"conn.poll() returned {polled!r}, which is none of "
         "POLL_OK (0), POLL_READ (1), POLL_WRITE (2)"
     )
 
@@ -155,33 +149,33 @@ cdef int check_pollable(object conn) except -1:
     return 0
 
 
-cdef inline bint is_native(Known connection) noexcept:
+cdef inline bint is_native(ConnectionState state) noexcept:
     """May libpq be called for this connection, in this wait?"""
-    return connection is not None and connection.is_prepared and not connection.is_plain
+    return state is not None and state.is_prepared and not state.is_plain
 
 
 # -- One step of a wait: a sleep, and what is done without the GIL when it ends
 
-cdef bint sleep_for_answer(object conn, Known connection, Wait* wait) except -1:
+cdef bint sleep_for_answer(object conn, ConnectionState state, Wait* wait) except -1:
     """Sleep until the first of the answer is there, or spin for it."""
-    cdef Sleep sleep = a_sleep(READINESS_READ, connection, wait)
-    cdef bint learns = wait.options.spin_auto and connection is not None and connection.is_prepared
+    cdef Sleep sleep = new_sleep(READINESS_READ, state, wait)
+    cdef bint learns = wait.options.spin_auto and state is not None and state.is_prepared
     if learns:
-        sleep.spin_ns = spin_limit_ns(&connection.spin)
-    elif connection is None or connection.is_prepared:  # connecting takes longer than any spin
+        sleep.spin_ns = spin_limit_ns(&state.spin)
+    elif state is None or state.is_prepared:  # connecting takes longer than any spin
         sleep.spin_ns = wait.options.spin_ns
     # Whoever waits for an async_=1 connection may have polled it before.
-    sleep.look_again = connection is not None and connection.look_again and connection.is_async
+    sleep.recheck_tls = state is not None and state.recheck_tls and state.is_async
     if not sleep_until_ready(conn, wait.options.poller, &sleep):
         return False
     if learns:
-        spin_learn(&connection.spin, sleep.answer_ns)
+        spin_learn(&state.spin, sleep.answer_ns)
     return True
 
 
-cdef int sleep_for_rest(object conn, Known connection, Wait* wait) except -1:
-    cdef Sleep sleep = a_sleep(READINESS_READ, connection, wait)
-    sleep.look_again = connection is not None and connection.look_again
+cdef int sleep_for_rest(object conn, ConnectionState state, Wait* wait) except -1:
+    cdef Sleep sleep = new_sleep(READINESS_READ, state, wait)
+    sleep.recheck_tls = state is not None and state.recheck_tls
     sleep.may_stay = True
     sleep_until_ready(conn, wait.options.poller, &sleep)
     return 0
@@ -222,9 +216,9 @@ cdef inline bint are_same(tuple these, tuple those) noexcept:
     return these[0] is those[0] and these[1] == those[1]
 
 
-cdef bint receive(object conn, Known connection, Wait* wait, int64_t period_ns) except -1:
+cdef bint receive(object conn, ConnectionState state, Wait* wait, int64_t period_ns) except -1:
     """Let libpq take in the rest of a result. Returns whether it has, or it is time to poll()."""
-    cdef Sleep sleep = a_sleep(READINESS_READ, connection, wait)
+    cdef Sleep sleep = new_sleep(READINESS_READ, state, wait)
     cdef PGconn* pgconn = pgconn_of(conn)
     cdef int rc
     if pgconn is NULL:
@@ -232,7 +226,7 @@ cdef bint receive(object conn, Known connection, Wait* wait, int64_t period_ns) 
     sleep.is_ready = has_pending(pgconn)
     sleep.may_stay = True
     sleep.rest_ns = monotonic_ns() + period_ns
-    sleep.look_again = connection.look_again
+    sleep.recheck_tls = state.recheck_tls
     sleep.advance = receive_more
     sleep.argument = pgconn
     rc = sleep_until_ready(conn, wait.options.poller, &sleep)
@@ -250,11 +244,11 @@ cdef int receive_more(void* argument, int revents) noexcept nogil:
     return CALL_AGAIN if has_pending(pgconn) else 0
 
 
-cdef int send(object conn, Known connection, Wait* wait) except -1:
+cdef int send(object conn, ConnectionState state, Wait* wait) except -1:
     """Let libpq send the rest of a statement."""
     # It reads as well when it can't send (pqSendSome): a server that has something to
     # say, and finds nobody reading, stops to read itself (libpq manual, PQflush).
-    cdef Sleep sleep = a_sleep(READINESS_READ | READINESS_WRITE, connection, wait)
+    cdef Sleep sleep = new_sleep(READINESS_READ | READINESS_WRITE, state, wait)
     cdef PGconn* pgconn = pgconn_of(conn)
     if pgconn is NULL:
         return 0

@@ -1,4 +1,4 @@
-"""What this thread's wait callback has raised last, should psycopg2 lose it."""
+"""The exception that this thread's wait callback raised last, should psycopg2 lose it."""
 
 # In how many threads is there something to take?
 cdef Py_ssize_t raised_count

@@ -1,4 +1,4 @@
-"""What this thread's wait callback has raised last, should psycopg2 lose it.
+"""The exception that this thread's wait callback raised last, should psycopg2 lose it.
 
 During commit() and rollback() it does where a notification or notice is still to be decoded: it
 decodes that with the exception set, and then raises OperationalError("unknown error") (pq_commit,

@@ -1,4 +1,4 @@
-"""Which of two interrupts is raised, and what becomes of the other one.
+"""The order of two interrupts: which one is raised, and that the other is its context.
 
 Compiled: before a line of Python code a signal handler may raise, and the interrupt that is at
 hand would be lost with it.

@@ -5,24 +5,24 @@ server is sent one more statement, which it refuses. psycopg2 must be right abou
 state then; where it could not be, nothing is sent.
 """
 
-from greenwait._known cimport (
+from greenwait._poll cimport POLL_WRITE, Wait, sleep_for, wait_until_ok
+from greenwait._psycopg.libpq cimport PQTRANS_IDLE, PQTRANS_INTRANS, PGconn, can_refuse, libpq
+from greenwait._psycopg.state cimport (
     COMMIT,
     NO_ENDING,
-    Known,
+    ConnectionState,
     is_in_transaction,
     is_ready,
     pgconn_of,
 )
-from greenwait._libpq cimport PQTRANS_IDLE, PQTRANS_INTRANS, PGconn, can_refuse, libpq
-from greenwait._poll cimport POLL_WRITE, Wait, sleep_for, wait_until_ok
 
-from greenwait import _psycopg2
+from greenwait._psycopg import psycopg2
 
 # Module-level C variables outlive the module's dict: a query from a __del__ at
 # interpreter exit still finds them.
-cdef object connection_info = _psycopg2.connection.info
-cdef object connection_autocommit = _psycopg2.connection.autocommit
-cdef object connection_encoding = _psycopg2.connection.encoding
+cdef object connection_info = psycopg2.connection.info
+cdef object connection_autocommit = psycopg2.connection.autocommit
+cdef object connection_encoding = psycopg2.connection.encoding
 
 # The server refuses it whatever its state: for what it says, or since the transaction has failed
 # before, or since it takes no queries. Its log has the text.
@@ -54,7 +54,7 @@ cdef bint is_begin(object conn, Wait* wait) except -1:
     )
 
 
-cdef bint have_refused(object conn, Known connection, Wait* wait) except -1:
+cdef bint have_refused(object conn, ConnectionState state, Wait* wait) except -1:
     """Have the server refuse a statement, so that psycopg2 finds an error and no success.
 
     ``poll()`` may be called when the answer is there ("just check for notifications",
@@ -77,14 +77,14 @@ cdef bint have_refused(object conn, Known connection, Wait* wait) except -1:
         if not libpq.sendQuery(pgconn, statement):
             return False
         while libpq.flush(pgconn) == 1:  # of an error poll() tells
-            sleep_for(conn, connection, POLL_WRITE, wait)
+            sleep_for(conn, state, POLL_WRITE, wait)
         wait.is_answered = False
-        wait_until_ok(conn, connection, wait)
-        connection.transaction_status = libpq.transactionStatus(pgconn)
+        wait_until_ok(conn, state, wait)
+        state.transaction_status = libpq.transactionStatus(pgconn)
         if not has_error(conn):
             return False
-        if is_idle_then == (connection.transaction_status == PQTRANS_IDLE):
-            connection.is_failed = is_in_transaction(conn)
+        if is_idle_then == (state.transaction_status == PQTRANS_IDLE):
+            state.is_failed = is_in_transaction(conn)
             return True
         # The query's cancel has struck the first of the two statements.
 
@@ -95,18 +95,18 @@ cdef const char* statement_to_refuse(object conn, PGconn* pgconn, Wait* wait) ex
     psycopg2 takes for granted that a statement that has failed has changed nothing, but for
     commit(), after which it sees no transaction in any case (``pq_commit``).
     """
-    cdef int state = libpq.transactionStatus(pgconn)
+    cdef int status = libpq.transactionStatus(pgconn)
     if has_other_encoding(conn):
         return NULL
     if is_in_transaction(conn):
-        if state != PQTRANS_IDLE:
+        if status != PQTRANS_IDLE:
             return REFUSED
         if wait.is_two_phase or wait.ending == NO_ENDING:
             return NULL  # psycopg2 may go on with it, or not: it does not tell
         return REFUSED if wait.ending == COMMIT else BEGUN
     if not is_ready(conn):
         return NULL  # a prepared transaction is ended, or not
-    if state == PQTRANS_INTRANS and wait.was_idle:
+    if status == PQTRANS_INTRANS and wait.was_idle:
         return ROLLED_BACK
     return REFUSED
 

@@ -1,9 +1,9 @@
-"""A plain thread sleeps until its connection's descriptor is ready."""
+"""The sleep of a plain thread, until its connection's descriptor is ready."""
 
 from cpython.object cimport PyObject
 from libc.stdint cimport int64_t
 
-from greenwait._libpq cimport PGconn
+from greenwait._psycopg.libpq cimport PGconn
 
 cdef enum Poller:
     POLLER_POLL
@@ -25,12 +25,12 @@ cdef enum:
     CALL_AGAIN = -1
 
 cdef struct Sleep:
-    PyObject* known       # the connection's Known, if it keeps its descriptor; NULL
+    PyObject* state       # the connection's ConnectionState, if it keeps its descriptor; NULL
     PGconn* has_socket    # to ask for the descriptor; NULL: conn.fileno()
     int events            # READINESS_READ, READINESS_WRITE or both
-    bint look_again       # end it after 50 ms, ready or not: it returns 0
+    bint recheck_tls       # end it after 50 ms, ready or not: it returns 0
     OnEventLoop on_event_loop
-    bint is_stopping      # for the end of an interrupted query
+    bint draining      # for the end of an interrupted query
     int64_t deadline_ns   # raise DeadlinePassed then; NO_DEADLINE
     int64_t spin_ns       # look for this long first; counted down
     Advance advance       # NULL: the sleep ends when the descriptor is ready, and returns 1
@@ -43,6 +43,4 @@ cdef struct Sleep:
     int64_t answer_ns     # from the first look until the descriptor was ready
 
 cdef int sleep_until_ready(object conn, Poller poller, Sleep* sleep) except -1
-cdef bint is_main_thread() noexcept
 cdef int run_signal_handlers() except -1
-cdef bint has_input(int fd) noexcept

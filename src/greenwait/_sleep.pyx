@@ -1,4 +1,4 @@
-"""Who waits? This thread, asleep in poll(2) or epoll_wait(2) without the GIL.
+"""The sleep of a plain thread, in poll(2) or epoll_wait(2), without the GIL.
 
 The one place that sleeps for a plain thread: it runs Python's signal handlers, and
 turns the kernel's errors into exceptions.
@@ -13,38 +13,35 @@ from cpython.dict cimport PyDict_DelItem, PyDict_GetItem, PyDict_SetItem
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.object cimport PyObject
 from cpython.pystate cimport PyThreadState_GetDict
-from cpython.pythread cimport PyThread_get_thread_ident
 from libc.errno cimport EBADF, EINTR
 from libc.stdint cimport INT64_MAX, int64_t
 
-from greenwait._known cimport Known
-from greenwait._libpq cimport libpq
-from greenwait._monotonic cimport NO_DEADLINE, monotonic_ns
-from greenwait._readiness cimport (
+from greenwait._psycopg.libpq cimport libpq
+from greenwait._psycopg.state cimport ConnectionState
+from greenwait._stats cimport counters
+from greenwait._system.clock cimport NO_DEADLINE, monotonic_ns
+from greenwait._system.readiness cimport (
     READINESS_HAS_EPOLL,
-    READINESS_READ,
     readiness_epoll,
     readiness_epoll_close,
     readiness_epoll_create,
     readiness_epoll_forget,
     readiness_epoll_is_set,
+    readiness_now,
     readiness_poll,
     readiness_ticker_close,
     readiness_ticker_create,
 )
-from greenwait._sealed_type cimport seal_type
-from greenwait._spin cimport spin_is_possible, spin_until_ready
-from greenwait._stats cimport counters
+from greenwait._system.sealed_type cimport seal_type
+from greenwait._system.spin cimport spin_is_possible, spin_until_ready
+from greenwait._system.threads cimport is_main_thread
 from greenwait._waiter cimport Waiter, waiter_here, waiters_entered
 
-import _signal
-import _thread
 import os
 import sys
-import threading
 
-from greenwait import _psycopg2
 from greenwait._errors import DeadlinePassed, HandlerRaised
+from greenwait._psycopg import psycopg2
 
 __all__ = ["POLLERS"]
 
@@ -61,14 +58,14 @@ cdef int[2] SLICE_MS = [50, 1000]  # by role
 # How long the main thread may go on without the GIL while data keeps coming: a signal
 # waits that long. Taking the GIL from a busy thread takes 5 ms (sys.getswitchinterval).
 cdef int64_t LONGEST_WITHOUT_GIL_NS = 80_000_000
-# ... and how long a greenlet may, before others have their turn. Not less: what is in the
+# ... and how long a greenlet may, before others have their step. Not less: what is in the
 # sockets' buffers, some megabytes, is to be drained within the grace beside one that computes.
 cdef int64_t LONGEST_STAY_NS = 1_000_000
 
 # Module-level C variables outlive the module's dict: a query from a __del__ at
 # interpreter exit still finds them.
-cdef object Psycopg2Error = _psycopg2.Error
-cdef object OperationalError = _psycopg2.OperationalError
+cdef object Psycopg2Error = psycopg2.Error
+cdef object OperationalError = psycopg2.OperationalError
 cdef object strerror = os.strerror
 cdef dict modules = sys.modules
 
@@ -80,47 +77,25 @@ cdef object handler_raised = HandlerRaised
 POLLERS = ("poll", "epoll") if READINESS_HAS_EPOLL else ("poll",)
 
 
-def _find_main_thread_ident():
-    """Return the main thread's ident, the real one: gevent patches threading's."""
-    if hasattr(_thread, "_get_main_thread_ident"):  # CPython 3.13
-        return _thread._get_main_thread_ident()
-    try:
-        _signal.signal(_signal.SIGINT, None)
-    except TypeError:  # None is not a handler; another thread is refused before that is seen
-        return PyThread_get_thread_ident()
-    except ValueError:
-        return threading.main_thread().ident
-
-
-cdef unsigned long main_thread_ident = _find_main_thread_ident()
-
-
-cdef bint is_main_thread() noexcept:
-    """Is this the thread that runs Python's signal handlers?"""
-    return PyThread_get_thread_ident() == main_thread_ident
-
-
 cdef int[2] tickers = [-1, -1]  # by role, shared by all threads of the role
 cdef object thread_epoll_key = object()
 
 
 def _after_fork_in_child():
-    """The thread that forked is the child's main thread; inherited descriptors are the parent's.
+    """Inherited descriptors are the parent's.
 
     They are closed here and now, before the child's own code closes "all" descriptors
     and their numbers go to others. (Of threads that slept in epoll_wait they stay open
     in the child, unused: nobody is left to let go of them.)
     """
-    global main_thread_ident
-    cdef PyObject* state = <PyObject*>PyThreadState_GetDict()
+    cdef PyObject* thread_dict = <PyObject*>PyThreadState_GetDict()
     cdef int role
-    main_thread_ident = PyThread_get_thread_ident()
     for role in range(2):
         if tickers[role] >= 0:
             readiness_ticker_close(tickers[role])
             tickers[role] = -1
-    if state is not NULL and PyDict_GetItem(<dict>state, thread_epoll_key) is not NULL:
-        PyDict_DelItem(<dict>state, thread_epoll_key)
+    if thread_dict is not NULL and PyDict_GetItem(<dict>thread_dict, thread_epoll_key) is not NULL:
+        PyDict_DelItem(<dict>thread_dict, thread_epoll_key)
 
 
 if hasattr(os, "register_at_fork"):
@@ -162,24 +137,24 @@ cdef ThreadEpoll thread_epoll(int role):
     is already gone): the caller sleeps in poll(2), which needs nothing.
     """
     cdef PyObject* found
-    cdef PyObject* state = <PyObject*>PyThreadState_GetDict()
+    cdef PyObject* thread_dict = <PyObject*>PyThreadState_GetDict()
     cdef ThreadEpoll epoll
-    if state is NULL:
+    if thread_dict is NULL:
         return None
-    found = PyDict_GetItem(<dict>state, thread_epoll_key)
+    found = PyDict_GetItem(<dict>thread_dict, thread_epoll_key)
     if found is not NULL and (<ThreadEpoll>found).epfd >= 0:
         return <ThreadEpoll>found
     epoll = ThreadEpoll.__new__(ThreadEpoll, role)
     if epoll.epfd < 0:
         return None
-    PyDict_SetItem(<dict>state, thread_epoll_key, epoll)
+    PyDict_SetItem(<dict>thread_dict, thread_epoll_key, epoll)
     return epoll
 
 
 # -- Without the GIL
 
 # From one look at Python's signals to the next.
-cdef struct Turn:
+cdef struct SleepStep:
     int fd
     int epfd             # < 0: poll(2)
     int ticker           # set to -1 where it proves to be none
@@ -194,39 +169,39 @@ cdef struct Turn:
     int64_t now_ns
 
 
-cdef void take_turn(Sleep* sleep, Turn* turn) noexcept nogil:
+cdef void sleep_step(Sleep* sleep, SleepStep* step) noexcept nogil:
     """Spin, sleep and advance until that is done, or Python is wanted."""
     cdef int64_t until_ns = sleep.deadline_ns
-    turn.now_ns = monotonic_ns()
+    step.now_ns = monotonic_ns()
     if sleep.began_ns == 0:
-        sleep.began_ns = turn.now_ns
-    if turn.now_ns >= sleep.deadline_ns:
+        sleep.began_ns = step.now_ns
+    if step.now_ns >= sleep.deadline_ns:
         return
-    if turn.longest_ns != INT64_MAX:
-        until_ns = min(until_ns, turn.now_ns + turn.longest_ns)
+    if step.longest_ns != INT64_MAX:
+        until_ns = min(until_ns, step.now_ns + step.longest_ns)
     until_ns = min(until_ns, sleep.rest_ns)
     if sleep.is_ready:
         sleep.is_ready = False
-        turn.rc = sleep.events
+        step.rc = sleep.events
     elif sleep.spin_ns > 0:
-        spin(sleep, turn)
-        if turn.rc <= 0 and sleep.spin_ns > 0:
+        spin(sleep, step)
+        if step.rc <= 0 and sleep.spin_ns > 0:
             return
     while True:
-        if turn.rc == 0:
-            sleep_slice(sleep, turn)
-        if turn.rc <= 0:
+        if step.rc == 0:
+            sleep_slice(sleep, step)
+        if step.rc <= 0:
             return
         if sleep.advance is NULL:
-            turn.done = 1
+            step.done = 1
             return
-        turn.done = advance_until(until_ns, sleep, turn.rc)
-        if turn.done != 0:
+        step.done = advance_until(until_ns, sleep, step.rc)
+        if step.done != 0:
             return
-        turn.now_ns = monotonic_ns()
-        if turn.now_ns >= until_ns:
+        step.now_ns = monotonic_ns()
+        if step.now_ns >= until_ns:
             return
-        turn.rc = 0
+        step.rc = 0
 
 
 cdef int advance_until(int64_t until_ns, Sleep* sleep, int revents) noexcept nogil:
@@ -240,33 +215,33 @@ cdef int advance_until(int64_t until_ns, Sleep* sleep, int revents) noexcept nog
     return done
 
 
-cdef inline void spin(Sleep* sleep, Turn* turn) noexcept nogil:
-    cdef int64_t began_ns = turn.now_ns
-    cdef int64_t slice_ns = min(turn.slice_ms * <int64_t>1_000_000, sleep.deadline_ns - began_ns)
+cdef inline void spin(Sleep* sleep, SleepStep* step) noexcept nogil:
+    cdef int64_t began_ns = step.now_ns
+    cdef int64_t slice_ns = min(step.slice_ms * <int64_t>1_000_000, sleep.deadline_ns - began_ns)
     cdef int64_t limit_ns = min(sleep.spin_ns, slice_ns)
     if not spin_is_possible():
         sleep.spin_ns = 0
         return
-    turn.rc = spin_until_ready(turn.fd, sleep.events, limit_ns)
-    turn.now_ns = monotonic_ns()
-    turn.spun_ns = turn.now_ns - began_ns
-    sleep.spin_ns = 0 if turn.rc > 0 else sleep.spin_ns - turn.spun_ns
+    step.rc = spin_until_ready(step.fd, sleep.events, limit_ns)
+    step.now_ns = monotonic_ns()
+    step.spun_ns = step.now_ns - began_ns
+    sleep.spin_ns = 0 if step.rc > 0 else sleep.spin_ns - step.spun_ns
 
 
-cdef inline void sleep_slice(Sleep* sleep, Turn* turn) noexcept nogil:
-    cdef int64_t began_ns = turn.now_ns
+cdef inline void sleep_slice(Sleep* sleep, SleepStep* step) noexcept nogil:
+    cdef int64_t began_ns = step.now_ns
     cdef int left_ms = -1
     if sleep.deadline_ns != NO_DEADLINE:
         # Rounded up: it must have passed when the sleep is over. Longer than a slice is long.
         left_ms = <int>max(0, min((sleep.deadline_ns - began_ns + 999_999) // 1_000_000, 100_000))
-    if turn.epfd >= 0:
-        turn.rc = readiness_epoll(
-            turn.epfd, turn.fd, sleep.events, turn.slice_ms, left_ms, &turn.ticker)
+    if step.epfd >= 0:
+        step.rc = readiness_epoll(
+            step.epfd, step.fd, sleep.events, step.slice_ms, left_ms, &step.ticker)
     else:
-        turn.rc = readiness_poll(turn.fd, sleep.events, turn.slice_ms, left_ms, &turn.ticker)
-    turn.now_ns = monotonic_ns()
-    turn.asleep_ns += turn.now_ns - began_ns
-    turn.sleeps += 1
+        step.rc = readiness_poll(step.fd, sleep.events, step.slice_ms, left_ms, &step.ticker)
+    step.now_ns = monotonic_ns()
+    step.asleep_ns += step.now_ns - began_ns
+    step.sleeps += 1
 
 
 # -- With it
@@ -292,21 +267,10 @@ cdef int run_signal_handlers() except -1:
     return 0
 
 
-cdef int look(int fd, int events) noexcept:
-    """Return what ``readiness_poll()`` does, without sleeping."""
-    cdef int no_ticker = -1
-    return readiness_poll(fd, events, 0, 0, &no_ticker)
-
-
-cdef bint has_input(int fd) noexcept:
-    """Is there something to read, or an end? Without sleeping."""
-    return look(fd, READINESS_READ) != 0
-
-
 cdef int sleep_until_ready(object conn, Poller poller, Sleep* sleep) except -1:
     """Sleep until the connection's descriptor is ready.
 
-    Returns 1 when it is, 0 when it is time to look again (``look_again``, ``rest_ns``), or
+    Returns 1 when it is, 0 when it is time to look again (``recheck_tls``, ``rest_ns``), or
     what ``advance`` returned. Signal handlers run as often as it takes, and before it returns if
     this is the main thread, whoever waits. Raises DeadlinePassed, also where the descriptor
     is ready, if the deadline had passed before: what comes during the sleep stands.
@@ -316,8 +280,8 @@ cdef int sleep_until_ready(object conn, Poller poller, Sleep* sleep) except -1:
         if waiter is not None:
             return step_aside(conn, sleep, waiter)
     # Has asyncio been imported since the last look?
-    if not sleep.is_stopping and (tell is not None or len(modules) != modules_seen):
-        tell_of_event_loop(sleep.on_event_loop)
+    if not sleep.draining and (tell is not None or len(modules) != modules_seen):
+        warn_blocks_event_loop(sleep.on_event_loop)
     return sleep_here(conn, poller, sleep)
 
 
@@ -326,7 +290,7 @@ cdef object tell = None
 cdef Py_ssize_t modules_seen = 0
 
 
-cdef int tell_of_event_loop(OnEventLoop what) except -1:
+cdef int warn_blocks_event_loop(OnEventLoop what) except -1:
     """Say so if an event loop runs in this thread, which the sleep will stop."""
     global modules_seen, running_loop, tell
     if tell is None:
@@ -349,7 +313,7 @@ cdef int step_aside(object conn, Sleep* sleep, Waiter waiter) except -1:
     cdef int64_t now_ns = began_ns
     cdef int64_t until_ns = sleep.deadline_ns
     cdef int fd, revents, done
-    if sleep.look_again:
+    if sleep.recheck_tls:
         until_ns = min(until_ns, began_ns + SLICE_MS[MAIN_THREAD] * <int64_t>1_000_000)
     while True:
         if now_ns >= sleep.deadline_ns:
@@ -359,15 +323,15 @@ cdef int step_aside(object conn, Sleep* sleep, Waiter waiter) except -1:
             raise_cannot_wait(fd, EBADF)
         revents = 0
         if sleep.may_stay and now_ns < waiter.stay_until_ns:
-            revents = sleep.events if sleep.is_ready else look(fd, sleep.events)
+            revents = sleep.events if sleep.is_ready else readiness_now(fd, sleep.events)
         if revents == 0:
             try:
                 revents = waiter.wait_for(
                     fd,
                     sleep.events,
                     now_ns if sleep.is_ready else until_ns,
-                    sleep.is_stopping,
-                    None if sleep.known is NULL else <Known>sleep.known,
+                    sleep.draining,
+                    None if sleep.state is NULL else <ConnectionState>sleep.state,
                 )
             except Psycopg2Error as exc:
                 raise handler_raised(exc) from None
@@ -394,24 +358,24 @@ cdef int step_aside(object conn, Sleep* sleep, Waiter waiter) except -1:
             now_ns = monotonic_ns()
             if now_ns >= sleep.rest_ns and now_ns < sleep.deadline_ns:
                 return 0
-        elif sleep.look_again and now_ns < sleep.deadline_ns:
+        elif sleep.recheck_tls and now_ns < sleep.deadline_ns:
             return 0
 
 
 cdef int sleep_here(object conn, Poller poller, Sleep* sleep) except -1:
     """Stop the thread for as long."""
     cdef int role = MAIN_THREAD if is_main_thread() else OTHER_THREAD
-    cdef Turn turn
+    cdef SleepStep step
     cdef int done = TAKE_POLL
     # Only the main thread's ticker is fast enough to look again by.
-    turn.slice_ms = SLICE_MS[MAIN_THREAD if sleep.look_again else role]
-    turn.longest_ns = LONGEST_WITHOUT_GIL_NS if role == MAIN_THREAD else INT64_MAX
+    step.slice_ms = SLICE_MS[MAIN_THREAD if sleep.recheck_tls else role]
+    step.longest_ns = LONGEST_WITHOUT_GIL_NS if role == MAIN_THREAD else INT64_MAX
     sleep.began_ns = 0
     if poller == POLLER_EPOLL:
-        done = sleep_in_epoll(conn, role, sleep, &turn)
+        done = sleep_in_epoll(conn, role, sleep, &step)
     if done == TAKE_POLL:
-        done = sleep_in_poll(conn, role, sleep, &turn)
-    sleep.answer_ns = turn.now_ns - sleep.began_ns
+        done = sleep_in_poll(conn, role, sleep, &step)
+    sleep.answer_ns = step.now_ns - sleep.began_ns
     if role == MAIN_THREAD and done != 0:
         # What has come by now is not to strike the Python code that psycopg2 decodes a
         # notification with: it would lose both.
@@ -419,84 +383,84 @@ cdef int sleep_here(object conn, Poller poller, Sleep* sleep) except -1:
     return done
 
 
-cdef int sleep_in_poll(object conn, int role, Sleep* sleep, Turn* turn) except -1:
+cdef int sleep_in_poll(object conn, int role, Sleep* sleep, SleepStep* step) except -1:
     cdef int ticker
-    turn.epfd = -1
+    step.epfd = -1
     while True:
         # Read anew each time: libpq may have put another socket in its place.
-        turn.fd = fileno_of(conn, sleep)
-        ticker = -1 if sleep.look_again and role == OTHER_THREAD else ticker_of(role)
-        turn.ticker = ticker
-        release_gil(sleep, turn)
-        if turn.ticker != ticker:
+        step.fd = fileno_of(conn, sleep)
+        ticker = -1 if sleep.recheck_tls and role == OTHER_THREAD else ticker_of(role)
+        step.ticker = ticker
+        release_gil(sleep, step)
+        if step.ticker != ticker:
             forget_ticker(role, ticker)
-        if turn.done != 0:
-            return turn.done  # for a hang-up or an error too: poll() says what happened
-        look_up(sleep, turn)
-        if turn.rc < 0 and turn.rc != -EINTR:
-            raise_cannot_wait(turn.fd, -turn.rc)
-        if is_to_rest(sleep, turn):
+        if step.done != 0:
+            return step.done  # for a hang-up or an error too: poll() says what happened
+        look_up(sleep, step)
+        if step.rc < 0 and step.rc != -EINTR:
+            raise_cannot_wait(step.fd, -step.rc)
+        if is_to_rest(sleep, step):
             return 0
 
 
-cdef int sleep_in_epoll(object conn, int role, Sleep* sleep, Turn* turn) except -1:
+cdef int sleep_in_epoll(object conn, int role, Sleep* sleep, SleepStep* step) except -1:
     cdef ThreadEpoll epoll = thread_epoll(role)
     cdef int ticker
     if epoll is None:
         return TAKE_POLL
-    turn.epfd = epoll.epfd
-    turn.fd = -1
+    step.epfd = epoll.epfd
+    step.fd = -1
     try:
         while True:
-            turn.fd = fileno_of(conn, sleep)
-            turn.ticker = ticker = epoll.ticker
-            release_gil(sleep, turn)
-            if turn.ticker != ticker:
+            step.fd = fileno_of(conn, sleep)
+            step.ticker = ticker = epoll.ticker
+            release_gil(sleep, step)
+            if step.ticker != ticker:
                 forget_ticker(role, ticker)
                 epoll.ticker = -1  # not in this set any more: its sleeps have a timeout
-            if turn.done != 0:
-                return turn.done
-            look_up(sleep, turn)
-            if turn.rc < 0 and turn.rc != -EINTR:
+            if step.done != 0:
+                return step.done
+            look_up(sleep, step)
+            if step.rc < 0 and step.rc != -EINTR:
                 # poll(2) takes what epoll does not (a file, one watch too many), and says
                 # which of the two descriptors was closed.
-                if not readiness_epoll_is_set(turn.epfd):
+                if not readiness_epoll_is_set(step.epfd):
                     epoll.epfd = -1  # abandoned: the number may be another's by now
                 return TAKE_POLL
-            if is_to_rest(sleep, turn):
+            if is_to_rest(sleep, step):
                 return 0
     except BaseException:
-        if turn.fd >= 0:
-            readiness_epoll_forget(turn.epfd, turn.fd)
+        if step.fd >= 0:
+            readiness_epoll_forget(step.epfd, step.fd)
         raise
 
 
-cdef inline int look_up(Sleep* sleep, Turn* turn) except -1:
+cdef inline int look_up(Sleep* sleep, SleepStep* step) except -1:
     """Between two turns: whatever else ends the wait."""
     run_signal_handlers()
-    if turn.now_ns >= sleep.deadline_ns:
+    if step.now_ns >= sleep.deadline_ns:
         raise deadline_passed
     return 0
 
 
-cdef inline bint is_to_rest(Sleep* sleep, Turn* turn) noexcept:
+cdef inline bint is_to_rest(Sleep* sleep, SleepStep* step) noexcept:
     """Is it time for the caller to look for itself?"""
-    return sleep.look_again if turn.rc == 0 else turn.rc > 0 and turn.now_ns >= sleep.rest_ns
+    return sleep.recheck_tls if step.rc == 0 else step.rc > 0 and step.now_ns >= sleep.rest_ns
 
 
-cdef inline void release_gil(Sleep* sleep, Turn* turn) noexcept:
-    """Take a turn without the GIL, and count it."""
-    turn.rc = turn.done = turn.sleeps = 0
-    turn.asleep_ns = turn.spun_ns = 0
+cdef inline void release_gil(Sleep* sleep, SleepStep* step) noexcept:
+    """Take a step without the GIL, and count it."""
+    step.rc = step.done = step.sleeps = 0
+    step.asleep_ns = step.spun_ns = 0
     with nogil:
-        take_turn(sleep, turn)
-    counters.sleeps += turn.sleeps
-    counters.asleep_ns += turn.asleep_ns
-    if turn.spun_ns > 0:
-        counters.spinning_ns += turn.spun_ns
-        if turn.sleeps > 0:
+        sleep_step(sleep, step)
+    counters.sleeps += step.sleeps
+    counters.asleep_ns += step.asleep_ns
+    if step.spun_ns > 0:
+        counters.spinning_ns += step.spun_ns
+        if step.sleeps > 0:
             counters.spin_misses += 1
-        elif turn.rc > 0:
+        elif step.rc > 0:
             counters.spin_hits += 1
 
 

@@ -1,4 +1,4 @@
-"""Which waits took long? A log record for each, with the line of Python that waited."""
+"""The log records of waits that took long, with the line of Python that waited."""
 
 import logging
 import sys

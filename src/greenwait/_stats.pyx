@@ -1,4 +1,4 @@
-"""What has greenwait done so far? Counters, cheap enough to be always on."""
+"""Counters of what greenwait has done, cheap enough to be always on."""
 
 import os
 from typing import NamedTuple

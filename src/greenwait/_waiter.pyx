@@ -1,4 +1,4 @@
-"""Who waits, if not this thread? Whatever runs greenlets in it.
+"""The interface of those who wait in a thread's place: a hub, or a framework's adapter.
 
 A hub of ours is entered in a thread; from then on every wait there, in whichever greenlet,
 steps aside in favour of another one. Other frameworks have an adapter, for all threads,
@@ -11,16 +11,16 @@ from cpython.object cimport PyObject
 from cpython.pystate cimport PyThreadState_GetDict
 from libc.stdint cimport int64_t
 
-from greenwait._finalizing cimport Py_IsFinalizing
-from greenwait._known cimport Known
-from greenwait._monotonic cimport NO_DEADLINE, monotonic_ns
-from greenwait._readiness cimport READINESS_READ, READINESS_WRITE, readiness_check
+from greenwait._psycopg.state cimport ConnectionState
+from greenwait._system.clock cimport NO_DEADLINE, monotonic_ns
+from greenwait._system.finalizing cimport Py_IsFinalizing
+from greenwait._system.readiness cimport READINESS_READ, READINESS_WRITE, readiness_check
 
 import _socket
 import os
 import socket
 
-__all__ = ["READ", "WRITE", "Adapter", "adopt"]
+__all__ = ["READ", "WRITE", "Adapter", "register"]
 
 #: The events that an adapter waits for: poll(2)'s.
 READ = READINESS_READ
@@ -29,7 +29,6 @@ WRITE = READINESS_WRITE
 cdef str waiter_key = "greenwait's waiter"  # a str has its hash ready
 cdef int waiters_entered = 0
 cdef int hubs_entered = 0
-cdef int forks = 0
 cdef list adapters = []
 
 # Module-level C variables outlive the module's dict: what waits at interpreter exit still
@@ -48,13 +47,13 @@ cdef class Waiter:
     """See ``_waiter.pxd``."""
 
     cdef int wait_for(
-        self, int fd, int events, int64_t deadline_ns, bint is_stopping, Known connection
+        self, int fd, int events, int64_t deadline_ns, bint draining, ConnectionState state
     ) except -1:
         """Step aside until the descriptor is ready.
 
         Returns poll(2)'s bits for it, or 0 when the deadline has passed. What it raises
-        interrupts the wait; *is_stopping* says that this is a wait for the end of a query
-        that was interrupted, and that it will be given up then. *connection* is None where
+        interrupts the wait; *draining* says that this is a wait for the end of a query
+        that was interrupted, and that it will be given up then. *state* is None where
         the descriptor may be another one's the next time.
         """
         raise NotImplementedError
@@ -68,15 +67,15 @@ cdef class Waiter:
 
     # Waiting for another greenlet or thread, and not for a descriptor.
 
-    cdef object a_place(self):
-        """Return what *wait_for_call* and *call* take: a place for one to wait in, once."""
+    cdef object new_wakeup(self):
+        """Return what *wait_for_wakeup* and *wake* take: a wakeup, for one wait."""
         raise NotImplementedError
 
-    cdef int wait_for_call(self, object place, int64_t deadline_ns) except -1:
-        """Step aside until the place is called, or the deadline has passed, or sooner."""
+    cdef int wait_for_wakeup(self, object wakeup, int64_t deadline_ns) except -1:
+        """Step aside until there is the wakeup, or the deadline has passed, or sooner."""
         raise NotImplementedError
 
-    cdef int call(self, object place) except -1:
+    cdef int wake(self, object wakeup) except -1:
         """End the wait there, now or to come; from whichever thread."""
         raise NotImplementedError
 
@@ -92,7 +91,7 @@ cdef class Waiter:
 cdef class Adapter(Waiter):
     """A framework's waits, written in Python: a subclass has these two methods."""
 
-    def is_here(self):
+    cpdef bint is_active(self) except -1:
         """Does the framework run this thread, and may this greenlet step aside?"""
         raise NotImplementedError
 
@@ -100,54 +99,48 @@ cdef class Adapter(Waiter):
         """Step aside for at most *seconds*, or None; return the events that have come."""
         raise NotImplementedError
 
-    def is_hub(self):
+    cpdef bint is_hub_itself(self) except -1:
         """Does the framework's own greenlet run, so that a wait stops all others?"""
         return False
 
-    # These three need not be written anew; they cost a descriptor for each place.
+    # These three need not be written anew; they cost a descriptor for each wakeup.
 
-    def make_place(self):
-        """Return what the other two take: a place for a greenlet of this thread to wait in."""
-        return Bell()
+    def make_wakeup(self):
+        """Return what the other two take, for one wait of a greenlet of this thread."""
+        return WakeupFd()
 
-    def wait_for_ring(self, place, seconds):
-        """Step aside for at most *seconds*, or None, until the place is rung at, or sooner."""
-        self.wait(place.fileno(), READ, seconds)
+    def wait_until_woken(self, wakeup, seconds):
+        """Step aside for at most *seconds*, or None, until there is the wakeup, or sooner."""
+        self.wait(wakeup.fileno(), READ, seconds)
 
-    def ring(self, place):
+    def wake_up(self, wakeup):
         """End the wait there, now or to come; from whichever thread."""
-        place.ring()
-
-    cdef bint is_at_home(self) except -1:
-        return self.is_here()
-
-    cdef bint is_hub_itself(self) except -1:
-        return self.is_hub()
+        wakeup.wake()
 
     cdef Waiter find_waiter(self):
         """Return who waits in this thread, or None: the framework is not at home."""
-        return self if self.is_at_home() else None
+        return self if self.is_active() else None
 
     cdef int wait_for(
-        self, int fd, int events, int64_t deadline_ns, bint is_stopping, Known connection
+        self, int fd, int events, int64_t deadline_ns, bint draining, ConnectionState state
     ) except -1:
         # Nobody tells a framework of a descriptor that is closed meanwhile.
         cdef int come = self.wait(fd, events, seconds_until_look(deadline_ns))
-        return come if come != 0 else complaint_about(fd)
+        return come if come != 0 else check_fd(fd)
 
-    cdef object a_place(self):
-        return self.make_place()
+    cdef object new_wakeup(self):
+        return self.make_wakeup()
 
-    cdef int wait_for_call(self, object place, int64_t deadline_ns) except -1:
-        self.wait_for_ring(place, seconds_until(deadline_ns))
+    cdef int wait_for_wakeup(self, object wakeup, int64_t deadline_ns) except -1:
+        self.wait_until_woken(wakeup, seconds_until(deadline_ns))
         return 0
 
-    cdef int call(self, object place) except -1:
-        self.ring(place)
+    cdef int wake(self, object wakeup) except -1:
+        self.wake_up(wakeup)
         return 0
 
 
-cdef int complaint_about(int fd) except? 1:
+cdef int check_fd(int fd) except? 1:
     """Return 0, or if that is not open, -errno."""
     return readiness_check(fd)
 
@@ -164,7 +157,7 @@ cdef object seconds_until(int64_t deadline_ns):
 
 @cython.auto_pickle(False)
 @cython.final
-cdef class Bell:
+cdef class WakeupFd:
     """A descriptor that any thread can make readable: an eventfd(2), or a pair of sockets."""
 
     def __cinit__(self):
@@ -186,10 +179,10 @@ cdef class Bell:
             close_descriptor(self.fd)
 
     cpdef int fileno(self) except -1:
-        """Return the descriptor, which is readable once it has been rung."""
+        """Return the descriptor, which is readable once it has been woken."""
         return self.fd if self.fd >= 0 else self.ends[0].fileno()
 
-    cpdef int ring(self) except -1:
+    cpdef int wake(self) except -1:
         """Make it readable."""
         try:
             if self.fd >= 0:
@@ -197,10 +190,10 @@ cdef class Bell:
             else:
                 self.ends[1].send(b"x")
         except BlockingIOError:
-            pass  # it has been rung very often
+            pass  # it was woken very often
         return 0
 
-    cdef int silence(self) except -1:
+    cdef int clear(self) except -1:
         """Make it unreadable."""
         try:
             if self.fd >= 0:
@@ -212,7 +205,7 @@ cdef class Bell:
         return 0
 
 
-def adopt(Adapter adapter):
+def register(Adapter adapter):
     """Have all threads ask *adapter*, from now on; again makes no difference."""
     global waiters_entered
     if adapter in adapters:
@@ -221,7 +214,7 @@ def adopt(Adapter adapter):
     waiters_entered += 1
 
 
-cdef int adopt_first(Adapter adapter) except -1:
+cdef int register_first(Adapter adapter) except -1:
     """Have all threads ask *adapter* before the others: those may be at home around it."""
     global waiters_entered
     if adapter not in adapters:
@@ -233,13 +226,13 @@ cdef int adopt_first(Adapter adapter) except -1:
 cdef Waiter waiter_here():
     """Return the waiter of this thread, or None."""
     cdef Waiter waiter
-    cdef PyObject* state
+    cdef PyObject* thread_dict
     cdef PyObject* found = NULL
     if Py_IsFinalizing():
         return None  # its other greenlets never run again
-    state = <PyObject*>PyThreadState_GetDict()
-    if state is not NULL:
-        found = PyDict_GetItemWithError(<dict>state, waiter_key)
+    thread_dict = <PyObject*>PyThreadState_GetDict()
+    if thread_dict is not NULL:
+        found = PyDict_GetItemWithError(<dict>thread_dict, waiter_key)
     if found is not NULL:
         return <Waiter>found
     for adapter in adapters:
@@ -286,12 +279,11 @@ cdef int keep_waiter(Waiter waiter) except -1:
 
 def _after_fork_in_child():
     """Those of other threads are gone; that of this one is the parent's."""
-    global forks, hubs_entered, waiters_entered
-    forks += 1
-    cdef dict state = <dict><PyObject*>PyThreadState_GetDict()
+    global hubs_entered, waiters_entered
+    cdef dict thread_dict = <dict><PyObject*>PyThreadState_GetDict()
     waiters_entered = len(adapters)
     hubs_entered = 0
-    waiter = state.pop(waiter_key, None)
+    waiter = thread_dict.pop(waiter_key, None)
     if waiter is not None:
         (<Waiter>waiter).is_of_parent = True
 

@@ -9,10 +9,10 @@ import eventlet  # pyright: ignore[reportMissingTypeStubs]  # there are none
 from eventlet import hubs, patcher  # pyright: ignore[reportMissingTypeStubs]
 from greenlet import getcurrent
 
-from greenwait._callback import WaitCallback, is_registered
-from greenwait._install import install
+from greenwait._callback import WaitCallback
+from greenwait._install import install, is_registered
 from greenwait._ranks import time_limits
-from greenwait._waiter import READ, WRITE, Adapter, adopt
+from greenwait._waiter import READ, WRITE, Adapter, register
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -25,11 +25,11 @@ __all__ = ["patch_psycopg"]
 class _Eventlet(Adapter):
     instead = "use eventlet.GreenPool"
 
-    def is_here(self) -> bool:
+    def is_active(self) -> bool:
         hub = getattr(hubs._threadlocal, "hub", None)  # pyright: ignore[reportPrivateUsage]
         return hub is not None and hub.greenlet is not getcurrent()
 
-    def is_hub(self) -> bool:
+    def is_hub_itself(self) -> bool:
         hub = getattr(hubs._threadlocal, "hub", None)  # pyright: ignore[reportPrivateUsage]
         return hub is not None and hub.greenlet is getcurrent()
 
@@ -74,7 +74,7 @@ def patch_psycopg(**options: "Unpack[Options]") -> WaitCallback:
 
     It may be called before ``eventlet.monkey_patch()`` or after it.
     """
-    adopt(_adapter)
+    register(_adapter)
     callback = install(**options)
     # monkey_patch() would register a callback of eventlet's own, in place of ours.
     patched: dict[str, Any] = patcher.already_patched  # pyright: ignore[reportUnknownMemberType]

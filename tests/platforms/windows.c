@@ -35,7 +35,7 @@ windows_poll(WSAPOLLFD *watched, ULONG count, INT timeout_ms)
 
 #define WSAPoll windows_poll
 #include "cancel_thread.h"
-#include "monotonic.h"
+#include "clock.h"
 #include "readiness.h"
 #include "readiness_set.h"
 #include "spin.h"

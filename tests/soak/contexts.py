@@ -329,7 +329,7 @@ class Hub(Context):
 def _is_raised_by_hub(exc):
     """Has the handler that raised it run in the hub's sleep?"""
     names = [each.filename for each in traceback.extract_tb(exc.__traceback__)]
-    return any(name.endswith("_loop.pyx") for name in names)
+    return any(name.endswith("scheduler.pyx") for name in names)
 
 
 class Gevent(Context):

@@ -1,0 +1,275 @@
+"""Connections that greenlets and threads may share, and that know when they commit.
+
+psycopg2 guards a connection with a mutex, which stops the thread of whoever waits for it.
+Two greenlets of one thread that use the same connection stop for ever: the one that waits
+for its answer can't be switched to any more. So here each method that takes the mutex
+waits for its turn first, and lets other greenlets go on meanwhile.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
+
+from greenwait._connections.lock import (
+    FairLock,
+    block_alone,
+    block_end,
+    cursor_with_lock,
+    with_lock,
+)
+from greenwait._errors import CommitInDoubt
+from greenwait._outcome import lost_commit
+from greenwait._psycopg.psycopg2 import (
+    STATUS_READY,
+    DatabaseError,
+    QueryCanceled,
+    connection,
+    cursor,
+)
+from greenwait._psycopg.state import begin_method, end_method
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["Connection", "Cursor", "guarded"]
+
+_Class = TypeVar("_Class", bound=type)
+_Cursor = TypeVar("_Cursor", bound=cursor)
+_Result = TypeVar("_Result")
+
+
+def _set_in_turn(name: str, base: type) -> Any:
+    """Return *base*'s attribute, to be set when it is the caller's turn."""
+    own = getattr(base, name)
+
+    set_whole = _whole(own.__set__)
+
+    def set_value(self: Any, value: Any) -> None:
+        self._lock.run(self, name, set_whole, self, value)
+
+    return property(own.__get__, set_value, doc=own.__doc__)
+
+
+def _told(
+    method: Callable[..., _Result], kind: Literal["rollback", "tpc_begin"], keeps_interrupt: bool
+) -> Callable[..., _Result]:
+    """Return psycopg2's *method*, of which the callback is told; see ``begin_method()``."""
+
+    @functools.wraps(method)
+    def told(self: Any, *args: Any, **kwargs: Any) -> _Result:
+        try:
+            begin_method(self, kind, keeps_interrupt)
+            return method(self, *args, **kwargs)
+        finally:
+            end_method(self)
+
+    return told
+
+
+def _whole(method: Callable[..., _Result]) -> Callable[..., _Result]:
+    """Return psycopg2's *method* with no error of the server's where that has reported success.
+
+    psycopg2 changes its own state only then: to another encoding, or another isolation level.
+    What interrupts the method is raised when it is through.
+    """
+    return _told(method, "rollback", True)
+
+
+class Connection(connection):
+    """A psycopg2 connection that greenlets may share, and that loses track of no commit.
+
+    To be used as ``connection_factory``; ``greenwait.connect()`` does. Whoever calls a method
+    while another greenlet or thread is at work on the connection waits for its turn; in a
+    signal handler or a ``__del__`` that interrupts the connection's own work there is none,
+    and ``psycopg2.ProgrammingError`` is raised. ``cancel()`` is always possible.
+
+    ``with conn:`` is psycopg2's, and does not wait: entered while another block of it is open,
+    in this greenlet or thread or another one, it raises ``psycopg2.ProgrammingError``. A block
+    whose end is interrupted before its turn has come is rolled back by whoever has the next one.
+
+    Its cursors are guarded in the same way, whatever class they are asked to be of.
+    Besides the methods below these wait for their turn, and are otherwise psycopg2's:
+    ``close()``, ``reset()``, ``set_session()``, ``set_isolation_level()``,
+    ``set_client_encoding()``, ``lobject()``, ``tpc_begin()``, ``tpc_prepare()``,
+    ``tpc_recover()``, and setting ``autocommit``, ``isolation_level``, ``readonly`` or
+    ``deferrable``.
+
+    A commit that is interrupted or whose connection is lost raises
+    ``greenwait.CommitInDoubt`` when nobody knows whether the transaction was committed. Of
+    psycopg2's own class that is promised for ``conn.commit()`` and ``with conn:`` only, and
+    for a deadline or an interrupt.
+    """
+
+    _lock: FairLock
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> "Self":
+        # Not in __init__, which connects: the traceback of what that raises would keep the
+        # connection, and its socket with it.
+        self = super().__new__(cls, *args, **kwargs)
+        self._lock = FairLock()
+        return self
+
+    @overload
+    def cursor(
+        self,
+        name: str | bytes | None = None,
+        cursor_factory: None = None,
+        withhold: bool = ...,
+        scrollable: bool | None = ...,
+    ) -> "Cursor": ...
+    @overload
+    def cursor(
+        self,
+        name: str | bytes | None = None,
+        *,
+        cursor_factory: Callable[..., _Cursor],
+        withhold: bool = ...,
+        scrollable: bool | None = ...,
+    ) -> _Cursor: ...
+    @overload
+    def cursor(
+        self,
+        name: str | bytes | None,
+        cursor_factory: Callable[..., _Cursor],
+        withhold: bool = ...,
+        scrollable: bool | None = ...,
+    ) -> _Cursor: ...
+    def cursor(
+        self,
+        name: str | bytes | None = None,
+        cursor_factory: Callable[..., Any] | None = None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
+        """Return a new cursor, as psycopg2 does; its class is one that waits for its turn.
+
+        :param name: of a cursor on the server, which fetches ``itersize`` rows at a time.
+        :param cursor_factory: its class; a subclass of that is made, which waits for its turn.
+        :param kwargs: further arguments for the class.
+        """
+        factory = cursor_factory or self.cursor_factory
+        if factory is None:
+            factory = Cursor
+        elif isinstance(factory, type):
+            factory = guarded(factory)
+        if args:
+            return super().cursor(name, factory, *args, **kwargs)
+        # By its name: psycopg2.extras.LoggingConnection's takes it so.
+        return super().cursor(name, cursor_factory=factory, **kwargs)
+
+    def commit(self) -> None:
+        """Commit all changes to the database.
+
+        A deadline or an interrupt does not cancel it: the outcome is waited for.
+
+        :raises CommitInDoubt: there was none, within the callback's ``cancel_grace``, or the
+            connection was lost.
+        """
+        self._lock.run(self, "commit()", _end, self, "commit", super().commit)
+
+    def rollback(self) -> None:
+        """Roll back all changes done to the database; it is not cancelled either."""
+        self._lock.run(self, "rollback()", _end, self, "rollback", super().rollback)
+
+    def tpc_commit(self, *xid: Any) -> None:
+        """Commit a transaction of two phases; otherwise like ``commit()``.
+
+        :param xid: that of a recovered transaction, if it is one.
+        """
+        self._lock.run(self, "tpc_commit()", _end, self, "commit", super().tpc_commit, *xid)
+
+    def tpc_rollback(self, *xid: Any) -> None:
+        """Abort a transaction of two phases; otherwise like ``rollback()``.
+
+        :param xid: that of a recovered transaction, if it is one.
+        """
+        self._lock.run(self, "tpc_rollback()", _end, self, "rollback", super().tpc_rollback, *xid)
+
+    # Not in the methods above, lest the end of a block were no more than a call of them.
+    __enter__ = block_alone(connection.__enter__)
+    __exit__ = block_end(connection.__exit__)
+    close = with_lock(connection.close, "close")
+    reset = with_lock(_whole(connection.reset), "reset")
+    lobject = with_lock(connection.lobject, "lobject")
+    set_session = with_lock(_whole(connection.set_session), "set_session")
+    set_isolation_level = with_lock(_whole(connection.set_isolation_level), "set_isolation_level")
+    set_client_encoding = with_lock(_whole(connection.set_client_encoding), "set_client_encoding")
+    tpc_begin = with_lock(_told(connection.tpc_begin, "tpc_begin", False), "tpc_begin")
+    tpc_prepare = with_lock(_whole(connection.tpc_prepare), "tpc_prepare")
+    tpc_recover = with_lock(connection.tpc_recover, "tpc_recover")
+    autocommit = _set_in_turn("autocommit", connection)
+    isolation_level: Any = _set_in_turn("isolation_level", connection)
+    readonly: Any = _set_in_turn("readonly", connection)
+    deferrable: Any = _set_in_turn("deferrable", connection)
+
+
+def _end(
+    conn: Connection, kind: Literal["commit", "rollback"], method: Callable[..., None], *xid: Any
+) -> None:
+    """End a transaction by *method*."""
+    has_transaction = conn.status != STATUS_READY or bool(xid)
+    try:
+        begin_method(conn, kind, True)  # an interrupt may come as soon as it has returned
+        method(*xid)
+    except DatabaseError as exc:
+        if (
+            kind == "commit"
+            and has_transaction
+            and conn.closed
+            and exc.__cause__ is None
+            and not isinstance(exc, (CommitInDoubt, QueryCanceled))
+        ):
+            raise lost_commit(exc) from exc
+        raise
+    finally:
+        end_method(conn)
+
+
+# -- Cursors
+
+_METHODS = ("execute", "executemany", "callproc", "copy_from", "copy_to", "copy_expert")
+# These wait only where the server keeps the rows.
+_METHODS_OF_NAMED = ("fetchone", "fetchmany", "fetchall", "scroll", "__next__", "close")
+
+
+def _guard(cls: _Class) -> _Class:
+    """Have the methods of a cursor class, *cls*, wait for their turn on the connection."""
+    base = cls.__mro__[1]
+    for name in _METHODS:
+        setattr(cls, name, cursor_with_lock(getattr(base, name), name))
+    for name in _METHODS_OF_NAMED:
+        setattr(cls, name, cursor_with_lock(getattr(base, name), name, only_named=True))
+    return cls
+
+
+@_guard
+class Cursor(cursor):
+    """A psycopg2 cursor that waits for its turn on a ``greenwait.Connection``.
+
+    To be used as ``cursor_factory``. ``Connection.cursor()`` makes such a class of any other.
+    The methods are psycopg2's. Those that wait for the server wait for their turn first: of a
+    cursor without a name the fetching ones do not.
+    """
+
+    _waits_its_turn = True
+
+
+_guarded_classes: dict[type, type] = {}
+
+
+def guarded(factory: type) -> type:
+    """Return *factory* itself if it waits for its turn, or a subclass that does.
+
+    :param factory: a class of cursors. ``Connection.cursor()`` calls this by itself.
+    :returns: the class, the same one each time.
+    """
+    if hasattr(factory, "_waits_its_turn"):
+        return factory
+    if factory not in _guarded_classes:
+        own = {
+            "_waits_its_turn": True,
+            "__doc__": factory.__doc__,
+            "__module__": factory.__module__,
+        }
+        _guarded_classes[factory] = _guard(type(factory.__name__, (factory,), own))
+    return _guarded_classes[factory]

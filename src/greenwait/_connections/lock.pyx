@@ -1,0 +1,175 @@
+"""A fair lock, for which greenlets and threads wait side by side: each shared connection has one.
+
+psycopg2 has a mutex for each connection, which stops the thread of whoever has to wait for
+it, and with it the greenlet that is to give it back. So a turn is taken before.
+"""
+
+cimport cython
+from cpython.exc cimport PyErr_CheckSignals
+
+from greenwait._connections.semaphore cimport FairSemaphore
+from greenwait._psycopg.state cimport is_at_work
+from greenwait._system.clock cimport NO_DEADLINE
+from greenwait._system.finalizing cimport Py_IsFinalizing
+from greenwait._waiter cimport is_hub_itself, waiters_entered
+
+from functools import update_wrapper
+
+from greenlet import getcurrent
+
+from greenwait._psycopg.psycopg2 import STATUS_BEGIN, ProgrammingError, connection
+
+__all__ = ["FairLock", "block_alone", "block_end", "cursor_with_lock", "with_lock"]
+
+# Module-level C variables outlive the module's dict: a commit in a __del__ at interpreter
+# exit still finds them.
+cdef object current_greenlet = getcurrent
+cdef object programming_error = ProgrammingError
+cdef object at_exit = object()  # owns turns when greenlets are no more
+cdef object end_of_block = connection.__exit__
+cdef int STATUS_IN_TRANSACTION = STATUS_BEGIN
+
+cdef str ENTERED = (
+    "a with block of this connection is open already, in this task, greenlet or thread, or in "
+    "another one that shares it. Blocks do not nest, nor wait for each other: the end of this one "
+    "would commit, or roll back, what the other one does. The open block goes on; use a "
+    "connection for each, from a pool for instance, and a savepoint within a block"
+)
+
+
+@cython.auto_pickle(False)
+@cython.final
+cdef class FairLock:
+    """The turn on one connection."""
+
+    cdef FairSemaphore semaphore
+    cdef object owner  # the greenlet whose turn it is, or None; each thread has one at least
+    # A block was left, and its end interrupted before its turn came: it is not committed, and
+    # whoever has the next turn rolls it back.
+    cdef readonly bint is_left_open
+
+    def __cinit__(self):
+        self.semaphore = FairSemaphore(1)
+
+    @property
+    def is_taken(self):
+        """Is it somebody's, or about to be?"""
+        return self.semaphore.free == 0
+
+    def run(self, conn, str what, function, /, *args, **kwargs):
+        """Call the function when it is this greenlet's turn, and return what it returns.
+
+        :param conn: the connection.
+        :param what: the method of it, or of a cursor, that is called.
+        :raises psycopg2.ProgrammingError: psycopg2 is at work on it below this very greenlet; or
+            another one is, and this one can't wait: an event loop's own, or at interpreter exit.
+
+        A method may call another one, and so may an adapter or a typecaster: psycopg2 calls them
+        without its mutex. A signal handler's exception, or a deadline, ends the
+        wait. Not a pair of methods to take a turn and to give it back: an interrupt between
+        the two would keep it for ever.
+        """
+        here = at_exit if Py_IsFinalizing() else current_greenlet()
+        if self.owner is here:
+            if not is_at_work(conn):
+                return function(*args, **kwargs)
+            raise programming_error(
+                f"{what}: this connection is at work for the very greenlet or thread that "
+                "calls, below a signal handler or a __del__; use another connection there, "
+                "or cancel()"
+            )
+        if self.semaphore.free == 0 and (
+            here is at_exit or (waiters_entered > 0 and is_hub_itself())
+        ):
+            raise programming_error(
+                f"{what}: another greenlet or thread is at work on this connection, and can't be "
+                "waited for here, in an event loop's own greenlet or at interpreter exit; use "
+                "another connection, or cancel()"
+            )
+        self.semaphore.enter(NO_DEADLINE)
+        self.owner = here
+        try:
+            if self.is_left_open and what != "close()":
+                end_of_block(conn, programming_error, None, None)  # it calls conn.rollback()
+                self.is_left_open = False
+            return function(*args, **kwargs)
+        finally:
+            self.owner = None
+            self.semaphore.leave()
+
+    cdef int leave_block(self, conn, base_method, tuple exc_info) except -1:
+        """End the transaction of a block, when it is this greenlet's turn."""
+        cdef list begun = []
+
+        if self.owner is current_greenlet():  # below a method of the connection's, see run()
+            base_method(conn, *exc_info)
+            return 0
+
+        # psycopg2 lets the next block be entered as soon as it is called.
+        def end():
+            begun.append(True)
+            base_method(conn, *exc_info)
+
+        try:
+            self.run(conn, "the end of a with block", end)
+        except BaseException:
+            if conn.closed == 0 and not (begun and conn.status != STATUS_IN_TRANSACTION):
+                self.is_left_open = True
+            raise
+        return 0
+
+
+def nothing():
+    """Do nothing."""
+
+
+def block_alone(base_method):
+    """Return a connection's ``__enter__()``, which says what it means where it can't be entered.
+
+    Compiled, as is the other one: an interrupt between two lines would leave it entered.
+    """
+
+    def __enter__(self, /):
+        cdef FairLock lock = self._lock
+        if lock.is_left_open:
+            lock.run(self, "a with block", nothing)
+        PyErr_CheckSignals()
+        try:
+            return base_method(self)
+        except programming_error:
+            raise programming_error(ENTERED) from None
+
+    return update_wrapper(__enter__, base_method)
+
+
+def block_end(base_method):
+    """Return a connection's ``__exit__()``, which holds the lock."""
+
+    def __exit__(self, /, kind, exc, traceback):
+        (<FairLock>self._lock).leave_block(self, base_method, (kind, exc, traceback))
+
+    return update_wrapper(__exit__, base_method)
+
+
+def with_lock(base_method, str name):
+    """Return a connection's method that holds the lock while *base_method* runs."""
+    cdef str what = f"{name}()"
+
+    def method(self, /, *args, **kwargs):
+        return self._lock.run(self, what, base_method, self, *args, **kwargs)
+
+    return update_wrapper(method, base_method)
+
+
+def cursor_with_lock(base_method, str name, *, bint only_named=False):
+    """Return a cursor's method that does so; *only_named*: others do not wait for the server."""
+    cdef str what = f"{name}()"
+
+    def method(self, /, *args, **kwargs):
+        conn = self.connection
+        lock = getattr(conn, "_lock", None)  # of a Connection, that is
+        if lock is None or (only_named and self.name is None):
+            return base_method(self, *args, **kwargs)
+        return lock.run(conn, what, base_method, self, *args, **kwargs)
+
+    return update_wrapper(method, base_method)

@@ -1,0 +1,96 @@
+"""LISTEN and NOTIFY: an iterator over a connection's notifications, as they arrive."""
+
+import time
+from collections.abc import Generator
+from typing import Any
+
+from psycopg2.extensions import POLL_OK, POLL_READ, Notify
+
+from greenwait._callback import wait_at_most
+from greenwait._connections.semaphore import check_deadline, give_way
+from greenwait._deadline import deadline_after
+
+__all__ = ["Listening", "notifies"]
+
+
+class _Listener:
+    """A connection that is waited for until it has a notification."""
+
+    def __init__(self, conn: Any) -> None:
+        self._conn = conn
+        self._lock = getattr(conn, "_lock", None)  # of a greenwait.Connection, that is
+        self.polls = 0
+
+    def fileno(self) -> int:
+        return int(self._conn.fileno())
+
+    def poll(self) -> int:
+        self.polls += 1
+        if not self._conn.notifies:
+            if self._lock is None:
+                self._conn.poll()
+            else:
+                self._lock.run(self._conn, "notifies()", self._conn.poll)
+        return POLL_OK if self._conn.notifies else POLL_READ
+
+
+class Listening:
+    """One listening to a connection, until a deadline of ``time.monotonic()``, or None.
+
+    Others may listen to the same one, and take what this one has waited for.
+    """
+
+    def __init__(self, conn: Any, deadline: float | None) -> None:
+        self.conn = conn
+        self._deadline = deadline
+        self._is_over = False
+
+    def has_next(self) -> bool:
+        """Wait until there is a notification, or the time is over."""
+        check_deadline()  # also where others keep the list from getting empty
+        while not (self.conn.notifies or self._is_over):
+            self._wait()
+        return bool(self.conn.notifies)
+
+    def take(self) -> Notify | None:
+        """Return the first notification; None where another one has taken it."""
+        try:
+            found: Notify = self.conn.notifies.pop(0)
+        except IndexError:
+            return None
+        return found
+
+    def _wait(self) -> None:
+        left = None if self._deadline is None else self._deadline - time.monotonic()
+        self._is_over = left is not None and left <= 0  # one last look, whatever that brings
+        listener = _Listener(self.conn)
+        wait_at_most(listener, None if left is None else max(0.0, left))
+        if listener.polls == 1 and not self._is_over:
+            # They come faster than they are taken, and nobody has waited.
+            give_way()
+
+
+def notifies(conn: Any, timeout: float | None = None) -> Generator[Notify, None, None]:
+    """Yield the notifications that *conn* gets, as they come.
+
+    :param conn: a connection that has executed ``LISTEN``, and committed it.
+    :param timeout: seconds after which it ends, once it has given what is there by then; None:
+        never. 0 gives what is there already.
+    :returns: an iterator of ``psycopg2.extensions.Notify``.
+    :raises psycopg2.OperationalError: the connection is lost.
+    :raises ValueError: *timeout* is negative or not finite.
+    :raises TypeError: it is not a number.
+
+    It waits as queries do, in every context. A signal handler's exception or an outer
+    ``greenwait.timeout()`` ends the wait, and the connection stays usable. What comes while
+    nobody asks for the next one is kept, in ``conn.notifies``, and given first. The server
+    sends nothing to a connection that is in a transaction. Where several greenlets or threads
+    listen to one connection, each notification is given to one of them.
+    """
+    return _notifies(Listening(conn, deadline_after("timeout", timeout)))
+
+
+def _notifies(listening: Listening) -> Generator[Notify, None, None]:
+    while listening.has_next():
+        if (found := listening.take()) is not None:
+            yield found

@@ -1,0 +1,619 @@
+"""A connection pool, fair to greenlets, tasks and threads alike.
+
+Whoever borrows a connection makes it, if there is none and there may be one more: so it is
+made in the borrower's context, and there is no thread or greenlet of the pool's own. The
+semaphore is for places, not for connections; a place is taken before a connection is looked
+for, and given back after it.
+
+It is compiled because an interrupt must not come between two steps of it: a place that is
+lost that way is lost for good.
+"""
+
+cimport cython
+from cpython.exc cimport PyErr_CheckSignals
+from libc.stdint cimport int64_t
+
+from greenwait._connections.semaphore cimport FairSemaphore, pause_until
+from greenwait._deadline cimport after, checked_seconds, timeout as timeout_block, to_ns
+from greenwait._system.clock cimport NO_DEADLINE, monotonic_ns
+from greenwait._system.readiness cimport READINESS_READ, readiness_now
+from greenwait._system.sealed_type cimport seal_type
+
+import os
+import random
+from collections import deque
+from typing import NamedTuple
+from weakref import WeakSet
+
+from psycopg2.extensions import TRANSACTION_STATUS_IDLE
+
+from greenwait._connections.connect import connect
+from greenwait._errors import PoolTimeout, QueryTimeout
+from greenwait._psycopg import psycopg2
+
+__all__ = ["Pool", "PoolStats", "give_up"]
+
+cdef object Psycopg2Error = psycopg2.Error
+cdef object OperationalError = psycopg2.OperationalError
+cdef object ServerHasCanceled = psycopg2.QueryCanceled
+cdef object InterfaceError = psycopg2.InterfaceError
+cdef int IDLE = TRANSACTION_STATUS_IDLE
+cdef int STATUS_BEGIN = psycopg2.STATUS_BEGIN
+cdef int STATUS_READY = psycopg2.STATUS_READY
+
+# From one attempt to connect to the next: then twice as long, and so on; and a little less,
+# so that not all who wait for a server try at the same moment.
+cdef int64_t SHORTEST_PAUSE_NS = 20_000_000
+cdef int64_t LONGEST_PAUSE_NS = 640_000_000
+
+# A connection that gets so many messages while nobody uses it is a listener, and alive.
+cdef enum:
+    MESSAGES = 64
+
+# ... and one whose messages take so long to read is, too.
+cdef int64_t LONGEST_LOOK_NS = 20_000_000
+
+# So often it is tried to clean a connection while that is interrupted: for psycopg2's rollback,
+# for its view of that, and for one of the settings.
+cdef enum:
+    ATTEMPTS = 4
+
+# Connection settings that a borrower may change, and the next one wants as they were.
+cdef tuple SETTINGS = ("autocommit", "isolation_level", "readonly", "deferrable")
+
+
+class PoolStats(NamedTuple):
+    """What ``Pool.stats()`` returns; the first five are as of now, the others since it was made.
+
+    :param size: connections there are: in use, idle, or being made.
+    :param max_size: how many there may be.
+    :param in_use: those that are lent.
+    :param idle: those that are not.
+    :param waiting: who waits for a connection.
+    :param lent: how often one was lent.
+    :param seconds_waited: how long was waited for that, by all together.
+    :param timeouts: how often ``PoolTimeout`` was raised instead.
+    :param made: connections made.
+    :param failures: failures to make one.
+    :param discarded: connections closed.
+    """
+
+    size: int
+    max_size: int
+    in_use: int
+    idle: int
+    waiting: int
+    lent: int
+    seconds_waited: float
+    timeouts: int
+    made: int
+    failures: int
+    discarded: int
+
+
+@cython.auto_pickle(False)
+@cython.final
+@cython.internal
+cdef class Member:
+    """A connection of the pool's."""
+
+    cdef object conn
+    cdef FairSemaphore places   # the pool's when it was lent: a forked child has another one
+    cdef bint is_lent
+    cdef bint is_in_block      # a Borrowed's, which gives it back
+    cdef int64_t expires_ns
+    cdef int64_t idle_since_ns
+    cdef tuple settings
+
+
+@cython.auto_pickle(False)
+@cython.final
+@cython.internal
+cdef class Borrowed:
+    """A ``with`` block that has a connection of the pool's."""
+
+    cdef Pool pool
+    cdef object timeout
+    cdef bint is_entered
+    cdef Member member
+
+    def __enter__(self):
+        PyErr_CheckSignals()  # see timeout.__enter__()
+        if self.is_entered:
+            raise RuntimeError("this block is entered already: call connection() for each")
+        self.is_entered = True
+        try:
+            self.member = self.pool.lend(self.timeout)
+        except BaseException:
+            self.is_entered = False
+            raise
+        self.member.is_in_block = True
+        return self.member.conn
+
+    def __exit__(self, kind, exc, traceback):
+        cdef Member member = self.member
+        if member is None:
+            raise RuntimeError("this block is not entered: use connection() in a with statement")
+        self.member = None
+        try:
+            # One that the block has closed itself has rolled back. If the server did, and the
+            # block took no notice, commit() says so.
+            if exc is None and member.conn.closed != 1 and member.places is self.pool.places:
+                member.conn.commit()
+        finally:
+            self.is_entered = member.is_in_block = False
+            self.pool.take_back(member)
+
+
+seal_type(Member, "a Pool makes it")
+seal_type(Borrowed, "it is made by Pool.connection()")
+
+
+@cython.auto_pickle(False)
+@cython.final
+cdef class Pool:
+    """Pool(dsn=None, *, min_size=0, max_size=10, timeout=30.0, max_idle=600.0, max_lifetime=3600.0,
+check=None, **kwargs)
+--
+
+    Connections that threads, greenlets and jobs borrow one after the other.
+
+    :param dsn: the connection string, as for ``greenwait.connect()``, which makes them.
+    :param min_size: how many are made now, and stay however idle they are.
+    :param max_size: how many there may be.
+    :param timeout: seconds to wait for one.
+    :param max_idle: seconds after which one that nobody uses is closed; None: never.
+    :param max_lifetime: seconds after which one is closed, when it is not in use; None: never.
+    :param check: a function that is called with each connection before it is lent again, and
+        raises a psycopg2.Error if that is to be closed. Without it, the pool finds out,
+        at no cost, whether the server has closed it.
+    :param kwargs: further arguments of ``greenwait.connect()``.
+    :raises psycopg2.Error: as soon as a first connection fails.
+    :raises TypeError: an argument is of the wrong type.
+    :raises ValueError: an argument is out of its range.
+
+    Who comes first is served first, in whatever context: a plain thread, a job of a hub, a
+    greenlet of gevent's or eventlet's; and whoever waits stops nobody else. Idle
+    connections are looked through when one is lent or comes back. A forked child has none
+    of its parent's, and begins anew.
+    """
+
+    cdef str dsn
+    cdef dict options
+    cdef Py_ssize_t min_size
+    cdef Py_ssize_t max_size
+    cdef int64_t timeout_ns
+    cdef int64_t max_idle_ns
+    cdef int64_t max_lifetime_ns
+    cdef object check
+    cdef FairSemaphore places
+    cdef dict members       # by the connection's id(); not those that are being made
+    cdef object idle        # members; who came back last is lent first
+    cdef bint is_closed
+    cdef FairSemaphore empty         # entered when no place is taken, by those who close it
+    cdef Py_ssize_t taken   # places
+    cdef Py_ssize_t making
+    cdef Py_ssize_t in_use
+    cdef Py_ssize_t lent
+    cdef Py_ssize_t timeouts
+    cdef Py_ssize_t made
+    cdef Py_ssize_t failures
+    cdef Py_ssize_t discarded
+    cdef int64_t waited_ns
+    cdef object __weakref__
+
+    # Not in __init__(), which a pool may lack, and which may be called again.
+    def __cinit__(
+        self, dsn=None, *, min_size=0, max_size=10, timeout=30.0, max_idle=600.0,
+        max_lifetime=3600.0, check=None, **kwargs
+    ):
+        if dsn is not None and not isinstance(dsn, str):
+            raise TypeError(f"dsn must be a connection string, not {type(dsn).__name__!r}")
+        if kwargs.get("async_") or kwargs.get("async"):
+            raise TypeError("a pool's connections are not async_: leave that out")
+        self.dsn = dsn
+        self.options = kwargs
+        self.max_size = checked_size("max_size", max_size, 1)
+        self.min_size = checked_size("min_size", min_size, 0)
+        if self.min_size > self.max_size:
+            raise ValueError(f"min_size={min_size} is more than max_size={max_size}")
+        self.timeout_ns = to_ns(checked_seconds("timeout", timeout, ""))
+        self.max_idle_ns = duration("max_idle", max_idle)
+        self.max_lifetime_ns = duration("max_lifetime", max_lifetime)
+        if not (check is None or callable(check)):
+            raise TypeError(f"check must be a function or None, not {type(check).__name__!r}")
+        self.check = check
+        self.begin()
+        try:
+            while len(self.members) < self.min_size:
+                self.put_aside(self.make(after(self.timeout_ns)))
+        except BaseException:
+            self.close(timeout=0)
+            raise
+        pools.add(self)
+
+    cdef int begin(self) except -1:
+        self.places = FairSemaphore(self.max_size)
+        self.empty = FairSemaphore(0)
+        self.members = {}
+        self.idle = deque()
+        self.taken = self.making = self.in_use = 0
+        return 0
+
+    def connection(self, timeout=None):
+        """Return a ``with`` block that has a connection; it commits, or rolls back on an exception.
+
+        :param timeout: seconds to wait for one, instead of the pool's.
+        :raises PoolTimeout: on entering, there was none in that time; it says how it stands.
+        :raises psycopg2.OperationalError: on entering, the pool could not make a first connection.
+        :raises QueryTimeout: on entering, an outer ``greenwait.timeout()`` has expired.
+        :raises psycopg2.InterfaceError: the pool is closed.
+        :raises CommitInDoubt: on leaving, it is not known what has become of the commit.
+
+        A signal handler's exception, an outer ``greenwait.timeout()`` or a cancellation ends
+        the wait, and whoever is next moves up. A lost connection is not lent again.
+        """
+        cdef Borrowed block = Borrowed.__new__(Borrowed)
+        block.pool = self
+        block.timeout = timeout
+        return block
+
+    def getconn(self, timeout=None):
+        """Return a connection, to be given back by ``putconn()``.
+
+        :param timeout: seconds to wait for one, instead of the pool's.
+        :raises PoolTimeout: there was none in that time; it says how it stands.
+        :raises psycopg2.OperationalError: the pool could not make its first connection.
+        :raises QueryTimeout: an outer ``greenwait.timeout()`` has expired.
+        :raises psycopg2.InterfaceError: the pool is closed.
+
+        What ends the wait is the same as in ``connection()``.
+        """
+        return self.lend(timeout).conn
+
+    def putconn(self, conn):
+        """Give a connection back. What it has not committed is rolled back.
+
+        :param conn: one that ``getconn()`` has returned.
+        :raises ValueError: it is none of this pool's, was given back already, or will be by the
+            ``with`` block of ``connection()``.
+        """
+        cdef Member member = self.members.get(id(conn))
+        if member is None or not member.is_lent:
+            raise ValueError("putconn() of a connection that this pool has not lent")
+        if member.is_in_block:
+            raise ValueError("putconn() within connection()'s with block, which gives it back")
+        self.take_back(member)
+
+    def stats(self):
+        """Return how it stands, a ``PoolStats``; it takes no lock."""
+        return PoolStats(
+            size=len(self.members) + self.making,
+            max_size=self.max_size,
+            in_use=self.in_use,
+            idle=len(self.idle),
+            waiting=len(self.places.waiting),
+            lent=self.lent,
+            seconds_waited=self.waited_ns / 1e9,
+            timeouts=self.timeouts,
+            made=self.made,
+            failures=self.failures,
+            discarded=self.discarded,
+        )
+
+    def close(self, timeout=30.0):
+        """Lend no more, close what is idle, and wait for what is in use.
+
+        :param timeout: seconds to wait for that.
+        :raises PoolTimeout: there are still some in use; each is closed when it comes back.
+
+        Who waits for a connection gets psycopg2.InterfaceError. It may be called again.
+        """
+        cdef int64_t deadline_ns = after(to_ns(checked_seconds("timeout", timeout, "")))
+        self.is_closed = True
+        self.places.open()
+        while self.idle:
+            self.discard(self.idle.pop())
+        if self.taken > 0 and not self.empty.enter(deadline_ns):
+            raise PoolTimeout(
+                f"the pool is closed, but after {timeout:g} s {self.in_use} of its connections "
+                "are still in use; each is closed when it is given back"
+            )
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, exc, traceback):
+        try:
+            self.close()
+        except PoolTimeout:
+            if exc is None:
+                raise
+
+    def __repr__(self):
+        return (
+            f"<greenwait.Pool {'closed, ' if self.is_closed else ''}{self.in_use} of "
+            f"{self.max_size} in use, {len(self.idle)} idle, {len(self.places.waiting)} waiting>"
+        )
+
+    # -- A connection is lent
+
+    cdef Member lend(self, timeout):
+        cdef int64_t began_ns = monotonic_ns()
+        cdef int64_t deadline_ns = began_ns + (
+            self.timeout_ns if timeout is None else to_ns(checked_seconds("timeout", timeout, ""))
+        )
+        cdef FairSemaphore places = self.places
+        cdef Member member
+        self.check_open()
+        if not places.enter(deadline_ns):
+            raise self.too_late(began_ns, None)
+        self.taken += 1
+        try:
+            self.check_open()
+            member = self.find(began_ns, deadline_ns)
+        except BaseException:
+            self.give_place_back(places)
+            raise
+        member.places = places
+        member.is_lent = True
+        self.in_use += 1
+        self.lent += 1
+        self.waited_ns += monotonic_ns() - began_ns
+        return member
+
+    cdef int check_open(self) except -1:
+        if self.is_closed:
+            raise InterfaceError("the pool is closed")
+        return 0
+
+    cdef Member find(self, int64_t began_ns, int64_t deadline_ns):
+        """Return an idle connection that is alive, or a new one, as soon as there is one."""
+        cdef int64_t pause_ns = SHORTEST_PAUSE_NS
+        cdef int64_t now_ns
+        cdef Member member
+        reason = None
+        self.discard_idle(began_ns)
+        while True:
+            while self.idle:
+                member = self.idle.pop()
+                if self.is_fit(member):
+                    return member
+            try:
+                return self.make(deadline_ns)
+            except OperationalError as exc:
+                failure = exc
+            now_ns = monotonic_ns()
+            if isinstance(failure, QueryTimeout):
+                if failure.timeout is not None or now_ns < deadline_ns:
+                    raise failure
+                raise self.too_late(began_ns, failure.__cause__ or reason)
+            if self.made == 0:
+                raise failure  # it never worked, and waiting won't help
+            if now_ns >= deadline_ns:
+                raise self.too_late(began_ns, failure)
+            reason = failure
+            pause_until(min(deadline_ns, now_ns + <int64_t>(pause_ns * random.uniform(0.5, 1.0))))
+            pause_ns = min(2 * pause_ns, LONGEST_PAUSE_NS)
+            self.check_open()
+
+    cdef bint is_fit(self, Member member) except -1:
+        """Is this idle connection to be lent? If not, it is closed."""
+        cdef bint is_fit = False
+        try:
+            if monotonic_ns() < member.expires_ns and is_alive(member.conn):
+                if self.check is not None:
+                    self.check(member.conn)
+                is_fit = self.check is None or self.is_clean(member)
+        except Psycopg2Error as exc:
+            if isinstance(exc, QueryTimeout):
+                raise
+        finally:
+            if not is_fit:
+                self.discard(member)
+        return is_fit
+
+    cdef Member make(self, int64_t deadline_ns):
+        """Return a new connection."""
+        cdef Member member = Member.__new__(Member)
+        cdef timeout_block block = timeout_block(max(0, deadline_ns - monotonic_ns()) / 1e9)
+        self.making += 1
+        try:
+            block.enter()
+            try:
+                member.conn = connect(self.dsn, **self.options)
+            finally:
+                block.leave()
+        except OperationalError as exc:
+            self.failures += 1
+            if isinstance(exc, QueryTimeout) and exc.timeout is block:
+                exc.timeout = None  # the pool's own
+            raise
+        finally:
+            self.making -= 1
+        member.settings = tuple([getattr(member.conn, name) for name in SETTINGS])
+        member.expires_ns = NO_DEADLINE
+        if self.max_lifetime_ns != NO_DEADLINE:  # not all at the same time
+            member.expires_ns = after(<int64_t>(self.max_lifetime_ns * random.uniform(0.9, 1.0)))
+        self.made += 1
+        self.members[id(member.conn)] = member
+        return member
+
+    cdef object too_late(self, int64_t began_ns, object cause):
+        """Return the exception for it."""
+        self.timeouts += 1
+        why = f"; the last attempt to connect failed: {str(cause).strip()}" if cause else ""
+        exc = PoolTimeout(
+            f"no connection within {(monotonic_ns() - began_ns) / 1e9:.3g} s: of at most "
+            f"{self.max_size} there are {self.in_use} in use, {self.making} being "
+            f"made and {len(self.idle)} idle, and {len(self.places.waiting)} others wait{why}"
+        )
+        exc.__cause__ = cause
+        return exc
+
+    # -- It comes back
+
+    cdef int take_back(self, Member member) except -1:
+        cdef bint is_clean = False
+        if member.places is not self.places:
+            return 0  # it was the parent's, and this is a forked child
+        member.is_lent = False
+        interruption = None
+        try:
+            # What interrupts it once may do so again and again, as anyio's cancel scopes do; each
+            # time the answer of the server has come, or the connection is closed.
+            for _ in range(ATTEMPTS):
+                try:
+                    is_clean = not self.is_closed and self.is_clean(member)
+                    break
+                except QueryTimeout:
+                    raise
+                except BaseException as exc:
+                    if interruption is None:
+                        interruption = exc
+        finally:
+            try:
+                if is_clean:
+                    self.put_aside(member)
+                else:
+                    self.discard(member)
+            finally:
+                self.in_use -= 1
+                self.give_place_back(member.places)
+        if interruption is not None:
+            raise interruption
+        return 0
+
+    cdef int give_place_back(self, FairSemaphore places) except -1:
+        if places is self.places:
+            self.taken -= 1
+            places.leave()
+            if self.is_closed and self.taken == 0:
+                self.empty.open()
+        return 0
+
+    cdef bint is_clean(self, Member member) except -1:
+        """Have it as it was when it was made. Returns whether it is."""
+        conn = member.conn
+        try:
+            if conn.closed == 0 and conn.info.transaction_status != IDLE:
+                roll_back(conn)
+            if conn.closed == 0 and conn.info.transaction_status != IDLE:
+                roll_back_by_hand(conn)
+            if conn.closed != 0 or conn.info.transaction_status != IDLE:
+                return False
+            if conn.status == STATUS_BEGIN:
+                # A rollback was done, and interrupted: psycopg2 has seen an error, and does not
+                # know that there is no transaction. It does after a commit, whatever that does.
+                conn.commit()
+            if conn.status != STATUS_READY:
+                return False  # prepared: psycopg2 wants that to be ended here or nowhere
+            for name, value in zip(SETTINGS, member.settings):
+                if getattr(conn, name) != value:
+                    setattr(conn, name, value)
+        except Psycopg2Error as exc:
+            if isinstance(exc, QueryTimeout):
+                raise
+            return False
+        return not self.is_closed
+
+    cdef int put_aside(self, Member member) except -1:
+        cdef int64_t now_ns = monotonic_ns()
+        member.idle_since_ns = now_ns
+        if getattr(member.conn, "_event_loop", None) is not None:
+            member.conn._event_loop = None  # greenwait.aio's: the next task may be another one's
+        if member.expires_ns <= now_ns:
+            return self.discard(member)
+        self.idle.append(member)
+        return self.discard_idle(now_ns)
+
+    cdef int discard_idle(self, int64_t now_ns) except -1:
+        """Close those that nobody has used for long."""
+        cdef Member oldest
+        while self.max_idle_ns != NO_DEADLINE and len(self.members) > self.min_size and self.idle:
+            oldest = self.idle[0]
+            if now_ns - oldest.idle_since_ns < self.max_idle_ns:
+                break
+            self.discard(self.idle.popleft())
+        return 0
+
+    cdef int discard(self, Member member) except -1:
+        if self.members.pop(id(member.conn), None) is not None:
+            self.discarded += 1
+        try:
+            member.conn.close()
+        except Psycopg2Error:
+            pass  # whoever else is at work on it has it
+        return 0
+
+
+def give_up(Pool pool, conn):
+    """Close a connection that *pool* has lent and nobody will give back; it does not wait."""
+    cdef Member member = pool.members.get(id(conn))
+    if member is None or not member.is_lent or member.places is not pool.places:
+        return
+    member.is_lent = member.is_in_block = False
+    try:
+        pool.discard(member)
+    finally:
+        pool.in_use -= 1
+        pool.give_place_back(member.places)
+
+
+cdef bint is_alive(object conn) except -1:
+    """Has the server left it open? It sends nothing but notices to one that is idle.
+
+    Of one that has more to say than can be read now nobody knows whether it ends in a farewell.
+    """
+    cdef int messages = 0
+    cdef int64_t until_ns = after(LONGEST_LOOK_NS)
+    while conn.closed == 0 and readiness_now(conn.fileno(), READINESS_READ):
+        if messages == MESSAGES or (messages > 0 and monotonic_ns() >= until_ns):
+            return False
+        conn.poll()
+        messages += 1
+    return conn.closed == 0
+
+
+cdef int roll_back(object conn) except -1:
+    try:
+        conn.rollback()
+    except ServerHasCanceled as exc:
+        if isinstance(exc, QueryTimeout):
+            raise
+        conn.rollback()  # a cancel for the query before it has come late
+    return 0
+
+
+cdef int roll_back_by_hand(object conn) except -1:
+    """End a transaction that psycopg2 does not know of, begun by a statement in autocommit mode."""
+    with conn.cursor() as cur:
+        cur.execute("ROLLBACK")
+    conn.rollback()
+    return 0
+
+
+cdef Py_ssize_t checked_size(str name, object value, int least) except -1:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be a number of connections, not {type(value).__name__!r}")
+    if value < least:
+        raise ValueError(f"{name}={value}: it must be {least} or more")
+    return value
+
+
+cdef int64_t duration(str name, object seconds) except -1:
+    return NO_DEADLINE if seconds is None else to_ns(checked_seconds(name, seconds, ", or None"))
+
+
+pools = WeakSet()
+
+
+def _after_fork_in_child():
+    """The parent's connections are not ours; psycopg2 does not end them when they go."""
+    cdef Pool pool
+    for pool in pools:
+        pool.begin()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

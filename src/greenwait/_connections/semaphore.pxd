@@ -1,0 +1,15 @@
+"""A fair semaphore."""
+
+from libc.stdint cimport int64_t
+
+cdef class FairSemaphore:
+    cdef Py_ssize_t free     # how many may enter
+    cdef bint is_open        # nobody waits any more
+    cdef object waiting      # wakeups
+    cdef bint enter(self, int64_t deadline_ns) except -1
+    cdef int leave(self) except -1
+    cdef bint has_room(self) noexcept
+    cdef int open(self) except -1
+    cdef bint wake_next(self) except -1
+
+cdef int pause_until(int64_t deadline_ns) except -1

@@ -1,0 +1,1 @@
+"""Many waits on one thread: the scheduler, the hub, and gather()."""

@@ -1,0 +1,143 @@
+"""Many calls at once, and their results in order: ``gather()`` and ``map()``."""
+
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextvars import copy_context
+from functools import partial
+from typing import Any, TypeVar
+
+from greenlet import GreenletExit
+
+from greenwait._greenlets.hub import (
+    Hub,
+    Job,
+    each_in_shared_hub,
+    hub_here,
+    in_shared_hub,
+    join,
+    raise_first,
+)
+
+__all__ = ["gather", "map"]
+
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
+
+
+def gather(*callables: Callable[[], _Result], limit: int | None = None) -> list[_Result]:
+    """Call all of *callables*, each as a job of this thread's hub, and return their results.
+
+    :param callables: functions without parameters; ``functools.partial`` gives them some.
+    :param limit: how many run at once; None is all.
+    :returns: what they have returned, in their order.
+    :raises BaseException: what the first of them that failed has raised. The others are
+        cancelled then: their queries stop on the server, their connections stay usable.
+        What else failed by itself is its ``__cause__``, an ExceptionGroup where that
+        is several.
+    :raises TypeError: one of *callables* is not callable, or *limit* no number.
+    :raises ValueError: *limit* is less than 1.
+    :raises RuntimeError: greenwait's callback is not registered.
+
+    An interrupt, as Ctrl-C, cancels all of them, and is raised when they have ended. A
+    second one costs their connections. Each is called in a copy of the caller's context
+    variables: a ``greenwait.timeout()`` that is entered around ``gather()`` holds for all.
+    """
+    _check(callables, "gather() takes functions")
+    context = copy_context()  # not that of a worker, which calls several
+    workers = len(callables) if limit is None else min(_checked(limit, "limit"), len(callables))
+    results: dict[int, _Result] = {}
+    failures: list[BaseException] = []
+    todo = iter(enumerate(callables))
+    jobs: list[Job[None]] = []
+    at_work: Hub | None = None
+
+    def work() -> None:
+        for index, call in todo:
+            try:
+                results[index] = context.copy().run(call)
+            except GreenletExit:
+                raise
+            except BaseException as exc:
+                if hub_here() is not at_work:  # it leaves a child that it has forked
+                    raise  # pragma: no cover: what was running at a fork is not traced in the child
+                failures.append(exc)
+                if len(failures) == 1:  # once: a second cancel would cost their connections
+                    for job in jobs:
+                        job.cancel()
+            if failures:
+                break
+
+    def run(hub: Hub) -> BaseException | None:
+        nonlocal at_work, jobs
+        at_work = hub
+        jobs += [hub.spawn(work) for _ in range(workers)]
+        return join(hub, jobs)
+
+    failure = in_shared_hub(run)
+    if failure is not None:
+        raise failure
+    if failures:
+        raise_first(failures)
+    return [results[index] for index in range(len(callables))]
+
+
+def map(  # noqa: A001, the fixed name
+    fn: Callable[[_Item], _Result], iterable: Iterable[_Item], *, concurrency: int = 32
+) -> Generator[_Result, None, None]:
+    """Yield ``fn(item)`` for each item, in order; several are under way at once.
+
+    :param fn: the function; each call is a job of this thread's hub.
+    :param iterable: its items are asked for as the results are.
+    :param concurrency: how many calls are under way, or done and not yielded yet.
+    :raises BaseException: what a call has raised, in its place. What was under way is cancelled.
+    :raises TypeError: *fn* is not callable, or *concurrency* no number.
+    :raises ValueError: *concurrency* is less than 1.
+    :raises RuntimeError: greenwait's callback is not registered.
+
+    It begins with the first result that is asked for. Closing the iterator cancels what is
+    under way: the queries stop on the server, the connections stay usable. Each call has a
+    copy of the context variables of whoever asked for a result when it began.
+    """
+    _check([fn], "map() takes a function")
+    map_in = partial(_map, fn, iter(iterable), _checked(concurrency, "concurrency"))
+    return each_in_shared_hub(map_in)
+
+
+def _map(
+    fn: Callable[[_Item], _Result], items: Iterator[_Item], concurrency: int, hub: Hub
+) -> Generator[_Result, None, None]:
+    jobs: deque[Job[_Result]] = deque()
+    try:
+        for item in items:
+            jobs.append(hub.spawn(fn, item))
+            if len(jobs) == concurrency:
+                yield _first_result(jobs)
+        while jobs:
+            yield _first_result(jobs)
+    except BaseException as exc:
+        failure = join(hub, list(jobs), exc)
+        if failure is None or failure is exc:
+            raise
+        raise failure from exc
+
+
+def _first_result(jobs: "deque[Job[_Result]]") -> _Result:
+    """Return what the first of them has returned; until then it is one that is under way."""
+    result = jobs[0].result()
+    jobs.popleft()
+    return result
+
+
+def _check(callables: Iterable[Any], what: str) -> None:
+    for each in callables:
+        if not callable(each):
+            raise TypeError(f"{what}, not {type(each).__name__!r}")
+
+
+def _checked(value: int, name: str) -> int:
+    # Whoever calls it may have no type checker.
+    if isinstance(value, bool) or not isinstance(value, int):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"{name} must be a number of calls, not {type(value).__name__!r}")
+    if value < 1:
+        raise ValueError(f"{name}={value}: it must be 1 or more")
+    return value

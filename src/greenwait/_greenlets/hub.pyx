@@ -1,0 +1,510 @@
+"""The hub: many jobs on one thread, each in a greenlet.
+
+A job is a function that runs in a greenlet; ``_loop.pyx`` says whose turn it is.
+"""
+
+cimport cython
+from cpython.contextvars cimport PyContext_CopyCurrent
+from cpython.exc cimport PyErr_CheckSignals
+from libc.stdint cimport int64_t
+
+from greenwait._deadline cimport after, checked_seconds, to_ns
+from greenwait._greenlets.scheduler cimport (
+    InterruptTarget,
+    Scheduler,
+    SuspendedWait,
+    new_suspended_wait,
+)
+from greenwait._ranks cimport higher
+from greenwait._system.clock cimport NO_DEADLINE, monotonic_ns
+from greenwait._system.sealed_type cimport seal_type
+from greenwait._waiter cimport (
+    Waiter,
+    enter_waiter,
+    keep_waiter,
+    leave_waiter,
+    waiter_here,
+    waiters_entered,
+)
+
+import sys
+from concurrent.futures import CancelledError
+from types import GenericAlias
+
+from greenlet import GreenletExit, getcurrent, greenlet
+
+from greenwait._install import check_registered
+
+if sys.version_info < (3, 11):
+    from exceptiongroup import BaseExceptionGroup
+
+__all__ = [
+    "Hub",
+    "Job",
+    "SharedHub",
+    "each_in_shared_hub",
+    "hub_here",
+    "in_shared_hub",
+    "join",
+    "raise_first",
+]
+
+# Module-level C variables outlive the module's dict: a generator of map()'s that is closed
+# at interpreter exit still finds them.
+cdef object current_greenlet = getcurrent
+cdef object greenlet_exit = GreenletExit
+cdef object switch_to = greenlet.switch  # a look-up of the method costs as much as the call
+cdef type NoneType = type(None)
+
+
+class _Worker(greenlet):
+    """The greenlet of one job after another: a new one costs more than many a query."""
+
+    __slots__ = ("target",)
+
+
+cdef object Worker = _Worker
+
+
+cdef enum:
+    WAITING_TO_RUN
+    RUNNING
+    DONE
+
+
+@cython.auto_pickle(False)
+@cython.final
+cdef class Job:
+    """A call of a function in a greenlet of its own; ``Hub.spawn()`` makes them."""
+
+    cdef Hub hub
+    cdef object call          # (function, args, kwargs); None once it runs
+    cdef object context
+    cdef InterruptTarget target
+    cdef int state
+    cdef object value
+    cdef object exception_raised
+    cdef bint was_told        # to end, once
+    cdef bint is_cancelled
+    cdef bint failure_retrieved    # a failure need not be raised at the end of the block
+    cdef list watchers        # who waits for the end
+
+    __class_getitem__ = classmethod(GenericAlias)  # Job[int] is a type to annotate with
+
+    def done(self):
+        """Return whether it has ended, in whichever way."""
+        return self.state == DONE
+
+    def result(self, timeout=None):
+        """Return what the function has returned, or raise what it has raised.
+
+        :param timeout: seconds to wait for that; None waits as long as it takes.
+        :raises TimeoutError: it is still at work.
+        :raises concurrent.futures.CancelledError: it was cancelled.
+        :raises RuntimeError: called in another thread than the hub's, or by the job itself.
+
+        Other jobs go on meanwhile. A signal handler's exception ends the wait where the
+        hub was entered.
+        """
+        cdef int64_t deadline_ns = NO_DEADLINE
+        if timeout is not None:
+            deadline_ns = after(to_ns(checked_seconds("timeout", timeout, ", or None")))
+        self.hub.check_thread("result()")
+        if self.state != DONE:
+            if self.hub.target_of(current_greenlet()) is self.target:
+                raise RuntimeError("a job can't wait for its own result")
+            wait_for_jobs(self.hub, [self], deadline_ns)
+            if self.state != DONE:
+                raise TimeoutError(f"the job is still at work after {timeout:g} s")
+        self.hub.failed.pop(self, None)
+        if self.is_cancelled:
+            raise CancelledError("the job was cancelled")
+        if self.exception_raised is not None:
+            raise self.exception_raised
+        return self.value
+
+    def cancel(self):
+        """Have the job's wait raise ``greenlet.GreenletExit``; its query stops on the server.
+
+        :returns: whether there was something to cancel: False once it is done.
+        :raises RuntimeError: called in another thread than the hub's.
+
+        One that has not begun never does. It does not wait for the end: ``result()`` does.
+        A query that is being stopped already, by a deadline for instance, is left to that,
+        and the exception raised when it has been. A second cancel does not wait for the
+        server any more, and costs the connection.
+        """
+        self.hub.check_thread("cancel()")
+        if self.state == DONE:
+            return False
+        if self.state == WAITING_TO_RUN:
+            self.is_cancelled = True
+            self.finish()
+        else:
+            self.hub.interrupt(self.target, greenlet_exit(), not self.was_told)
+            self.was_told = True
+        return True
+
+    def __repr__(self):
+        state = ("waiting to run", "running", "done")[self.state]
+        return f"<greenwait.Job {state}{', cancelled' if self.is_cancelled else ''}>"
+
+    cdef int run(self) except -1:
+        """Call the function; nothing comes out of it but a bug."""
+        function, args, kwargs = self.call
+        self.call = None
+        self.state = RUNNING
+        try:
+            self.value = self.context.run(function, *args, **kwargs)
+        except BaseException as exc:  # by its instance: its class may be told only by that
+            self.exception_raised = exc
+        interruption, self.target.interruption = self.target.interruption, None
+        if interruption is not None:
+            # It came too late to interrupt anything, and is delivered nevertheless.
+            self.exception_raised = (
+                interruption if self.exception_raised is None
+                else higher(self.exception_raised, interruption)
+            )
+        if isinstance(self.exception_raised, greenlet_exit):
+            self.is_cancelled = True
+        elif not isinstance(self.exception_raised, (Exception, NoneType)):
+            self.failure_retrieved = True  # KeyboardInterrupt, SystemExit
+            self.hub.interrupt(self.hub.target, self.exception_raised, False)
+        self.finish()
+        return 0
+
+    cdef int finish(self) except -1:
+        self.state = DONE
+        self.call = self.context = None
+        self.hub.jobs.discard(self)
+        if self.exception_raised is not None and not (self.is_cancelled or self.failure_retrieved):
+            self.hub.failed[self] = True
+        for watcher in self.watchers:
+            self.hub.make_due(watcher)
+        self.watchers = []
+        return 0
+
+
+seal_type(Job, "a Job is made by Hub.spawn()")
+
+
+def join(Hub hub not None, jobs, failure=None):
+    """Wait until *jobs* are done; cancel them if there is a failure, or when one comes.
+
+    Returns the failure, of two the higher one. A second one ends what a job does because
+    of the first. What the jobs have come to matters to nobody then.
+    """
+    cdef Job job
+    cdef InterruptTarget target
+    if hub.is_of_parent:
+        return failure
+    if failure is not None:
+        suppress_failures(hub, jobs)
+    if hub.target.interruption is None and all_done(jobs):
+        return failure  # also at interpreter exit, when greenlet is no more
+    hub.check_thread("waiting for its jobs")
+    keep_waiter(hub)  # what they do meanwhile is to step aside, not to stop the thread
+    target = hub.target_of(current_greenlet())
+    while True:
+        if failure is not None:
+            suppress_failures(hub, jobs)
+            for job in jobs:
+                if job.state != DONE:
+                    job.cancel()
+        try:
+            if target is not None:
+                hub.raise_interruption(target, new_suspended_wait(-1, NO_DEADLINE))
+            wait_for_jobs(hub, jobs, NO_DEADLINE)
+            return failure
+        except BaseException as exc:
+            if target is None or exc is not target.raised:
+                raise
+            target.raised = None
+            failure = exc if failure is None else higher(failure, exc)
+
+
+cdef int suppress_failures(Hub hub, jobs) except -1:
+    cdef Job job
+    for job in jobs:
+        job.failure_retrieved = True
+        hub.failed.pop(job, None)
+    return 0
+
+
+cdef bint all_done(jobs) except *:
+    cdef Job job
+    for job in jobs:
+        if job.state != DONE:
+            return False
+    return True
+
+
+def hub_here():
+    """Return the hub that is at work in this thread, or None."""
+    waiter = waiter_here() if waiters_entered > 0 else None
+    return waiter if isinstance(waiter, Hub) else None
+
+
+cdef int wait_for_jobs(Hub hub, jobs, int64_t deadline_ns) except -1:
+    """Step aside until all of them are done, or the deadline has passed."""
+    cdef SuspendedWait suspended
+    cdef Job job
+    for job in jobs:
+        while job.state != DONE and monotonic_ns() < deadline_ns:
+            suspended = new_suspended_wait(-1, deadline_ns)
+            job.watchers.append(suspended)
+            try:
+                hub.suspend(suspended)
+            finally:
+                if job.state != DONE:
+                    job.watchers.remove(suspended)
+    return 0
+
+
+@cython.auto_pickle(False)
+@cython.final
+cdef class Hub(Scheduler):
+    """Hub()
+--
+
+    A ``with`` block in which this thread runs many jobs at once, each in a greenlet.
+
+    Wherever a job waits for the server, through greenwait's callback, another one goes
+    on; so does the block's own code. Leaving the block waits for all jobs, and raises
+    what one of them has raised if nobody has asked for its result. An exception in the
+    block cancels them: their queries stop on the server, their connections stay usable.
+
+    Ctrl-C is raised where the block waits, as is any other exception of a signal handler.
+
+    :raises RuntimeError: on entering, a hub is at work already in this thread, or an event loop
+        of another framework's; it was entered before; or greenwait's callback is not registered.
+    :raises OSError: on entering, no descriptor is left.
+
+    A child that a job has forked is to end in ``os._exit()``, as multiprocessing's do: the others
+    go on in the parent.
+    """
+
+    instead = "leave the hub's with block first"
+
+    cdef set jobs      # that are not done
+    cdef dict failed   # jobs whose failure nobody has heard of yet, in that order
+    cdef list idle     # workers
+    cdef bint is_shared
+    cdef Py_ssize_t users  # of one that is shared
+
+    def __cinit__(self):
+        self.jobs = set()
+        self.failed = {}
+        self.idle = []
+
+    def __enter__(self):
+        PyErr_CheckSignals()  # see timeout.__enter__()
+        if self.entered_by is not None:
+            raise RuntimeError("a Hub is for one with block; make another for the next")
+        check_can_enter()
+        self.open()
+        enter_waiter(self)
+        return self
+
+    def __exit__(self, kind, exc, traceback):
+        if self.is_of_parent:
+            return
+        self.check_thread("leaving the block")
+        if current_greenlet() is not self.entered_by:
+            raise RuntimeError("the block is to be left by the greenlet that has entered it")
+        failure = exc
+        while self.jobs or self.target.interruption is not None:
+            failure = join(self, list(self.jobs), failure)
+        self.close()
+        if failure is None:
+            if self.failed:
+                raise_first([exception_of(job) for job in self.failed])
+        elif failure is not exc:
+            raise failure
+
+    def spawn(self, function, /, *args, **kwargs):
+        """Have ``function(*args, **kwargs)`` run as a job, and return that ``Job``.
+
+        It begins when this greenlet waits next, in a copy of its context variables, so that
+        an outer ``greenwait.timeout()`` holds for it too.
+
+        :param function: what is called.
+        :param args: passed on to it.
+        :param kwargs: passed on to it.
+        :returns: the job, whose ``result()`` is what the function returns or raises.
+        :raises TypeError: *function* is none.
+        :raises RuntimeError: called in another thread, or outside of the block.
+        """
+        self.check_thread("spawn()")
+        if not callable(function):
+            raise TypeError(f"spawn() takes a function, not {type(function).__name__!r}")
+        cdef Job job = Job.__new__(Job)
+        job.hub = self
+        job.call = (function, args, kwargs)
+        job.context = PyContext_CopyCurrent()
+        job.target = InterruptTarget.__new__(InterruptTarget)
+        job.watchers = []
+        self.jobs.add(job)
+        self.due.append(job)
+        return job
+
+    def sleep(self, seconds, /):
+        """Let other jobs go on for so many seconds; 0 lets those that are due.
+
+        :param seconds: how long.
+        :raises ValueError: it is negative or not finite.
+        :raises TypeError: it is not a number.
+        :raises RuntimeError: called in another thread, or outside of the block.
+        """
+        self.check_thread("sleep()")
+        cdef int64_t duration_ns = to_ns(checked_seconds("seconds", seconds, ""))
+        cdef int64_t deadline_ns = NO_DEADLINE if duration_ns == 0 else after(duration_ns)
+        cdef SuspendedWait suspended = new_suspended_wait(-1, deadline_ns)
+        if duration_ns == 0:
+            self.make_due(suspended)
+        self.suspend(suspended)
+
+    # What is below is called in the hub's thread only.
+
+    cdef int close(self) except -1:
+        leave_waiter()
+        while self.idle:
+            self.idle.pop().switch(None)  # it returns, to its parent, which is here
+        return Scheduler.close(self)
+
+    cdef InterruptTarget target_of(self, object here):
+        if type(here) is Worker:
+            return here.target
+        return self.target if here is self.entered_by else None
+
+    cdef bint may_begin(self, object due) except -1:
+        return (<Job>due).state == WAITING_TO_RUN
+
+    cdef int begin(self, object due, object here) except -1:
+        if self.idle:
+            worker = self.idle.pop()
+        elif here is self.entered_by or self.target.innermost is None:
+            worker = Worker(_work, self.entered_by)
+        else:
+            # A greenlet begins at the depth of recursion, and of the C stack, of whoever
+            # starts it: so that is always the one that waits outermost.
+            self.due.appendleft(due)
+            self.left_of_batch += 1
+            switch_to(self.entered_by)
+            return 0
+        worker.switch(due)
+        return 0
+
+
+@cython.auto_pickle(False)
+@cython.final
+cdef class SharedHub:
+    """The hub at work in this thread, or a new one until its last user is through.
+
+    gather() and map() have it in their ``with`` blocks, which may overlap in any order.
+    Compiled, lest an interrupt between two lines leave it entered.
+    """
+
+    cdef Hub hub
+
+    def __enter__(self):
+        cdef Hub hub
+        PyErr_CheckSignals()  # see timeout.__enter__()
+        if self.hub is not None:
+            raise RuntimeError("this block is entered already: have a SharedHub for each")
+        hub = hub_here()
+        if hub is None:
+            hub = Hub()
+            hub.__enter__()
+            hub.is_shared = True
+        if hub.is_shared:
+            hub.users += 1
+        self.hub = hub
+        return hub
+
+    def __exit__(self, kind, exc, traceback):
+        cdef Hub hub = self.hub
+        if hub is None:
+            raise RuntimeError("this block is not entered, or was left: have a SharedHub for each")
+        self.hub = None
+        if hub.is_of_parent or not hub.is_shared:
+            return
+        hub.users -= 1
+        if hub.users == 0:
+            hub.__exit__(kind, exc, traceback)
+
+
+def in_shared_hub(function, /):
+    """Return ``function(hub)``, called within a SharedHub's block.
+
+    For Python code, whose own ``with`` may be interrupted before it protects anything (see
+    ``timeout.__enter__()``).
+    """
+    with SharedHub() as hub:
+        return function(hub)
+
+
+def each_in_shared_hub(function, /):
+    """Yield from ``function(hub)`` within a SharedHub's block."""
+    with SharedHub() as hub:
+        yield from function(hub)
+
+
+def _work(Job job not None):
+    """The life of a worker: a job, and the next one."""
+    cdef Hub hub = job.hub
+    here = current_greenlet()
+    while job is not None:
+        here.target = job.target
+        job.run()
+        here.target = None
+        if hub.is_of_parent:
+            raise_in_child(job)
+        due = hub.next_due(None)
+        if isinstance(due, Job):
+            job = due
+        else:
+            job = None  # it may be gone before the next one comes
+            hub.idle.append(here)
+            next_greenlet = hub.entered_by
+            if due is not None:
+                (<SuspendedWait>due).is_due = True
+                next_greenlet = (<SuspendedWait>due).greenlet
+            job = switch_to(next_greenlet)  # until somebody hands over a job, or None
+
+
+cdef int raise_in_child(Job job) except -1:
+    """Leave the block in a child that *job* has forked: raised where the hub was entered."""
+    if job.exception_raised is None or isinstance(job.exception_raised, greenlet_exit):
+        raise RuntimeError(
+            "a job has returned in a child that it has forked, in which the others do not go on: "
+            "have it end in os._exit()"
+        )
+    raise job.exception_raised
+
+
+cdef int check_can_enter() except -1:
+    cdef Waiter waiter = waiter_here() if waiters_entered > 0 else None
+    if isinstance(waiter, Hub):
+        raise RuntimeError(
+            "a hub is at work in this thread: use its spawn(), or greenwait.gather() or map(), "
+            "which join in"
+        )
+    if waiter is not None:
+        raise RuntimeError(f"a hub would stop the others of this thread: {waiter.instead}")
+    check_registered("a hub")
+    return 0
+
+
+cdef object exception_of(Job job):
+    return job.exception_raised
+
+
+def raise_first(failures):
+    """Raise the first of several; the others are its cause, if it has none of its own."""
+    first, *others = failures
+    if others and first.__cause__ is None:
+        first.__cause__ = (
+            others[0] if len(others) == 1 else BaseExceptionGroup("these failed too", others)
+        )
+    raise first

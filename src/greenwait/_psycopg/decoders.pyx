@@ -1,0 +1,106 @@
+"""psycopg2's decoders in C, which run no Python code and so no signal handler.
+
+psycopg2 decodes each notice, notification, error message and command status with the ``decode`` of
+Python's codec (``conn_text_from_chars``), and forgets what that raises, with the message, or with
+the interrupt that greenwait has left for it. Many of these are written in Python, UTF-8's too, and
+a signal's handler may run in Python code at any time. Here are codecs that do the same with
+functions written in C, under names of their own.
+"""
+
+cimport cython
+
+import codecs
+from importlib import import_module
+
+from greenwait._psycopg.psycopg2 import encodings
+
+__all__ = ["use_c_decoders"]
+
+cdef str PREFIX = "greenwait_"
+cdef type builtin = type(len)
+
+
+def _decode_utf_8(data, str errors="strict"):
+    return codecs.utf_8_decode(data, errors, True)
+
+
+@cython.auto_pickle(False)
+@cython.final
+@cython.internal
+cdef class CharmapDecoder:
+    """The decoder of an encoding of single bytes."""
+
+    cdef str table
+
+    def __call__(self, data, errors="strict"):
+        return codecs.charmap_decode(data, errors, self.table)
+
+
+cdef object c_decoder(object info):
+    """Return a function in C that does what the codec's decoder does."""
+    cdef CharmapDecoder decoder
+    if isinstance(info.decode, builtin):
+        return info.decode
+    if info.name == "utf-8":
+        return _decode_utf_8
+    module = import_module(f"encodings.{info.name.replace('-', '_')}")
+    decoder = CharmapDecoder.__new__(CharmapDecoder)
+    decoder.table = module.decoding_table
+    return decoder
+
+
+def _search(str name):
+    """Return the codec for one of our names, as codecs.register() wants it."""
+    if not name.startswith(PREFIX):
+        return None
+    info = codecs.lookup(name[len(PREFIX):])
+    try:
+        decode = c_decoder(info)
+    except (ImportError, AttributeError):  # somebody else's codec
+        decode = info.decode
+    return codecs.CodecInfo(
+        info.encode,
+        decode,
+        info.streamreader,
+        info.streamwriter,
+        info.incrementalencoder,
+        info.incrementaldecoder,
+        info.name,
+    )
+
+
+codecs.register(_search)
+
+
+class _Name(str):
+    """The name of one of ours, which for all but the registry of codecs is that of Python's.
+
+    psycopg2 tells it by QuotedString.encoding, and others compare it.
+    """
+
+    __slots__ = ()
+
+    def _own(self):
+        return str.__str__(self)[len(PREFIX):]
+
+    def __eq__(self, other):
+        return self._own() == (other._own() if isinstance(other, _Name) else other)
+
+    def __ne__(self, other):
+        return not self == other
+
+    def __hash__(self):
+        return hash(self._own())
+
+    def __repr__(self):
+        return repr(self._own())
+
+    def __str__(self):
+        return self._own()
+
+
+def use_c_decoders():
+    """Have psycopg2 find these: for connections made from now on, and in set_client_encoding()."""
+    for server_name, name in list(encodings.items()):
+        if not isinstance(name, _Name):
+            encodings[server_name] = _Name(PREFIX + name)

@@ -1,0 +1,179 @@
+"""What greenwait keeps of a connection, from one wait to the next.
+
+What would be too slow to find out in every wait, and what was learned. A connection has
+no room for it, so it is kept beside it, and forgotten with it.
+"""
+
+cimport cython
+from cpython.long cimport PyLong_AsVoidPtr, PyLong_FromVoidPtr
+from cpython.object cimport PyObject
+from cpython.pythread cimport PyThread_get_thread_ident
+
+from greenwait._psycopg.libpq cimport (
+    PGconn,
+    can_end_copy,
+    can_receive,
+    can_see_pending,
+    can_set_nonblocking,
+    leaves_tls_bytes,
+    libpq,
+)
+from greenwait._system.sealed_type cimport seal_type
+
+import weakref
+
+from greenwait._psycopg import psycopg2
+
+__all__ = ["begin_method", "end_method"]
+
+# psycopg2's own, whatever a subclass makes of the names. None of them takes a lock.
+cdef type connection_type = psycopg2.connection
+cdef object connection_pgconn_ptr = connection_type.pgconn_ptr
+cdef object connection_async = connection_type.async_
+cdef object connection_status = connection_type.status
+
+# STATUS_SETUP, STATUS_READY, STATUS_BEGIN; 20 and above are the steps of connecting
+# (psycopg/connection.h).
+cdef enum:
+    STATUS_SETUP = 0
+    STATUS_READY = 1
+    STATUS_BEGIN = 2
+    STATUS_CONNECTING = 20
+
+cdef extern from "connection_mutex.h":
+    bint connection_mutex_is_known(type state) noexcept
+    bint connection_mutex_is_held(object conn) noexcept
+
+cdef bint can_see_mutex = connection_mutex_is_known(connection_type)
+
+cdef dict states = {}
+# The one asked for last: a connection that waits usually waited before.
+cdef size_t last_address = 0
+cdef ConnectionState last = None
+
+
+class _Reference(weakref.ref):
+    """A weak reference that remembers where its object was."""
+
+    __slots__ = ("address",)
+
+
+def _forget(reference):
+    global last, last_address
+    states.pop(reference.address, None)
+    if reference.address == last_address:
+        last_address = 0
+        last = None
+
+
+@cython.final
+cdef class ConnectionState:
+    """See ``state.pxd``."""
+
+
+seal_type(ConnectionState, "it is made when a connection first waits")
+
+
+cdef ConnectionState state_of(object conn):
+    """Return what is known of a psycopg2 connection; of a new one that is little."""
+    global last, last_address
+    cdef size_t address = <size_t><PyObject*>conn
+    cdef ConnectionState state
+    if address == last_address:
+        return last
+    key = PyLong_FromVoidPtr(<PyObject*>conn)
+    state = states.get(key)
+    if state is None:
+        state = ConnectionState.__new__(ConnectionState)
+        state.reference = _Reference(conn, _forget)
+        state.reference.address = key
+        state.is_async = connection_async.__get__(conn)
+        states[key] = state
+    last, last_address = state, address
+    return state
+
+
+cdef bint is_in_query(object conn) except -1:
+    """Is it connected, so that what it waits for is a query's answer?"""
+    cdef int status = connection_status.__get__(conn)
+    return STATUS_SETUP < status < STATUS_CONNECTING
+
+
+cdef bint is_in_transaction(object conn) except -1:
+    """Has psycopg2 begun a transaction on it?"""
+    cdef int status = connection_status.__get__(conn)
+    return status == STATUS_BEGIN
+
+
+cdef bint is_ready(object conn) except -1:
+    """Is no transaction open, as far as psycopg2 knows, and none prepared?"""
+    cdef int status = connection_status.__get__(conn)
+    return status == STATUS_READY
+
+
+cdef bint is_at_work(object conn) except -1:
+    """Does psycopg2 hold the connection's mutex, or wait for the server on it?"""
+    return state_of(conn).is_waiting or (can_see_mutex and connection_mutex_is_held(conn))
+
+
+cdef int prepare(ConnectionState state, object conn) except -1:
+    """Make a connection that is in its first query ready for its waits.
+
+    One that was opened before a wait callback was registered is in libpq's blocking
+    mode, in which PQsendQuery() does not return before all is sent: that is over now,
+    and later statements are sent from the callback.
+    """
+    cdef PGconn* pgconn = pgconn_of(conn)
+    if can_set_nonblocking and pgconn is not NULL and not libpq.isnonblocking(pgconn):
+        libpq.setnonblocking(pgconn, 1)  # fails if the connection is lost: poll() will say so
+    state.is_plain = not can_receive or state.is_async or not has_own(conn, "poll")
+    state.recheck_tls = (
+        leaves_tls_bytes
+        and (state.is_plain or not can_see_pending)
+        and conn.info.ssl_in_use
+    )
+    if not state.is_async:
+        state.has_state = pgconn if can_end_copy else NULL
+        state.has_socket = pgconn if libpq.socket and has_own(conn, "fileno") else NULL
+    state.is_prepared = True
+    return 0
+
+
+cdef bint has_own(object conn, str method) except -1:
+    """Is the method psycopg2's, and not a subclass's that wants to be called?"""
+    if type(conn) is connection_type:
+        return True
+    own = getattr(type(conn), method) is getattr(connection_type, method)
+    return own and method not in getattr(conn, "__dict__", ())
+
+
+cdef PGconn* pgconn_of(object conn) except? NULL:
+    """Return libpq's connection; NULL when it is closed."""
+    pointer = connection_pgconn_ptr.__get__(conn)
+    return NULL if pointer is None else <PGconn*>PyLong_AsVoidPtr(pointer)
+
+
+cdef dict endings = {"commit": COMMIT, "rollback": ROLLBACK, "tpc_begin": TPC_BEGIN}
+
+
+def begin_method(conn, kind, bint keeps_interrupt):
+    """Note that this thread is in a method of *conn* that ends a transaction, or sets something.
+
+    :param kind: ``"commit"``, ``"rollback"``, ``"tpc_begin"``, or None.
+    :param keeps_interrupt: psycopg2 changes its own state only if the method succeeds, and the
+        server must not be ahead of that. So an interrupt is raised by ``end_method()``.
+    """
+    cdef ConnectionState state = state_of(conn)
+    state.ending = endings.get(kind, NO_ENDING)
+    state.ending_thread = PyThread_get_thread_ident()
+    state.keeps_interrupt = keeps_interrupt
+
+
+def end_method(conn):
+    """Note that it is over; raise what has interrupted it, if that was kept."""
+    cdef ConnectionState state = state_of(conn)
+    state.ending = NO_ENDING
+    state.keeps_interrupt = False
+    exc, state.kept = state.kept, None
+    if exc is not None:
+        raise exc

@@ -1,0 +1,1 @@
+"""C and the operating system: nothing here knows of psycopg2 or of greenlets."""

@@ -1,0 +1,517 @@
+"""psycopg2 in asyncio programs: its waits let the event loop go on.
+
+import asyncio, greenwait, greenwait.aio
+greenwait.install()
+
+async def main():
+    conn = await greenwait.aio.connect("dbname=postgres")
+    async with conn, conn.cursor() as cur:
+        await cur.execute("select 1")
+        print(await cur.fetchone())
+    await conn.close()
+
+``run()`` calls any synchronous code that way; ``connect()`` gives a connection whose methods
+are to be awaited.
+"""
+
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Generator,
+    Iterable,
+    Iterator,
+)
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, overload
+
+from psycopg2.extensions import Notify
+
+from greenwait._cancel import cancel
+from greenwait._connections import connect as _connect
+from greenwait._connections.connection import Connection, Cursor, guarded
+from greenwait._connections.notifies import Listening
+from greenwait._connections.pool import Pool
+from greenwait._deadline import deadline_after
+from greenwait._psycopg.psycopg2 import ProgrammingError, connection
+from greenwait._system.identity import publish
+from greenwait.aio._loop import Call, await_, awaited, end_connection, in_call, is_inherited
+from greenwait.aio._pool import AsyncPool
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import TypeAlias
+
+    from psycopg2.extensions import Xid
+    from psycopg2.sql import Composable
+    from typing_extensions import Self
+
+    _Query: TypeAlias = str | bytes | Composable
+    _Values: TypeAlias = Sequence[Any] | Mapping[str, Any] | None
+
+__all__ = [
+    "AsyncConnection",
+    "AsyncCursor",
+    "AsyncPool",
+    "await_",
+    "connect",
+    "create_pool",
+    "notifies",
+    "run",
+]
+
+_Parameters = ParamSpec("_Parameters")
+_Result = TypeVar("_Result")
+_Class = TypeVar("_Class", bound=type)
+_Connection = TypeVar("_Connection", bound=connection)
+
+
+async def run(
+    function: Callable[_Parameters, _Result],
+    /,
+    *args: _Parameters.args,
+    **kwargs: _Parameters.kwargs,
+) -> _Result:
+    """Call synchronous code on this thread; where it waits for the server the event loop goes on.
+
+    :param function: called with the further arguments, in a greenlet, in a copy of the
+        task's context variables: an outer ``greenwait.timeout()`` holds for it.
+    :param args: passed on to it.
+    :param kwargs: passed on to it.
+    :returns: what it returns.
+    :raises BaseException: what it raises.
+    :raises RuntimeError: no event loop runs in this thread, it is called below ``run()``, or
+        greenwait's callback is not registered.
+
+    When the task is cancelled the query under way is cancelled on the server, its end is
+    waited for within the callback's ``cancel_grace``, and CancelledError is raised where the
+    code waits: the connection stays usable. A commit is not cancelled.
+
+    The code stops the loop where it computes, or waits for something else: for awaitables
+    there is ``await_()``.
+    """
+    result: _Result = await Call(function, args, kwargs)
+    return result
+
+
+# -- Connections
+
+
+class _Done:
+    """What need not be awaited, since it has been done."""
+
+    def __await__(self) -> Generator[Any, None, None]:
+        return
+        yield
+
+
+_DONE = _Done()
+
+
+def _of_connection(name: str) -> Any:
+    """Return ``Connection``'s method, to be awaited."""
+    return awaited(getattr(Connection, name), f"AsyncConnection.{name}")
+
+
+def _set_if_free(name: str) -> Any:
+    """Return an attribute that is not set while a task is at work: that would stop the loop."""
+    own: Any = getattr(Connection, name)
+
+    def set_value(self: Any, value: Any) -> None:
+        if (self._lock.is_taken or self._lock.is_left_open) and not in_call():
+            raise ProgrammingError(
+                f"{name}: a task is at work on this connection, and setting this does not wait; "
+                "await set_session() does"
+            )
+        own.__set__(self, value)
+
+    return property(own.__get__, set_value, doc=own.__doc__)
+
+
+class _AwaitedMethods:
+    """What connections have whose methods are awaited."""
+
+    if TYPE_CHECKING:  # psycopg2's, awaitable
+
+        def commit(self) -> Awaitable[None]: ...
+        def rollback(self) -> Awaitable[None]: ...
+        def reset(self) -> Awaitable[None]: ...
+        def set_session(
+            self,
+            isolation_level: str | int | None = ...,
+            readonly: bool | Literal["default"] | None = ...,
+            deferrable: bool | Literal["default"] | None = ...,
+            autocommit: bool = ...,
+        ) -> Awaitable[None]: ...
+        def set_isolation_level(self, level: int | None, /) -> Awaitable[None]: ...
+        def set_client_encoding(self, encoding: str, /) -> Awaitable[None]: ...
+        def lobject(self, *args: Any, **kwargs: Any) -> Awaitable[Any]: ...
+        def tpc_begin(self, xid: str | Xid, /) -> Awaitable[None]: ...
+        def tpc_prepare(self) -> Awaitable[None]: ...
+        def tpc_commit(self, xid: str | Xid = ..., /) -> Awaitable[None]: ...
+        def tpc_rollback(self, xid: str | Xid = ..., /) -> Awaitable[None]: ...
+        def tpc_recover(self) -> Awaitable[list[Xid]]: ...
+    else:
+        commit = _of_connection("commit")
+        rollback = _of_connection("rollback")
+        reset = _of_connection("reset")
+        set_session = _of_connection("set_session")
+        set_isolation_level = _of_connection("set_isolation_level")
+        set_client_encoding = _of_connection("set_client_encoding")
+        lobject = _of_connection("lobject")
+        tpc_begin = _of_connection("tpc_begin")
+        tpc_prepare = _of_connection("tpc_prepare")
+        tpc_commit = _of_connection("tpc_commit")
+        tpc_rollback = _of_connection("tpc_rollback")
+        tpc_recover = _of_connection("tpc_recover")
+
+
+# The checkers complain of what makes them different: psycopg2's methods are not to be awaited.
+class AsyncConnection(  # type: ignore[misc]  # pyright: ignore[reportIncompatibleMethodOverride]
+    _AwaitedMethods, Connection
+):
+    """A psycopg2 connection whose methods are awaited. To be used as ``connection_factory``.
+
+    Its cursors are ``AsyncCursor``, or of a class made of the one that they are asked to be
+    of. ``async with conn:`` commits, or rolls back on an exception: a transaction, in
+    autocommit mode too. Methods wait their turn where tasks share it, blocks do not: entered
+    while another one is open they raise ``psycopg2.ProgrammingError``. What is not named here is
+    psycopg2's own. Below ``run()``, where code is synchronous, it is a ``greenwait.Connection``,
+    and so are its cursors.
+
+    Besides those below these are awaited, and otherwise psycopg2's: ``reset()``,
+    ``set_session()``, ``set_isolation_level()``, ``set_client_encoding()``, ``lobject()``,
+    ``tpc_begin()``, ``tpc_prepare()``, ``tpc_commit()``, ``tpc_rollback()`` and
+    ``tpc_recover()``. ``autocommit``, ``isolation_level``, ``readonly`` and ``deferrable``
+    are set without waiting: while a task is at work on the connection that raises
+    ``psycopg2.ProgrammingError``.
+    """
+
+    _event_loop: Any = None
+
+    @overload  # a factory's class is not that of its cursors
+    def cursor(
+        self,
+        name: str | bytes | None = None,
+        cursor_factory: None = None,
+        withhold: bool = ...,
+        scrollable: bool | None = ...,
+    ) -> "AsyncCursor": ...
+    @overload
+    def cursor(
+        self,
+        name: str | bytes | None = None,
+        cursor_factory: Callable[..., Any] | None = None,
+        withhold: bool = ...,
+        scrollable: bool | None = ...,
+    ) -> Any: ...
+    def cursor(
+        self,
+        name: str | bytes | None = None,
+        cursor_factory: Callable[..., Any] | None = None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
+        """Return a new cursor, whose methods are awaited; it does not wait itself.
+
+        :param name: of a cursor on the server, which fetches ``itersize`` rows at a time.
+        :param cursor_factory: its class; a subclass of that is made, with awaited methods.
+        :param kwargs: further arguments for the class.
+        """
+        factory = cursor_factory or self.cursor_factory
+        if factory is None:
+            factory = AsyncCursor
+        elif isinstance(factory, type):
+            factory = _with_awaited(factory)
+        return super().cursor(name, factory, *args, **kwargs)
+
+    def close(self) -> Any:
+        """Close it now; if a task is at work on it, when that is through. To be awaited, or not.
+
+        If the event loop of that task is closed, now. In a forked child that runs on in the
+        event loop of its parent, never: the parent goes on with it.
+        """
+        if is_inherited(self) or end_connection(self):
+            return _DONE
+        if in_call() or not self._lock.is_taken:
+            super().close()
+            return _DONE
+        return Call(super().close, (), {}).begin()
+
+    def cancel(self) -> Any:
+        """Cancel the query under way, as ``greenwait.cancel()`` does."""
+        return cancel(self) if in_call() else run(cancel, self)
+
+    autocommit = _set_if_free("autocommit")
+    isolation_level = _set_if_free("isolation_level")
+    readonly = _set_if_free("readonly")
+    deferrable = _set_if_free("deferrable")
+
+    def __enter__(self) -> Any:
+        if not in_call():
+            raise TypeError("write 'async with conn:', since its end waits for the server")
+        return super().__enter__()
+
+    async def __aenter__(self) -> "Self":
+        while self._lock.is_left_open:
+            await self.rollback()
+        super().__enter__()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if is_inherited(self) or (kind is GeneratorExit and self.closed):
+            return  # it is the parent process's, or was lost with its event loop
+        await _end_of_block(self, kind, exc, traceback)
+
+
+_end_of_block = _of_connection("__exit__")
+
+
+# -- Cursors
+
+_METHODS = ("execute", "executemany", "callproc", "copy_from", "copy_to", "copy_expert")
+_METHODS_OF_NAMED = ("fetchone", "fetchmany", "fetchall", "scroll")
+
+
+if TYPE_CHECKING:
+
+    class _CursorMethods:
+        """What _with_awaited_methods() makes."""
+
+        def execute(  # psycopg2 calls it so
+            self,
+            query: _Query,
+            vars: _Values = None,  # noqa: A002
+        ) -> Awaitable[None]: ...
+        def executemany(self, query: _Query, vars_list: Iterable[_Values]) -> Awaitable[None]: ...
+        def callproc(self, procname: str, parameters: _Values = None, /) -> Awaitable[None]: ...
+        def copy_from(
+            self, file: Any, table: str, *args: Any, **kwargs: Any
+        ) -> Awaitable[None]: ...
+        def copy_to(self, file: Any, table: str, *args: Any, **kwargs: Any) -> Awaitable[None]: ...
+        def copy_expert(self, sql: _Query, file: Any, size: int = ...) -> Awaitable[None]: ...
+        def fetchone(self) -> Awaitable[tuple[Any, ...] | None]: ...
+        def fetchmany(self, size: int | None = None) -> Awaitable[list[tuple[Any, ...]]]: ...
+        def fetchall(self) -> Awaitable[list[tuple[Any, ...]]]: ...
+        def scroll(
+            self, value: int, mode: Literal["relative", "absolute"] = "relative"
+        ) -> Awaitable[None]: ...
+else:
+    _CursorMethods = object
+
+
+class _Awaited(_CursorMethods):
+    """What cursors have besides whose methods are awaited."""
+
+    _is_awaited = True
+    _base: Any  # the class of psycopg2's, or greenwait's, that it is made of
+    name: Any
+
+    def close(self) -> Any:
+        """Close it; to be awaited if it has a name, since then it waits for the server."""
+        if self.name is not None and not in_call():
+            return self._closing()
+        self._base.close(self)
+        return _DONE
+
+    def _closing(self) -> Any:
+        raise NotImplementedError
+
+    def __next__(self) -> Any:
+        if self.name is not None and not in_call():
+            raise TypeError("write 'async for row in cursor', since it waits for the server")
+        return self._base.__next__(self)
+
+    def __aiter__(self) -> AsyncIterator[tuple[Any, ...]]:
+        return _Rows(self.name is None, self._base.__iter__(self))
+
+    async def __aenter__(self) -> "Self":
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.close()
+
+
+def _with_awaited_methods(cls: _Class) -> _Class:
+    """Have the methods of a cursor class, *cls*, be awaited."""
+    base: Any = cls.__mro__[2]
+
+    def own_awaited(name: str, *, only_named: bool) -> Any:
+        full_name = f"{cls.__name__}.{name}"
+        return awaited(getattr(base, name), full_name, of_cursor=True, only_named=only_named)
+
+    for name in _METHODS:
+        setattr(cls, name, own_awaited(name, only_named=False))
+    for name in _METHODS_OF_NAMED:
+        setattr(cls, name, own_awaited(name, only_named=True))
+    own: Any = cls
+    own._base, own._closing = base, own_awaited("close", only_named=True)
+    return cls
+
+
+_END = object()
+
+
+class _Rows:
+    """An ``async for`` over a cursor."""
+
+    def __init__(self, is_local: bool, rows: Iterator[Any]) -> None:
+        self._is_local = is_local
+        self._rows = rows
+
+    def __aiter__(self) -> "_Rows":
+        return self
+
+    async def __anext__(self) -> Any:
+        arguments = (self._rows, _END)
+        row = next(*arguments) if self._is_local else await Call(next, arguments, {})
+        if row is _END:
+            raise StopAsyncIteration
+        return row
+
+
+@_with_awaited_methods
+class AsyncCursor(  # type: ignore[misc]  # pyright: ignore[reportIncompatibleMethodOverride]
+    _Awaited, Cursor
+):
+    """A psycopg2 cursor whose methods are awaited; ``AsyncConnection.cursor()`` returns them.
+
+    Awaited are ``execute()``, ``executemany()``, ``callproc()``, ``copy_from()``,
+    ``copy_to()``, ``copy_expert()``, and of a cursor with a name ``close()``. ``fetchone()``,
+    ``fetchmany()``, ``fetchall()`` and ``scroll()`` are to be awaited with any cursor; they
+    wait for the server where it has a name.
+
+    ``async with`` closes it, ``async for`` gives its rows; of a server-side cursor,
+    ``itersize`` of them at a time.
+    """
+
+
+_awaited_classes: dict[type, type] = {}
+
+
+def _with_awaited(factory: type) -> type:
+    """Return *factory* itself if its methods are awaited, or a subclass with which they are."""
+    if hasattr(factory, "_is_awaited"):
+        return factory
+    if factory not in _awaited_classes:
+        own = {"__doc__": factory.__doc__, "__module__": factory.__module__}
+        _awaited_classes[factory] = _with_awaited_methods(
+            type(factory.__name__, (_Awaited, guarded(factory)), own)
+        )
+    return _awaited_classes[factory]
+
+
+@overload
+async def connect(
+    dsn: str | None = None,
+    connection_factory: None = None,
+    cursor_factory: None = None,
+    **kwargs: Any,
+) -> AsyncConnection: ...
+@overload
+async def connect(
+    dsn: str | None = None,
+    *,
+    connection_factory: Callable[..., _Connection],
+    cursor_factory: None = None,
+    **kwargs: Any,
+) -> _Connection: ...
+@overload
+async def connect(
+    dsn: str | None,
+    connection_factory: Callable[..., _Connection],
+    cursor_factory: None = None,
+    **kwargs: Any,
+) -> _Connection: ...
+@overload
+async def connect(  # no type knows the class of its cursors
+    dsn: str | None = None,
+    connection_factory: Callable[..., Any] | None = None,
+    cursor_factory: Callable[..., Any] | None = None,
+    **kwargs: Any,
+) -> Any: ...
+async def connect(
+    dsn: str | None = None,
+    connection_factory: Callable[..., Any] | None = None,
+    cursor_factory: Callable[..., Any] | None = None,
+    **kwargs: Any,
+) -> Any:
+    """Connect as ``greenwait.connect()`` does, which see; the event loop goes on meanwhile.
+
+    :param dsn: the connection string, as a list of options or a URI.
+    :param connection_factory: the connection's class, ``AsyncConnection`` by default.
+    :param cursor_factory: the class of its cursors, ``AsyncCursor`` by default.
+    :param kwargs: further options of libpq's.
+    :returns: the connection, an ``AsyncConnection`` by default.
+    :raises psycopg2.OperationalError: no host has let us in.
+    :raises RuntimeError: greenwait's callback is not registered.
+    :raises asyncio.CancelledError: the task was cancelled; nothing is left of the connection.
+
+    Names are looked up by threads, so that a slow name server holds up nobody else.
+    """
+    if connection_factory is None:
+        connection_factory = AsyncConnection
+    made: list[Any] = []
+
+    def make() -> None:
+        made.append(_connect.connect(dsn, connection_factory, cursor_factory, **kwargs))
+
+    try:
+        await Call(make, (), {})
+    except BaseException:
+        for conn in made:  # a cancellation came just then
+            conn.close()
+        raise
+    return made.pop()
+
+
+async def notifies(conn: Any, timeout: float | None = None) -> AsyncGenerator[Notify, None]:
+    """Yield the notifications that *conn* gets; see ``greenwait.notifies()``.
+
+    :param conn: a connection that has executed ``LISTEN``, and committed it.
+    :param timeout: seconds after which it ends, once it has given what is there by then; None:
+        never. 0 gives what is there already.
+    :returns: an asynchronous iterator of ``psycopg2.extensions.Notify``.
+    :raises psycopg2.OperationalError: the connection is lost.
+    :raises ValueError: *timeout* is negative or not finite.
+    :raises TypeError: it is not a number.
+
+    When the task is cancelled none is lost: the next iterator begins with it. Where several tasks
+    listen to one connection, each notification is given to one of them.
+    """
+    listening = Listening(conn, deadline_after("timeout", timeout))
+    while await Call(listening.has_next, (), {}):
+        # Here, and not by the call: of a task that was cancelled it would be lost.
+        if (found := listening.take()) is not None:
+            yield found
+
+
+# -- The pool
+
+
+async def create_pool(dsn: str | None = None, **options: Any) -> AsyncPool:
+    """Make a pool of ``AsyncConnection``.
+
+    :param dsn: the connection string.
+    :param options: those of ``greenwait.Pool``.
+    :returns: the pool, which has its first ``min_size`` connections.
+    :raises psycopg2.Error: as soon as one of the first ``min_size`` connections fails.
+    """
+    options = {"connection_factory": AsyncConnection, **options}
+    made: list[Pool] = []
+    try:
+        await Call(lambda: made.append(Pool(dsn, **options)), (), {})
+    except BaseException:
+        for pool in made:
+            await Call(pool.close, (0,), {})
+        raise
+    return AsyncPool(made.pop())
+
+
+publish(__name__, [globals()[name] for name in __all__])

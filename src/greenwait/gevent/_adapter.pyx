@@ -1,0 +1,328 @@
+"""Waits of gevent's greenlets, while their hub runs others.
+
+gevent's loop is told of one descriptor: that of our own set, in which those of the
+connections stay from one wait to the next. libpq closes a connection's whenever it likes,
+and libev ends the process when it finds one closed that it was told of. Where a set has no
+descriptor it is told of the connection's after all, for the time of a wait.
+"""
+
+cimport cython
+from cpython.dict cimport PyDict_GetItemWithError, PyDict_SetItem
+from cpython.object cimport PyObject
+from cpython.pystate cimport PyThreadState_GetDict
+from libc.stdint cimport int64_t, uint32_t
+
+from greenwait._greenlets.scheduler cimport Scheduler, SuspendedWait, WatchedFd
+from greenwait._psycopg.state cimport ConnectionState
+from greenwait._system.clock cimport NO_DEADLINE
+from greenwait._system.finalizing cimport Py_IsFinalizing
+from greenwait._system.readiness cimport READINESS_READ, READINESS_WRITE
+from greenwait._system.readiness_set cimport readiness_set_fileno
+from greenwait._system.sealed_type cimport seal_type
+from greenwait._system.threads cimport forks
+from greenwait._waiter cimport Adapter, seconds_until
+
+import os
+import sys
+import weakref
+
+import gevent
+from gevent._hub_local import get_hub_if_exists
+from gevent.hub import Waiter as GeventWaiter
+from greenlet import getcurrent, greenlet
+
+from greenwait._ranks import time_limits
+
+__all__ = ["GeventAdapter"]
+
+time_limits.append(gevent.Timeout)
+
+# Module-level C variables outlive the module's dict: what waits at interpreter exit still
+# finds them.
+cdef object hub_here = get_hub_if_exists
+cdef object current_greenlet = getcurrent
+cdef object switch_to = greenlet.switch  # a look-up of the method costs as much as the call
+cdef object new_gevent_waiter = GeventWaiter
+cdef object exc_info = sys.exc_info
+cdef str loop_key = "greenwait's gevent loop"  # a str has its hash ready
+
+cdef object FOR_EVER = 1e8  # seconds, as these are
+cdef object SHORTEST = 1e-3
+# The period of the looks for descriptors that were closed under a wait.
+cdef double TICK_SECONDS = 1.0
+
+cdef enum:  # libev's
+    EV_READ = 1
+    EV_WRITE = 2
+
+
+@cython.auto_pickle(False)
+@cython.final
+@cython.internal
+cdef class GeventLoop(Scheduler):
+    """What the waits in one of gevent's hubs have in common; the thread keeps it."""
+
+    cdef object hub
+    cdef object watcher      # of the set's descriptor; None: it has none
+    cdef dict watchers       # ... of the connections' then, while they are waited for
+    cdef object ticker       # gevent's timer
+    cdef bint is_ticking
+    cdef Py_ssize_t waiting  # greenlets
+    cdef int forks           # how many there had been when it was made
+    cdef object __weakref__
+
+    def __cinit__(self, hub):
+        self.hub = hub
+        self.watchers = {}
+        self.open()
+        self.is_main_thread = False  # signals are gevent's
+        self.forks = forks
+
+    def __del__(self):
+        try:
+            self.detach()
+        except ValueError:
+            pass  # the hub was destroyed, and its loop
+        except Exception:  # of gevent's loops in cffi, nothing is left at the very end
+            if not Py_IsFinalizing():
+                raise
+
+    cdef int attach(self) except -1:
+        """Have the hub's loop serve us."""
+        loop = self.hub.loop
+        itself = weakref.ref(self)  # nothing frees what a loop has started
+        cdef int fd = readiness_set_fileno(&self.ready_set)
+        if fd >= 0:
+            self.watcher = loop.io(fd, EV_READ, self.waiting > 0)
+            self.watcher.start(_serve, itself)
+        self.ticker = loop.timer(TICK_SECONDS, TICK_SECONDS, False)
+        if self.is_ticking:
+            self.ticker.start(_tick, itself)
+        return 0
+
+    cdef int detach(self) except -1:
+        """Have it forget us."""
+        watcher, self.watcher = self.watcher, None
+        ticker, self.ticker = self.ticker, None
+        while self.watchers:
+            self.watchers.popitem()[1].close()
+        if watcher is not None:
+            watcher.close()
+        if ticker is not None:
+            ticker.close()
+        return 0
+
+    cdef int rebuild_set(self) except -1:
+        self.detach()
+        Scheduler.rebuild_set(self)
+        return self.attach()
+
+    cdef int wait_for(
+        self, int fd, int events, int64_t deadline_ns, bint draining, ConnectionState state
+    ) except -1:
+        if self.watcher is None:
+            state = None  # what is watched is not to stay
+        return Scheduler.wait_for(self, fd, events, deadline_ns, draining, state)
+
+    cdef int watch(self, int fd, int events, uint32_t generation) except? -1:
+        if self.watcher is not None:
+            return Scheduler.watch(self, fd, events, generation)
+        watcher = self.watchers[fd] = self.hub.loop.io(
+            fd,
+            (EV_READ if events & READINESS_READ else 0)
+            | (EV_WRITE if events & READINESS_WRITE else 0),
+        )
+        watcher.start(_come, weakref.ref(self), fd, events)
+        return 0
+
+    cdef int forget(self, WatchedFd watched, int fd) except -1:
+        watcher = self.watchers.pop(fd, None)
+        if watcher is not None:
+            watcher.close()
+        return Scheduler.forget(self, watched, fd)
+
+    cdef int suspend(self, SuspendedWait suspended) except -1:
+        """Let others go on until it is due; what gevent throws is raised here."""
+        timer = None
+        suspended.greenlet = current_greenlet()
+        if self.waiting == 0:
+            self.begin_waiting()
+        self.waiting += 1
+        try:
+            if suspended.deadline_ns != NO_DEADLINE:
+                timer = new_timer(self.hub.loop, suspended.deadline_ns)
+                timer.start(_expire, weakref.ref(self), suspended)
+            while not suspended.is_due:
+                self.hub.switch()
+        finally:
+            suspended.is_due = True
+            self.waiting -= 1
+            if self.waiting == 0:
+                self.end_waiting()
+            if timer is not None:
+                timer.close()
+        return 0
+
+    cdef int begin_waiting(self) except -1:
+        """Keep gevent's loop going."""
+        if self.watcher is not None:
+            self.watcher.ref = True
+        if not self.is_ticking:
+            self.is_ticking = True
+            self.ticker.start(_tick, weakref.ref(self))
+        return 0
+
+    cdef int end_waiting(self) except -1:
+        """It may end now."""
+        if self.watcher is not None:
+            self.watcher.ref = False
+        return 0
+
+    cdef int serve(self) except -1:
+        """Let those greenlets have their turn whose waits are over."""
+        if self.is_inherited():
+            return 0
+        self.poll(False)
+        # Those who become due meanwhile have theirs when others have had it.
+        for _ in range(len(self.due)):
+            _switch(self.due.popleft(), None)
+        return 0
+
+    cdef bint is_inherited(self) except -1:
+        """Is this a child? Then what is ready is its parent's, and left to that."""
+        if self.forks != forks:
+            self.detach()
+        return self.forks != forks
+
+    cdef int tick(self) except -1:
+        """See to descriptors that were closed under a wait."""
+        if self.waiting > 0:
+            self.last_look_ns = 0  # a tick may come a little early
+            return self.serve()
+        self.is_ticking = False
+        self.ticker.stop()
+        return 0
+
+
+seal_type(GeventLoop, "it is made where a hub's first greenlet waits")
+
+
+# gevent's loop calls these, in its hub.
+
+def _serve(itself):
+    cdef GeventLoop loop = itself()
+    if loop is not None:
+        loop.serve()
+
+
+def _tick(itself):
+    cdef GeventLoop loop = itself()
+    if loop is not None:
+        loop.tick()
+
+
+def _come(itself, int fd, int events):
+    cdef GeventLoop loop = itself()
+    cdef SuspendedWait suspended
+    if loop is not None and not loop.is_inherited():
+        suspended = loop.watched_at(fd).suspended
+        if suspended is not None:
+            _switch(suspended, events)
+
+
+def _expire(itself, SuspendedWait suspended not None):
+    cdef GeventLoop loop = itself()
+    if loop is not None and not loop.is_inherited():
+        _switch(suspended, None)
+
+
+cdef int _switch(SuspendedWait suspended, revents) except -1:
+    if suspended.is_due:
+        return 0
+    if revents is not None:
+        suspended.revents = revents
+    suspended.is_due = True
+    try:
+        switch_to(suspended.greenlet)
+    except BaseException:  # it came out of a greenlet that is no Greenlet of gevent's
+        current_greenlet().handle_error(suspended.greenlet, *exc_info())
+    return 0
+
+
+cdef object new_timer(object loop, int64_t deadline_ns):
+    """Return a timer of gevent's; libuv counts milliseconds, and warns of less than one."""
+    seconds = seconds_until(deadline_ns)
+    return loop.timer(FOR_EVER if seconds is None else max(SHORTEST, seconds))
+
+
+cdef GeventLoop loop_of(object hub):
+    """Return what this thread has for its hub. gevent never frees a hub; a thread ends."""
+    cdef dict thread_dict = <dict><PyObject*>PyThreadState_GetDict()
+    cdef PyObject* found = PyDict_GetItemWithError(thread_dict, loop_key)
+    cdef GeventLoop loop = None if found is NULL else <GeventLoop>found
+    if loop is not None and (loop.hub is not hub or loop.forks != forks):
+        if loop.hub is hub:
+            loop.detach()  # it is the parent's; its greenlets wait for ever here
+        loop = None
+    if loop is None:
+        loop = GeventLoop.__new__(GeventLoop, hub)
+        loop.attach()
+        PyDict_SetItem(thread_dict, loop_key, loop)
+    return loop
+
+
+@cython.auto_pickle(False)
+@cython.final
+cdef class GeventAdapter(Adapter):
+    """gevent's waits, in all threads that run a hub of its."""
+
+    instead = "use gevent.spawn() and gevent.joinall(), or gevent.pool.Pool"
+
+    cpdef bint is_active(self) except -1:
+        # A thread without a hub sleeps by itself, and so does a callback of the hub's own.
+        hub = hub_here()
+        return hub is not None and current_greenlet() is not hub
+
+    cpdef bint is_hub_itself(self) except -1:
+        hub = hub_here()
+        return hub is not None and current_greenlet() is hub
+
+    cdef int wait_for(
+        self, int fd, int events, int64_t deadline_ns, bint draining, ConnectionState state
+    ) except -1:
+        cdef GeventLoop loop = loop_of(hub_here())
+        return loop.wait_for(fd, events, deadline_ns, draining, state)
+
+    # A wakeup is gevent's own Waiter.
+
+    cdef object new_wakeup(self):
+        return new_gevent_waiter(hub_here())
+
+    cdef int wait_for_wakeup(self, object wakeup, int64_t deadline_ns) except -1:
+        # A loop that nothing keeps alive ends, as it knows nothing of other threads' calls.
+        timer = new_timer(wakeup.hub.loop, deadline_ns)
+        timer.start(wakeup.switch, None)
+        try:
+            wakeup.get()
+        finally:
+            timer.close()
+        return 0
+
+    cdef int wake(self, object wakeup) except -1:
+        wakeup.hub.loop.run_callback_threadsafe(wakeup.switch, None)
+        return 0
+
+
+def _after_fork_in_child():
+    """Part the loop from the parent's, whose set of descriptors it has, as gevent's fork() does.
+
+    After os.fork() each of them would change what the other one waits for; and libuv ends a
+    process that finds the set changed.
+    """
+    hub = hub_here()
+    if hub is not None and hub.loop is not None:
+        hub.loop.reinit()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

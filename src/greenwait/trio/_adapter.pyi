@@ -1,0 +1,26 @@
+from collections.abc import Callable
+from typing import Any, NamedTuple, final
+
+from greenlet import greenlet
+
+from greenwait._waiter import Adapter
+
+__all__ = ["CHECKPOINT", "Request", "TrioAdapter", "Worker"]
+
+class Request(NamedTuple):
+    fd: int
+    events: int
+    seconds: float | None
+    draining: bool
+
+CHECKPOINT: Request
+
+class Worker(greenlet):
+    result: Any
+    exception: BaseException | None
+    def __init__(
+        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None: ...
+
+@final
+class TrioAdapter(Adapter): ...

@@ -1,0 +1,95 @@
+"""Waits of trio's tasks, while others go on.
+
+The function runs in a greenlet; where it would wait, it switches to the task's with what it
+waits for, and the task does that.
+"""
+
+cimport cython
+from cpython.contextvars cimport PyContext_CopyCurrent
+from libc.stdint cimport int64_t
+
+from greenwait._psycopg.state cimport ConnectionState
+from greenwait._system.readiness cimport READINESS_READ
+from greenwait._system.threads cimport forks
+from greenwait._waiter cimport Adapter, check_fd, seconds_until_look
+
+from typing import NamedTuple
+
+import trio
+from greenlet import getcurrent, greenlet
+
+__all__ = ["CHECKPOINT", "Request", "TrioAdapter", "Worker"]
+
+# Module-level C variables outlive the module's dict: what waits at interpreter exit still
+# finds them.
+cdef object current_greenlet = getcurrent
+cdef object cancelled = trio.Cancelled
+
+
+class Request(NamedTuple):
+    """What a call waits for."""
+
+    fd: int
+    events: int
+    #: At most so long; None: as long as it takes.
+    seconds: float | None
+    #: For the end of a query that was interrupted: it must not be interrupted again.
+    draining: bool
+
+
+#: For nothing: has the task been cancelled?
+CHECKPOINT = Request(-1, 0, 0.0, False)
+
+
+class Worker(greenlet):
+    """The greenlet of one call. Switching to it returns a ``Request``, until it is dead."""
+
+    def __init__(self, function, args, kwargs):
+        super().__init__(_call)
+        self.forks = forks
+        self.call = PyContext_CopyCurrent().run, function, args, kwargs
+        self.result = self.exception = None
+
+
+def _call():
+    here = current_greenlet()
+    run, function, args, kwargs = here.call
+    here.call = None
+    try:
+        here.result = run(function, *args, **kwargs)
+    except BaseException as exc:  # by its instance: its class may be told only by that
+        here.exception = exc
+
+
+@cython.auto_pickle(False)
+@cython.final
+cdef class TrioAdapter(Adapter):
+    """trio's waits, in all threads that run it."""
+
+    instead = "use a nursery, and greenwait.trio.run() in its tasks"
+
+    cpdef bint is_active(self) except -1:
+        here = current_greenlet()
+        return isinstance(here, Worker) and here.forks == forks  # not in a forked child
+
+    cdef int wait_for(
+        self, int fd, int events, int64_t deadline_ns, bint draining, ConnectionState state
+    ) except -1:
+        request = Request(fd, events, seconds_until_look(deadline_ns), draining)
+        return current_greenlet().parent.switch(request) or check_fd(fd)
+
+    cdef bint postpone(self, object exc) except -1:
+        return isinstance(exc, cancelled)  # trio raises it again at each checkpoint
+
+    cdef object take_interruption(self, object reason):
+        if isinstance(reason, cancelled):
+            return None
+        try:
+            current_greenlet().parent.switch(CHECKPOINT)
+        except BaseException as exc:  # Ctrl-C comes in this way, too
+            return exc
+        return None
+
+    cdef int wait_for_wakeup(self, object wakeup, int64_t deadline_ns) except -1:
+        self.wait_for(wakeup.fileno(), READINESS_READ, deadline_ns, False, None)
+        return 0
