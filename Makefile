@@ -160,7 +160,7 @@ lint: types ## types; style, spelling
 test-servers: $(VENV)/.dev ## tests on every PostgreSQL at hand, and through PgBouncer
 	$(BIN)/python -m tools.servers $(PARALLEL) $(PYTEST_ARGS)
 
-FIGURES = $(BIN)/python -m tools.picture $(1)/modules.svg && $(BIN)/python -m benchmarks.published draw $(1)
+FIGURES = $(BIN)/python -m benchmarks.published draw $(1)
 COG := $(BIN)/cog -I . --verbosity 1
 WITH_TABLES := README.md docs/performance.md docs/when-a-query-must-stop.md
 

@@ -68,14 +68,14 @@ def test_all_names_exist_and_are_public():
 
 
 PACKAGE = Path(greenwait.__file__).parent
-PRIVATE = sorted(
+FOR_PYTHON = sorted(
     ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts)
     for path in PACKAGE.rglob("*.py*")
-    if path.suffix in (".py", ".pyx") and path.stem != "__main__" and "__init__" not in path.stem
+    if path.suffix in (".py", ".pyi") and path.stem not in ("__init__", "__main__")
 )
 
 
-@pytest.mark.parametrize("module", PRIVATE)
+@pytest.mark.parametrize("module", FOR_PYTHON)
 def test_modules_say_what_they_export(module):
     assert importlib.import_module(module).__all__
 

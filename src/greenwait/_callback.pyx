@@ -34,7 +34,6 @@ __all__ = [
 # Now: a connection that is made before the callback is registered keeps the decoder that it finds.
 use_c_decoders()
 
-# Module-level C variables outlive the module's dict.
 cdef object query_timeout = QueryTimeout
 
 cdef dict ON_EVENT_LOOP = {None: WARN_IN_DEBUG_MODE, "warn": WARN_ALWAYS, "raise": RAISE_ERROR}

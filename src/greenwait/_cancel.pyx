@@ -8,7 +8,7 @@ signal. One that is still under way stops whatever that process does by then.
 """
 
 cimport cython
-from cpython.object cimport PyObject_TypeCheck, PyTypeObject
+from cpython.object cimport PyObject, PyObject_TypeCheck, PyTypeObject
 from libc.errno cimport errno
 
 from greenwait._deadline cimport (
@@ -51,8 +51,6 @@ cdef extern from "cancel_thread.h" nogil:
         void* request, cancel_function cancel, cancel_free_function release, int fd
     ) noexcept
 
-# Module-level C variables outlive the module's dict: a query from a __del__ at
-# interpreter exit still finds them.
 cdef type connection_type = psycopg2.connection
 cdef object connection_cancel = connection_type.cancel
 cdef object OperationalError = psycopg2.OperationalError
@@ -227,6 +225,7 @@ def cancel(conn, /, timeout=1.0):
     if not is_in_query(conn):
         raise OperationalError("there is nothing to cancel: the connection is still connecting")
     wait.options = &default_options
+    wait.state = wait.block = <PyObject*>None
     wait.deadline_ns = after(to_ns(seconds))
     wait.is_answered = wait.draining = False
     if block is not None:
@@ -236,7 +235,7 @@ def cancel(conn, /, timeout=1.0):
     if request is None:
         return
     try:
-        wait_until_ok(request, None, &wait)
+        wait_until_ok(request, &wait)
     except deadline_passed:
         failure = OperationalError(
             f"the server has not taken the cancel request within {seconds:g} s. It may yet, and "

@@ -4,4 +4,4 @@ from greenwait._poll cimport Wait
 from greenwait._psycopg.state cimport ConnectionState
 
 cdef bint shut_down(object conn) except *
-cdef int wait_until_connected(object conn, ConnectionState state, Wait* wait) except -1
+cdef int wait_until_connected(object conn, Wait* wait) except -1

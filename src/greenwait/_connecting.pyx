@@ -7,9 +7,9 @@ says that a connection has failed. So a host that lets its time pass is made to 
 
 from libc.stdint cimport int64_t
 
-from greenwait._poll cimport POLL_OK, POLL_WRITE, Wait, call_poll, sleep_for
+from greenwait._poll cimport POLL_OK, POLL_WRITE, Wait, call_poll, phase_of, sleep_for
 from greenwait._psycopg.libpq cimport PGconn, libpq
-from greenwait._psycopg.state cimport ConnectionState, pgconn_of
+from greenwait._psycopg.state cimport pgconn_of
 from greenwait._system.clock cimport monotonic_ns
 from greenwait._system.readiness cimport READINESS_ERROR, readiness_poll
 
@@ -19,8 +19,6 @@ import os
 from greenwait._errors import DeadlinePassed, HostTimeout
 from greenwait._psycopg import psycopg2
 
-# Module-level C variables outlive the module's dict: a query from a __del__ at
-# interpreter exit still finds them.
 cdef object connection_info = psycopg2.connection.info
 cdef object connection_fileno = psycopg2.connection.fileno
 cdef object OperationalError = psycopg2.OperationalError
@@ -47,12 +45,12 @@ cdef dict PHASES = {
 }
 
 
-cdef int wait_until_connected(object conn, ConnectionState state, Wait* wait) except -1:
+cdef int wait_until_connected(object conn, Wait* wait) except -1:
     """Wait until the connection is made, giving each host ``connect_timeout`` seconds.
 
     Raises DeadlinePassed when the wait's own deadline has.
     """
-    cdef int64_t total_ns = wait.deadline_ns
+    cdef Wait attempt = wait[0]
     cdef int64_t timeout_ns = connect_timeout_ns(conn)
     cdef int64_t began_ns = 0
     cdef int polled
@@ -71,17 +69,17 @@ cdef int wait_until_connected(object conn, ConnectionState state, Wait* wait) ex
             host = host_of(conn)
             began_ns = monotonic_ns()
             if timeout_ns >= 0:
-                wait.deadline_ns = min(total_ns, began_ns + timeout_ns)
+                attempt = phase_of(wait, began_ns + timeout_ns)
         try:
-            sleep_for(conn, state, polled, wait)
+            sleep_for(conn, polled, &attempt)
         except deadline_passed:
-            if monotonic_ns() >= total_ns:
+            if monotonic_ns() >= wait.deadline_ns:
                 raise
             seconds = (monotonic_ns() - began_ns) / 1e9
             complaints.append((host, complaint(conn, host, seconds)))
             # One that has accepted would be waited for for ever, by libpq.
             if polled != POLL_WRITE or not shut_down(conn):
-                raise timed_out(conn, first, complaints) from None
+                raise host_timed_out(conn, first, complaints) from None
             host = None  # the next one has all its time, and may be the same at another address
 
 
@@ -149,7 +147,7 @@ cdef str with_complaints(list complaints, str message):
     return message
 
 
-cdef object timed_out(object conn, tuple first, list complaints):
+cdef object host_timed_out(object conn, tuple first, list complaints):
     message = with_host(first, connection_info.__get__(conn).error_message or "")
     exc = host_timeout(with_complaints(complaints, message).strip())
     exc.places = [host for host, _ in complaints]

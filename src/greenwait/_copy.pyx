@@ -24,8 +24,6 @@ from greenwait._system.readiness cimport READINESS_READ, READINESS_WRITE
 
 from greenwait._psycopg import psycopg2
 
-# Module-level C variables outlive the module's dict: a query from a __del__ at
-# interpreter exit still finds them.
 cdef object connection_info = psycopg2.connection.info
 cdef object OperationalError = psycopg2.OperationalError
 cdef object ProgrammingError = psycopg2.ProgrammingError
@@ -42,11 +40,12 @@ cdef bint has_left_copy_unseen(object conn) except -1:
     return connection_info.__get__(conn).transaction_status == PQTRANS_ACTIVE
 
 
-cdef int end_copy(object conn, ConnectionState state, Wait* wait) except -1:
+cdef int end_copy(object conn, Wait* wait) except -1:
     """Refuse to send, or throw away what comes, until the server is ready for a query.
 
     Whoever waits has cancelled the statement: a COPY to the client can be long.
     """
+    cdef PGconn* pgconn = (<ConnectionState>wait.state).has_state
     cdef Sleep sleep
     cdef int events, rc = CALL_AGAIN
     if not can_end_copy:
@@ -57,16 +56,16 @@ cdef int end_copy(object conn, ConnectionState state, Wait* wait) except -1:
         )
     while rc != DONE:
         events = READINESS_WRITE if rc == MUST_SEND else READINESS_READ
-        sleep = new_sleep(events, state, wait)
+        sleep = new_sleep(events, wait)
         sleep.recheck_tls = leaves_tls_bytes and connection_info.__get__(conn).ssl_in_use
         sleep.is_ready = rc == CALL_AGAIN
         sleep.may_stay = True
         sleep.advance = end_more
-        sleep.argument = state.has_state
+        sleep.argument = pgconn
         rc = sleep_until_ready(conn, wait.options.poller, &sleep)
         if rc == FAILED:
             raise OperationalError(
-                libpq.errorMessage(state.has_state).decode("utf-8", "replace")
+                libpq.errorMessage(pgconn).decode("utf-8", "replace")
             )
         if rc == 0:  # time to look again
             rc = CALL_AGAIN

@@ -50,8 +50,6 @@ cdef extern from *:
     """
     long long thread_sleeps() noexcept
 
-# Module-level C variables outlive the module's dict: a query from a __del__ at
-# interpreter exit still finds them.
 cdef object innermost = PyContextVar_New("greenwait.timeout", NULL)
 cdef object get_wait_callback = psycopg2.get_wait_callback
 cdef object monotonic = time.monotonic

@@ -30,8 +30,6 @@ cdef extern from "Python.h":
     PyFrameObject* PyEval_GetFrame() noexcept
     void PyErr_Restore(PyObject* kind, PyObject* exc, PyObject* traceback) noexcept
 
-# Module-level C variables outlive the module's dict: a query from a __del__ at
-# interpreter exit still finds them.
 cdef object current_greenlet = getcurrent
 cdef object new_error = psycopg2.Error.__new__
 cdef object OperationalError = psycopg2.OperationalError

@@ -12,7 +12,7 @@ second. Nor is a rollback cancelled by the deadline that made it necessary.
 """
 
 from cpython.exc cimport PyErr_SetObject, PyErr_WriteUnraisable
-from cpython.object cimport PyObject_TypeCheck, PyTypeObject
+from cpython.object cimport PyObject, PyObject_TypeCheck, PyTypeObject
 from cpython.pythread cimport PyThread_get_thread_ident
 from libc.stdint cimport int64_t
 
@@ -32,7 +32,16 @@ from greenwait._deadline cimport (
 )
 from greenwait._delivery cimport deliver, deliver_in_query, forget_left, may_be_left, raise_again
 from greenwait._outcome cimport given_up_error, lost_error, no_query_error, raised_by, with_later
-from greenwait._poll cimport POLL_OK, Options, Wait, check_pollable, wait_until_ok, wait_until_sent
+from greenwait._poll cimport (
+    POLL_OK,
+    Options,
+    Wait,
+    check_pollable,
+    is_prepared,
+    phase_of,
+    wait_until_ok,
+    wait_until_sent,
+)
 from greenwait._psycopg.libpq cimport PQTRANS_ACTIVE, PQTRANS_IDLE
 from greenwait._psycopg.state cimport (
     COMMIT,
@@ -58,8 +67,6 @@ from greenwait._errors import DeadlinePassed, HandlerRaised
 from greenwait._psycopg import psycopg2
 from greenwait._slow import log_slow_wait
 
-# Module-level C variables outlive the module's dict: a query from a __del__ at
-# interpreter exit still finds them.
 cdef type connection_type = psycopg2.connection
 cdef object connection_info = connection_type.info
 cdef object Psycopg2Error = psycopg2.Error
@@ -80,7 +87,6 @@ cdef int wait_or_stop(object conn, const Options* options) except -1:
     """Wait for what *conn* waits for; stop that when the wait is interrupted."""
     cdef ConnectionState state = None
     cdef timeout_block block = None
-    cdef bint is_query = False
     cdef Wait wait
     if may_be_left:
         forget_left()
@@ -88,8 +94,7 @@ cdef int wait_or_stop(object conn, const Options* options) except -1:
         take_raised()
     if PyObject_TypeCheck(conn, <PyTypeObject*>connection_type):
         state = state_of(conn)
-        is_query = state.is_prepared or is_in_query(conn)
-        if is_query and not state.is_prepared:
+        if not state.is_prepared and is_in_query(conn):
             prepare(state, conn)
             if not state.is_async:
                 learn_delegate()
@@ -97,25 +102,28 @@ cdef int wait_or_stop(object conn, const Options* options) except -1:
         check_pollable(conn)
     wait.options = options
     wait.deadline_ns = NO_DEADLINE
+    wait.state = <PyObject*>state
+    wait.block = <PyObject*>None
     wait.is_answered = wait.draining = wait.is_deadline = False
     if blocks_entered > 0 or options.timeout_ns >= 0:
-        block = set_deadline(&wait, state is None or is_query)
+        block = set_deadline(&wait)
+        wait.block = <PyObject*>block
     if state is not None:
         state.is_waiting = True
         wait.was_idle = state.transaction_status == PQTRANS_IDLE
     try:
         if state is not None and state.interrupted_begin is not None:
-            reason = stop_at_once(conn, state, &wait, block)
+            reason = stop_at_once(conn, &wait)
         elif options.slow_ns < 0:
-            reason = wait_for_result(conn, state, is_query, &wait, block)
+            reason = wait_for_result(conn, &wait)
         else:
-            reason = wait_and_log(conn, state, is_query, &wait, block)
+            reason = wait_and_log(conn, &wait)
         if wait.draining:
             reason = with_later(reason)
             if reason is not None and state.is_async:
                 raise_again(reason)  # psycopg2 is not told
         if reason is not None:
-            hand_over(conn, state, &wait, reason)
+            hand_over(conn, &wait, reason)
     except BaseException as exc:
         if wait.draining and not state.is_async:
             remember_raised(exc)
@@ -126,14 +134,12 @@ cdef int wait_or_stop(object conn, const Options* options) except -1:
     return 0
 
 
-cdef object wait_and_log(
-    object conn, ConnectionState state, bint is_query, Wait* wait, timeout_block block
-):
+cdef object wait_and_log(object conn, Wait* wait):
     """Say so if it took long."""
     cdef int64_t waited_ns, began_ns = monotonic_ns()
     failure = reason = interruption = None
     try:
-        reason = wait_for_result(conn, state, is_query, wait, block)
+        reason = wait_for_result(conn, wait)
     except BaseException as exc:
         failure = exc
     waited_ns = monotonic_ns() - began_ns
@@ -151,10 +157,10 @@ cdef object wait_and_log(
     if interruption is not None:
         if failure is not None:
             failure = higher(failure, interruption)
-        elif not is_query or state.is_async:
+        elif not is_prepared(wait) or (<ConnectionState>wait.state).is_async:
             failure = interruption  # there is nothing to keep; or psycopg2 is not told
         else:
-            interruption = begin_stopping(state, wait, interruption)
+            interruption = begin_stopping(wait, interruption)
             is_exception = isinstance(reason, BaseException)
             reason = higher(reason, interruption) if is_exception else interruption
     if failure is not None:
@@ -162,54 +168,54 @@ cdef object wait_and_log(
     return reason
 
 
-cdef object wait_for_result(
-    object conn, ConnectionState state, bint is_query, Wait* wait, timeout_block block
-):
+cdef object wait_for_result(object conn, Wait* wait):
     """Wait; return what has stopped the query, if psycopg2's caller is to get that, or None."""
+    cdef ConnectionState state = <ConnectionState>wait.state
     interruption = None
     try:
-        if is_query:
+        if is_prepared(wait):
             if waiters_entered > 0 and is_hub_itself():
-                wait_in_hub(conn, state, wait)
+                wait_in_hub(conn, wait)
             else:
-                wait_until_ok(conn, state, wait)
+                wait_until_ok(conn, wait)
             state.is_failed = False
             if has_left_copy(conn, state):
-                abandon_copy(conn, state, wait)
+                abandon_copy(conn, wait)
         elif state is None:
-            wait_until_ok(conn, None, wait)
+            wait_until_ok(conn, wait)
         else:
-            wait_until_connected(conn, state, wait)
+            wait_until_connected(conn, wait)
     except BaseException as exc:
         interruption = exc
     # From here on, so that nothing raised has that for its context.
     if interruption is None:
         return None
-    if is_query:
-        return stop(conn, state, wait, block, interruption)
-    raise_again(no_query_error(state, wait, block, interruption))
+    if is_prepared(wait):
+        return stop(conn, wait, interruption)
+    raise_again(no_query_error(wait, interruption))
 
 
-cdef object stop_at_once(object conn, ConnectionState state, Wait* wait, timeout_block block):
+cdef object stop_at_once(object conn, Wait* wait):
     """Stop a query whose BEGIN was interrupted; return what has stopped it."""
+    cdef ConnectionState state = <ConnectionState>wait.state
     exc, state.interrupted_begin = state.interrupted_begin, None
-    return stop(conn, state, wait, block, handler_raised(exc))
+    return stop(conn, wait, handler_raised(exc))
 
 
-cdef int wait_in_hub(object conn, ConnectionState state, Wait* wait) except -1:
+cdef int wait_in_hub(object conn, Wait* wait) except -1:
     """Wait in the greenlet of a framework's hub, which stops all others of the thread.
 
     A finalizer's rollback may come to that. It has the grace and no more: closing the connection
     ends the transaction too. Any other statement takes as long as it takes.
     """
-    cdef int64_t deadline_ns = wait.deadline_ns
-    wait.deadline_ns = min(deadline_ns, after(wait.options.grace_ns))
+    cdef Wait grace = phase_of(wait, after(wait.options.grace_ns))
     try:
-        return wait_until_ok(conn, state, wait)
+        return wait_until_ok(conn, &grace)
     except deadline_passed:
-        if monotonic_ns() >= deadline_ns:
+        if monotonic_ns() >= wait.deadline_ns:
             raise
-    interruption = find_ending(state, wait, None)
+    wait.is_answered = grace.is_answered
+    interruption = find_ending(wait, None)
     if interruption is not None:
         raise interruption
     if wait.ending == ROLLBACK:
@@ -218,17 +224,17 @@ cdef int wait_in_hub(object conn, ConnectionState state, Wait* wait) except -1:
             "It was called in the event loop's own greenlet, by a finalizer for instance, and "
             "stops all others there. The connection is closed, which ends the transaction"
         )
-    wait.deadline_ns = deadline_ns
-    return wait_until_ok(conn, state, wait)
+    return wait_until_ok(conn, wait)
 
 
-cdef timeout_block set_deadline(Wait* wait, bint is_query):
+cdef timeout_block set_deadline(Wait* wait):
     """Set the wait's deadline; return the block whose it is, or None if it is the callback's."""
+    cdef bint is_connecting = wait.state is not <PyObject*>None and not is_prepared(wait)
     cdef timeout_block block = nearest_block() if blocks_entered > 0 else None
     cdef int64_t own_ns
     if block is not None:
         wait.deadline_ns = block.deadline_ns
-    if is_query and wait.options.timeout_ns >= 0:
+    if wait.options.timeout_ns >= 0 and not is_connecting:
         own_ns = after(wait.options.timeout_ns)
         if own_ns < wait.deadline_ns:
             wait.deadline_ns = own_ns
@@ -238,16 +244,16 @@ cdef timeout_block set_deadline(Wait* wait, bint is_query):
 
 # -- A query is stopped
 
-cdef object stop(
-    object conn, ConnectionState state, Wait* wait, timeout_block block, object interruption
-):
+cdef object stop(object conn, Wait* wait, object interruption):
     """End the query; raise what costs the connection, or return what does not."""
+    cdef ConnectionState state = <ConnectionState>wait.state
+    cdef timeout_block block = <timeout_block>wait.block
     cdef bint is_deadline
-    interruption = begin_stopping(state, wait, interruption)
+    interruption = begin_stopping(wait, interruption)
     is_deadline = isinstance(interruption, deadline_passed)
     reason = failure = None
     if isinstance(interruption, Psycopg2Error):
-        return lost_error(conn, state, wait, interruption)
+        return lost_error(conn, wait, interruption)
     if not is_deadline:
         reason = raised_by(interruption)
     if not (state.is_async or is_active(conn)):
@@ -259,16 +265,16 @@ cdef object stop(
         raise_again(reason)
     complaints = []
     try:
-        drain(conn, state, wait, complaints)
+        drain(conn, wait, complaints)
         state.is_failed = False
         if has_left_copy(conn, state):
-            abandon_copy(conn, state, wait)
+            abandon_copy(conn, wait)
     except BaseException as exc:
         failure = exc
     if failure is not None:
         if is_deadline:
             count_timeout(block)
-        raise_again(given_up_error(conn, state, wait, block, reason, failure, complaints))
+        raise_again(given_up_error(conn, wait, reason, failure, complaints))
     if state.is_async:
         if not is_deadline:
             raise_again(reason)
@@ -286,18 +292,19 @@ cdef object stop(
     )
 
 
-cdef object begin_stopping(ConnectionState state, Wait* wait, object interruption):
+cdef object begin_stopping(Wait* wait, object interruption):
     """Give the server the grace from now on; return what interrupts the wait."""
     wait.deadline_ns = after(wait.options.grace_ns)
     wait.draining = True
-    return find_ending(state, wait, interruption)
+    return find_ending(wait, interruption)
 
 
-cdef object find_ending(ConnectionState state, Wait* wait, object interruption):
+cdef object find_ending(Wait* wait, object interruption):
     """Find out whether the end of a transaction is waited for; return what interrupts the wait.
 
     That may be another exception, which comes as the caller's code is looked at.
     """
+    cdef ConnectionState state = <ConnectionState>wait.state
     wait.ending, wait.is_two_phase = NO_ENDING, False
     if state.ending != NO_ENDING and state.ending_thread == PyThread_get_thread_ident():
         if state.ending == TPC_BEGIN:
@@ -329,17 +336,18 @@ cdef bint is_active(object conn) except -1:
     return connection_info.__get__(conn).transaction_status == PQTRANS_ACTIVE
 
 
-cdef int drain(object conn, ConnectionState state, Wait* wait, list complaints) except -1:
+cdef int drain(object conn, Wait* wait, list complaints) except -1:
     """Cancel the query, if it is one to be cancelled, and wait for its end."""
-    cdef int64_t grace_ns = wait.deadline_ns
+    cdef ConnectionState state = <ConnectionState>wait.state
+    cdef Wait attempt
     cdef int64_t pause_ns = 0
     cdef int64_t began_ns
     # The server takes no notice of a cancel before it has the whole statement.
-    if wait_until_sent(conn, state, wait) == POLL_OK:
+    if wait_until_sent(conn, wait) == POLL_OK:
         return 0
     wait.is_answered = True
     if wait.ending != NO_ENDING or (state.is_failed and is_in_transaction(conn)):
-        return wait_until_ok(conn, state, wait)
+        return wait_until_ok(conn, wait)
     while True:
         began_ns = monotonic_ns()
         send_cancel(conn, wait, complaints)
@@ -348,33 +356,32 @@ cdef int drain(object conn, ConnectionState state, Wait* wait, list complaints) 
             PAUSE_AFTER_FAILURE_NS if complaints else PAUSE_NS,
             monotonic_ns() - began_ns,
         )
-        wait.deadline_ns = min(grace_ns, after(pause_ns))
+        attempt = phase_of(wait, after(pause_ns))
         try:
-            return wait_until_ok(conn, state, wait)
+            return wait_until_ok(conn, &attempt)
         except deadline_passed:
             # One that comes before the server has begun with the query stops nothing.
-            if monotonic_ns() >= grace_ns:
+            if monotonic_ns() >= wait.deadline_ns:
                 raise
-        finally:
-            wait.deadline_ns = grace_ns
 
 
 cdef int send_cancel(object conn, Wait* wait, list complaints) except -1:
     """Cancel what *conn* is doing: when this returns, the server process has been told."""
     counters.cancels += 1
     complaints.clear()
-    cdef bint was_stopping = wait.draining
+    cdef Wait sending = wait[0]
+    sending.state = <PyObject*>None
     first = later = None
     try:
         request = cancel_request(conn)
         while request is not None:
             try:
-                wait_until_ok(request, None, wait)
+                wait_until_ok(request, &sending)
                 break
             except Psycopg2Error:
                 raise
             except BaseException as exc:
-                if was_stopping or (first is None and isinstance(exc, deadline_passed)):
+                if wait.draining or (first is None and isinstance(exc, deadline_passed)):
                     raise  # which costs the connection
                 later = exc
             # That one goes on to be used, and this request must not strike a later query.
@@ -382,24 +389,23 @@ cdef int send_cancel(object conn, Wait* wait, list complaints) except -1:
                 shut_down(conn)
                 break
             first, later = later, None
-            wait.draining = True
+            sending.draining = True
     except Psycopg2Error as exc:  # refused: the query may end by itself
         complaints.append(str(exc).strip())
-    finally:
-        wait.draining = was_stopping
     if first is not None:
         raise_again(first if later is None or isinstance(later, deadline_passed)
                     else handler_raised(higher(raised_by(first), raised_by(later))))
     return 0
 
 
-cdef int abandon_copy(object conn, ConnectionState state, Wait* wait) except -1:
+cdef int abandon_copy(object conn, Wait* wait) except -1:
     """End the COPY that ``execute()`` has begun, and leave the rest to psycopg2."""
+    cdef Wait ending = wait[0]
     if not wait.draining:
-        wait.deadline_ns = after(wait.options.grace_ns)
+        ending.deadline_ns = after(wait.options.grace_ns)
     try:
-        send_cancel(conn, wait, [])
-        end_copy(conn, state, wait)
+        send_cancel(conn, &ending, [])
+        end_copy(conn, &ending)
     except deadline_passed:
         raise OperationalError(
             "execute() has begun a COPY, which did not end within "
@@ -410,8 +416,9 @@ cdef int abandon_copy(object conn, ConnectionState state, Wait* wait) except -1:
 
 # -- An exception is handed over to psycopg2
 
-cdef int hand_over(object conn, ConnectionState state, Wait* wait, object reason) except -1:
+cdef int hand_over(object conn, Wait* wait, object reason) except -1:
     """Have psycopg2 raise *reason*; raise it here where it can't, which costs the connection."""
+    cdef ConnectionState state = <ConnectionState>wait.state
     cdef bint is_refused = False
     failure = None
     if not has_error(conn):
@@ -425,11 +432,11 @@ cdef int hand_over(object conn, ConnectionState state, Wait* wait, object reason
         if wait.ending == ROLLBACK and is_postponed(reason):
             return 0
         try:
-            is_refused = have_refused(conn, state, wait)
+            is_refused = have_refused(conn, wait)
         except BaseException as exc:
             failure = exc
         if failure is not None:
-            raise_again(given_up_error(conn, state, wait, None, reason, failure, []))
+            raise_again(given_up_error(conn, wait, reason, failure, []))
         reason = with_later(reason)
         if not is_refused:
             raise_again(reason)

@@ -5,6 +5,8 @@ twice are in one chain of contexts. They are compiled, as ``_ranks`` is: no sign
 before what they return is raised.
 """
 
+from cpython.object cimport PyObject
+
 from greenwait._deadline cimport timeout, timeout_error, timeout_error_without_query
 from greenwait._delivery cimport raise_again
 from greenwait._poll cimport Wait
@@ -17,8 +19,6 @@ from greenwait._psycopg import psycopg2
 
 __all__ = ["lost_commit"]
 
-# Module-level C variables outlive the module's dict: a query from a __del__ at
-# interpreter exit still finds them.
 cdef object connection_info = psycopg2.connection.info
 cdef object Psycopg2Error = psycopg2.Error
 cdef object OperationalError = psycopg2.OperationalError
@@ -31,21 +31,19 @@ cdef object handler_raised = _errors.HandlerRaised
 cdef int CONNECTION_BAD = 1
 
 
-cdef object no_query_error(
-    ConnectionState state, Wait* wait, timeout block, object interruption
-):
+cdef object no_query_error(Wait* wait, object interruption):
     """While connecting, or before that: there is nothing to cancel, and nothing to keep."""
     if not isinstance(interruption, deadline_passed):
         return raised_by(interruption)
     return timeout_error_without_query(
-        block,
+        <timeout>wait.block,
         wait.options.timeout_ns,
-        "Nothing had been sent to the server" if state is None
+        "Nothing had been sent to the server" if wait.state is <PyObject*>None
         else "It was still connecting; nothing is left of that",
     )
 
 
-cdef object lost_error(object conn, ConnectionState state, Wait* wait, object exc):
+cdef object lost_error(object conn, Wait* wait, object exc):
     """The connection was lost, which nobody caused here: raise that, or leave it to psycopg2.
 
     psycopg2 has the server's last words and their SQLSTATE, if there were any, which say what
@@ -56,22 +54,22 @@ cdef object lost_error(object conn, ConnectionState state, Wait* wait, object ex
         raise_again(exc)
     if connection_info.__get__(conn).status != CONNECTION_BAD:
         raise_again(lost_commit(exc))
-    return None if state.ending == COMMIT else lost_commit
+    return None if (<ConnectionState>wait.state).ending == COMMIT else lost_commit
 
 
 cdef object given_up_error(
-    object conn, ConnectionState state, Wait* wait, timeout block, object reason,
-    object failure, list complaints,
+    object conn, Wait* wait, object reason, object failure, list complaints
 ):
     """The query could not be stopped, or a second interrupt does not want to wait for that.
 
     *reason* is None where it was to be stopped because of a deadline.
     """
+    cdef bint is_async = (<ConnectionState>wait.state).is_async
     cdef str grace = f"{wait.options.grace_ns / 1e9:g} s"
     cdef bint is_deadline = reason is None
     if is_deadline:
         reason = timeout_error(
-            block,
+            <timeout>wait.block,
             wait.options.timeout_ns,
             "Another interrupt ended the wait for the server's answer; the connection is closed",
         )
@@ -81,7 +79,7 @@ cdef object given_up_error(
     if isinstance(failure, handler_raised):
         failure = raised_by(failure)
     elif isinstance(failure, Psycopg2Error):
-        if state.is_async and not conn.closed:  # poll() raises the server's answer
+        if is_async and not conn.closed:  # poll() raises the server's answer
             return answered_error(reason, is_deadline, failure)
         return unanswered_error(
             wait, "the connection was lost during the commit", reason, is_deadline, failure)
@@ -92,12 +90,12 @@ cdef object given_up_error(
             f"{'deadline' if is_deadline else 'interrupt'}{why}. The connection is closed; "
             "the server may still be at work on the query, so look before you repeat it"
         )
-        if state.is_async:
+        if is_async:
             conn.close()  # else psycopg2 does, because of what is raised
         return unanswered_error(
             wait, f"the commit was not answered within {grace} of an interrupt or a deadline",
             reason, is_deadline, failure)
-    if state.is_async:
+    if is_async:
         conn.close()
     if wait.ending != COMMIT:
         return higher(reason, failure)

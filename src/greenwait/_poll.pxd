@@ -29,9 +29,11 @@ cdef Options default_options
 cdef struct Wait:
     const Options* options
     int64_t deadline_ns
+    PyObject* state   # the connection's ConnectionState; None: it is not a psycopg2 connection
+    PyObject* block   # whose deadline it is; None: the callback's own, or none
     bint is_answered  # some of the answer may have arrived before
     bint was_idle     # no transaction was open on the server before it
-    bint draining  # what is waited for is the end of a query that was interrupted
+    bint draining     # what is waited for is the end of a query that was interrupted
     # Of a query that is being stopped:
     bint is_deadline  # the wait's own deadline has stopped it
     Ending ending     # it ends a transaction
@@ -39,12 +41,24 @@ cdef struct Wait:
 
 cdef int check_pollable(object conn) except -1
 cdef int call_poll(object conn) except -1
-cdef int wait_until_ok(object conn, ConnectionState state, Wait* wait) except -1
-cdef int wait_until_sent(object conn, ConnectionState state, Wait* wait) except -1
-cdef int sleep_for(object conn, ConnectionState state, int polled, Wait* wait) except -1
+cdef int wait_until_ok(object conn, Wait* wait) except -1
+cdef int wait_until_sent(object conn, Wait* wait) except -1
+cdef int sleep_for(object conn, int polled, Wait* wait) except -1
 
 
-cdef inline Sleep new_sleep(int events, ConnectionState state, const Wait* wait) noexcept:
+cdef inline bint is_prepared(const Wait* wait) noexcept:
+    """Is it that of a psycopg2 connection in a query?"""
+    return wait.state is not <PyObject*>None and (<ConnectionState>wait.state).is_prepared
+
+
+cdef inline Wait phase_of(const Wait* wait, int64_t deadline_ns) noexcept:
+    """Return a part of the wait, which is over by then at the latest."""
+    cdef Wait phase = wait[0]
+    phase.deadline_ns = min(wait.deadline_ns, deadline_ns)
+    return phase
+
+
+cdef inline Sleep new_sleep(int events, const Wait* wait) noexcept:
     """Return one sleep of the wait."""
     cdef Sleep sleep
     memset(&sleep, 0, sizeof(sleep))
@@ -53,7 +67,7 @@ cdef inline Sleep new_sleep(int events, ConnectionState state, const Wait* wait)
     sleep.rest_ns = NO_DEADLINE
     sleep.draining = wait.draining
     sleep.on_event_loop = wait.options.on_event_loop
-    if state is not None:
-        sleep.has_socket = state.has_socket
-        sleep.state = <PyObject*>state if state.is_prepared else NULL
+    if wait.state is not <PyObject*>None:
+        sleep.has_socket = (<ConnectionState>wait.state).has_socket
+        sleep.state = wait.state if is_prepared(wait) else NULL
     return sleep

@@ -10,6 +10,7 @@ that runs a query, in a forked child, and while the interpreter shuts down.
 """
 
 from cpython.long cimport PyLong_AsLongAndOverflow
+from cpython.object cimport PyObject
 from libc.stdint cimport int64_t
 
 from greenwait._psycopg.libpq cimport PGconn, can_see_pending, can_send, libpq
@@ -25,8 +26,6 @@ from greenwait._psycopg import psycopg2
 cdef extern from "Python.h":
     object PyObject_CallOneArg(object callable, object argument)
 
-# Module-level C variables outlive the module's dict: a query from a __del__ at
-# interpreter exit still finds them.
 cdef type connection_type = psycopg2.connection
 cdef object connection_poll = connection_type.poll
 cdef object connection_notices = connection_type.notices
@@ -44,7 +43,7 @@ default_options.grace_ns = 1_000_000_000
 default_options.on_event_loop = WARN_IN_DEBUG_MODE
 
 
-cdef int wait_until_ok(object conn, ConnectionState state, Wait* wait) except -1:
+cdef int wait_until_ok(object conn, Wait* wait) except -1:
     """Call ``conn.poll()`` until POLL_OK, and sleep in between.
 
     Between two calls there is a sleep, however short, which looks at the clock and at signals;
@@ -70,49 +69,49 @@ cdef int wait_until_ok(object conn, ConnectionState state, Wait* wait) except -1
                 has_sent = False
                 wait.is_answered = True
             elif not wait.is_answered:
-                wait.is_answered = sleep_for_answer(conn, state, wait)
-            elif is_native(state):
+                wait.is_answered = sleep_for_answer(conn, wait)
+            elif is_native(wait):
                 if rested_ns > 0:
                     polled_ns = monotonic_ns() - rested_ns
                     is_same = are_same(messages_of(conn), messages)
                     period_ns = next_period_ns(period_ns, 0 if is_same else polled_ns)
-                is_whole = receive(conn, state, wait, period_ns)
-                is_received = is_received or is_whole or not state.recheck_tls
+                is_whole = receive(conn, wait, period_ns)
+                is_received = is_received or is_whole or not rechecks_tls(wait)
                 rested_ns = 0
                 if not is_whole:
                     messages = messages_of(conn)
                     rested_ns = monotonic_ns()
             else:
-                sleep_for_rest(conn, state, wait)
+                sleep_for_rest(conn, wait)
         else:
-            if is_native(state) and can_send:
-                send(conn, state, wait)
+            if is_native(wait) and can_send:
+                send(conn, wait)
             else:
-                sleep_for(conn, state, POLL_WRITE, wait)
-            has_sent = state is not None and state.is_prepared
+                sleep_for(conn, POLL_WRITE, wait)
+            has_sent = is_prepared(wait)
     if wait.draining:
         pass  # it was not answered, but stopped
     elif is_received:
         counters.results_libpq += 1
-    elif state is not None and state.is_prepared:
+    elif is_prepared(wait):
         counters.results_plain += 1
     return 0
 
 
-cdef int wait_until_sent(object conn, ConnectionState state, Wait* wait) except -1:
+cdef int wait_until_sent(object conn, Wait* wait) except -1:
     """Wait until what is to be sent is. Returns what poll() says then: POLL_READ or POLL_OK."""
     cdef int polled
     while True:
         polled = call_poll(conn)
         if polled != POLL_WRITE:
             return polled
-        sleep_for(conn, state, POLL_WRITE, wait)
+        sleep_for(conn, POLL_WRITE, wait)
 
 
-cdef int sleep_for(object conn, ConnectionState state, int polled, Wait* wait) except -1:
+cdef int sleep_for(object conn, int polled, Wait* wait) except -1:
     """Sleep until the descriptor is ready for what ``poll()`` has returned."""
     cdef int events = READINESS_READ if polled == POLL_READ else READINESS_WRITE
-    cdef Sleep sleep = new_sleep(events, state, wait)
+    cdef Sleep sleep = new_sleep(events, wait)
     sleep_until_ready(conn, wait.options.poller, &sleep)
     return 0
 
@@ -149,33 +148,39 @@ cdef int check_pollable(object conn) except -1:
     return 0
 
 
-cdef inline bint is_native(ConnectionState state) noexcept:
+cdef inline bint is_native(const Wait* wait) noexcept:
     """May libpq be called for this connection, in this wait?"""
-    return state is not None and state.is_prepared and not state.is_plain
+    return is_prepared(wait) and not (<ConnectionState>wait.state).is_plain
+
+
+cdef inline bint rechecks_tls(const Wait* wait) noexcept:
+    """May bytes of the answer lie in OpenSSL, unseen by poll(2)?"""
+    return wait.state is not <PyObject*>None and (<ConnectionState>wait.state).recheck_tls
 
 
 # -- One step of a wait: a sleep, and what is done without the GIL when it ends
 
-cdef bint sleep_for_answer(object conn, ConnectionState state, Wait* wait) except -1:
+cdef bint sleep_for_answer(object conn, Wait* wait) except -1:
     """Sleep until the first of the answer is there, or spin for it."""
-    cdef Sleep sleep = new_sleep(READINESS_READ, state, wait)
-    cdef bint learns = wait.options.spin_auto and state is not None and state.is_prepared
+    cdef Sleep sleep = new_sleep(READINESS_READ, wait)
+    cdef bint learns = wait.options.spin_auto and is_prepared(wait)
     if learns:
-        sleep.spin_ns = spin_limit_ns(&state.spin)
-    elif state is None or state.is_prepared:  # connecting takes longer than any spin
+        sleep.spin_ns = spin_limit_ns(&(<ConnectionState>wait.state).spin)
+    elif wait.state is <PyObject*>None or is_prepared(wait):  # connecting takes too long
         sleep.spin_ns = wait.options.spin_ns
     # Whoever waits for an async_=1 connection may have polled it before.
-    sleep.recheck_tls = state is not None and state.recheck_tls and state.is_async
+    if rechecks_tls(wait) and (<ConnectionState>wait.state).is_async:
+        sleep.recheck_tls = True
     if not sleep_until_ready(conn, wait.options.poller, &sleep):
         return False
     if learns:
-        spin_learn(&state.spin, sleep.answer_ns)
+        spin_learn(&(<ConnectionState>wait.state).spin, sleep.answer_ns)
     return True
 
 
-cdef int sleep_for_rest(object conn, ConnectionState state, Wait* wait) except -1:
-    cdef Sleep sleep = new_sleep(READINESS_READ, state, wait)
-    sleep.recheck_tls = state is not None and state.recheck_tls
+cdef int sleep_for_rest(object conn, Wait* wait) except -1:
+    cdef Sleep sleep = new_sleep(READINESS_READ, wait)
+    sleep.recheck_tls = rechecks_tls(wait)
     sleep.may_stay = True
     sleep_until_ready(conn, wait.options.poller, &sleep)
     return 0
@@ -216,9 +221,9 @@ cdef inline bint are_same(tuple these, tuple those) noexcept:
     return these[0] is those[0] and these[1] == those[1]
 
 
-cdef bint receive(object conn, ConnectionState state, Wait* wait, int64_t period_ns) except -1:
+cdef bint receive(object conn, Wait* wait, int64_t period_ns) except -1:
     """Let libpq take in the rest of a result. Returns whether it has, or it is time to poll()."""
-    cdef Sleep sleep = new_sleep(READINESS_READ, state, wait)
+    cdef Sleep sleep = new_sleep(READINESS_READ, wait)
     cdef PGconn* pgconn = pgconn_of(conn)
     cdef int rc
     if pgconn is NULL:
@@ -226,7 +231,7 @@ cdef bint receive(object conn, ConnectionState state, Wait* wait, int64_t period
     sleep.is_ready = has_pending(pgconn)
     sleep.may_stay = True
     sleep.rest_ns = monotonic_ns() + period_ns
-    sleep.recheck_tls = state.recheck_tls
+    sleep.recheck_tls = rechecks_tls(wait)
     sleep.advance = receive_more
     sleep.argument = pgconn
     rc = sleep_until_ready(conn, wait.options.poller, &sleep)
@@ -244,11 +249,11 @@ cdef int receive_more(void* argument, int revents) noexcept nogil:
     return CALL_AGAIN if has_pending(pgconn) else 0
 
 
-cdef int send(object conn, ConnectionState state, Wait* wait) except -1:
+cdef int send(object conn, Wait* wait) except -1:
     """Let libpq send the rest of a statement."""
     # It reads as well when it can't send (pqSendSome): a server that has something to
     # say, and finds nobody reading, stops to read itself (libpq manual, PQflush).
-    cdef Sleep sleep = new_sleep(READINESS_READ | READINESS_WRITE, state, wait)
+    cdef Sleep sleep = new_sleep(READINESS_READ | READINESS_WRITE, wait)
     cdef PGconn* pgconn = pgconn_of(conn)
     if pgconn is NULL:
         return 0

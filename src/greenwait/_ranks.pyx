@@ -9,7 +9,6 @@ __all__ = ["outranks", "time_limits"]
 #: Time limits; of frameworks, also those that are not an Exception, as gevent.Timeout is.
 time_limits = [Exception]
 
-# Module-level C variables outlive the module's dict.
 cdef list limits = time_limits
 
 

@@ -5,4 +5,4 @@ from greenwait._psycopg.state cimport ConnectionState
 
 cdef bint has_error(object conn) except -1
 cdef bint is_begin(object conn, Wait* wait) except -1
-cdef bint have_refused(object conn, ConnectionState state, Wait* wait) except -1
+cdef bint have_refused(object conn, Wait* wait) except -1

@@ -18,8 +18,6 @@ from greenwait._psycopg.state cimport (
 
 from greenwait._psycopg import psycopg2
 
-# Module-level C variables outlive the module's dict: a query from a __del__ at
-# interpreter exit still finds them.
 cdef object connection_info = psycopg2.connection.info
 cdef object connection_autocommit = psycopg2.connection.autocommit
 cdef object connection_encoding = psycopg2.connection.encoding
@@ -54,13 +52,14 @@ cdef bint is_begin(object conn, Wait* wait) except -1:
     )
 
 
-cdef bint have_refused(object conn, ConnectionState state, Wait* wait) except -1:
+cdef bint have_refused(object conn, Wait* wait) except -1:
     """Have the server refuse a statement, so that psycopg2 finds an error and no success.
 
     ``poll()`` may be called when the answer is there ("just check for notifications",
     ``_conn_poll_query`` in psycopg2), and then replaces the result that psycopg2 will look at,
     unless that is an error. Returns whether there is one.
     """
+    cdef ConnectionState state = <ConnectionState>wait.state
     cdef PGconn* pgconn = pgconn_of(conn)
     cdef const char* statement
     cdef bint is_idle_then
@@ -77,9 +76,9 @@ cdef bint have_refused(object conn, ConnectionState state, Wait* wait) except -1
         if not libpq.sendQuery(pgconn, statement):
             return False
         while libpq.flush(pgconn) == 1:  # of an error poll() tells
-            sleep_for(conn, state, POLL_WRITE, wait)
+            sleep_for(conn, POLL_WRITE, wait)
         wait.is_answered = False
-        wait_until_ok(conn, state, wait)
+        wait_until_ok(conn, wait)
         state.transaction_status = libpq.transactionStatus(pgconn)
         if not has_error(conn):
             return False

@@ -20,6 +20,7 @@ from greenwait._psycopg.libpq cimport libpq
 from greenwait._psycopg.state cimport ConnectionState
 from greenwait._stats cimport counters
 from greenwait._system.clock cimport NO_DEADLINE, monotonic_ns
+from greenwait._system.periods cimport CLOSED_MS, SIGNALS_MS
 from greenwait._system.readiness cimport (
     READINESS_HAS_EPOLL,
     readiness_epoll,
@@ -45,15 +46,11 @@ from greenwait._psycopg import psycopg2
 
 __all__ = ["POLLERS"]
 
-# Nobody sleeps for ever. Python runs signal handlers in the main thread only, and a
-# signal can arrive after the last look and before the sleep, or be delivered to
-# another thread: so the main thread looks again this often. The other threads only
-# have to notice a descriptor that was closed under them, which no poller reports.
 cdef enum:  # a thread's role
     MAIN_THREAD = 0
     OTHER_THREAD = 1
 
-cdef int[2] SLICE_MS = [50, 1000]  # by role
+cdef int[2] SLICE_MS = [SIGNALS_MS, CLOSED_MS]  # by role
 
 # How long the main thread may go on without the GIL while data keeps coming: a signal
 # waits that long. Taking the GIL from a busy thread takes 5 ms (sys.getswitchinterval).
@@ -62,8 +59,6 @@ cdef int64_t LONGEST_WITHOUT_GIL_NS = 80_000_000
 # sockets' buffers, some megabytes, is to be drained within the grace beside one that computes.
 cdef int64_t LONGEST_STAY_NS = 1_000_000
 
-# Module-level C variables outlive the module's dict: a query from a __del__ at
-# interpreter exit still finds them.
 cdef object Psycopg2Error = psycopg2.Error
 cdef object OperationalError = psycopg2.OperationalError
 cdef object strerror = os.strerror
@@ -314,7 +309,7 @@ cdef int step_aside(object conn, Sleep* sleep, Waiter waiter) except -1:
     cdef int64_t until_ns = sleep.deadline_ns
     cdef int fd, revents, done
     if sleep.recheck_tls:
-        until_ns = min(until_ns, began_ns + SLICE_MS[MAIN_THREAD] * <int64_t>1_000_000)
+        until_ns = min(until_ns, began_ns + SIGNALS_MS * <int64_t>1_000_000)
     while True:
         if now_ns >= sleep.deadline_ns:
             raise deadline_passed

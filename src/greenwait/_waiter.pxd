@@ -33,10 +33,6 @@ cdef int waiters_entered
 # ... of them, those that are entered, which a thread has to itself: hubs.
 cdef int hubs_entered
 
-# The period of the looks for descriptors that were closed under a wait.
-cdef enum:
-    LOOK_NS = 1_000_000_000
-
 cdef int check_fd(int fd) except? 1
 cdef object seconds_until(int64_t deadline_ns)
 cdef object seconds_until_look(int64_t deadline_ns)

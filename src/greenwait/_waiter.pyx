@@ -14,6 +14,7 @@ from libc.stdint cimport int64_t
 from greenwait._psycopg.state cimport ConnectionState
 from greenwait._system.clock cimport NO_DEADLINE, monotonic_ns
 from greenwait._system.finalizing cimport Py_IsFinalizing
+from greenwait._system.periods cimport CLOSED_MS
 from greenwait._system.readiness cimport READINESS_READ, READINESS_WRITE, readiness_check
 
 import _socket
@@ -31,8 +32,7 @@ cdef int waiters_entered = 0
 cdef int hubs_entered = 0
 cdef list adapters = []
 
-# Module-level C variables outlive the module's dict: what waits at interpreter exit still
-# finds them. eventfd(2) is Linux's.
+# eventfd(2) is Linux's.
 cdef object new_eventfd = getattr(os, "eventfd", None)
 cdef object write_eventfd = getattr(os, "eventfd_write", None)
 cdef object read_eventfd = getattr(os, "eventfd_read", None)
@@ -147,7 +147,7 @@ cdef int check_fd(int fd) except? 1:
 
 cdef object seconds_until_look(int64_t deadline_ns):
     """Return how long that is, or how long to the next look for a closed descriptor."""
-    return seconds_until(min(deadline_ns, monotonic_ns() + LOOK_NS))
+    return seconds_until(min(deadline_ns, monotonic_ns() + CLOSED_MS * <int64_t>1_000_000))
 
 
 cdef object seconds_until(int64_t deadline_ns):

@@ -21,8 +21,6 @@ from greenwait._psycopg.psycopg2 import STATUS_BEGIN, ProgrammingError, connecti
 
 __all__ = ["FairLock", "block_alone", "block_end", "cursor_with_lock", "with_lock"]
 
-# Module-level C variables outlive the module's dict: a commit in a __del__ at interpreter
-# exit still finds them.
 cdef object current_greenlet = getcurrent
 cdef object programming_error = ProgrammingError
 cdef object at_exit = object()  # owns turns when greenlets are no more

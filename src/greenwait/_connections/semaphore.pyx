@@ -25,6 +25,7 @@ from greenwait._deadline cimport (
     timeout as timeout_block,
 )
 from greenwait._system.clock cimport NO_DEADLINE, monotonic_ns
+from greenwait._system.periods cimport SIGNALS_MS
 from greenwait._system.sealed_type cimport seal_type
 from greenwait._system.threads cimport is_main_thread
 from greenwait._waiter cimport Waiter, waiter_here, waiters_entered
@@ -39,13 +40,9 @@ cdef extern from "pythread.h":
         PyThread_type_lock lock, long long microseconds, int intr_flag
     ) noexcept nogil
 
-# A signal that comes just before the sleep is noticed this late; the other threads have none.
 cdef enum:
-    LOOK_UP_US = 50_000
     LONGEST_SLEEP_US = 1_000_000_000
 
-# Module-level C variables outlive the module's dict: a commit in a __del__ at interpreter
-# exit still finds them.
 cdef object new_deque = deque
 
 
@@ -110,7 +107,7 @@ cdef class Wakeup:
         if deadline_ns != NO_DEADLINE:
             left_us = min(left_us, max(0, deadline_ns - monotonic_ns() + 999) // 1000)
         if is_main_thread():
-            left_us = min(left_us, LOOK_UP_US)
+            left_us = min(left_us, 1000 * SIGNALS_MS)
         with nogil:
             acquired = PyThread_acquire_lock_timed(self.lock, left_us, 1)
         if acquired == PY_LOCK_ACQUIRED:

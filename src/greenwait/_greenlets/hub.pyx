@@ -49,8 +49,6 @@ __all__ = [
     "raise_first",
 ]
 
-# Module-level C variables outlive the module's dict: a generator of map()'s that is closed
-# at interpreter exit still finds them.
 cdef object current_greenlet = getcurrent
 cdef object greenlet_exit = GreenletExit
 cdef object switch_to = greenlet.switch  # a look-up of the method costs as much as the call

@@ -20,6 +20,7 @@ from greenwait._psycopg.state cimport ConnectionState
 from greenwait._ranks cimport higher
 from greenwait._stats cimport counters
 from greenwait._system.clock cimport NO_DEADLINE, monotonic_ns
+from greenwait._system.periods cimport CLOSED_MS, SIGNALS_MS
 from greenwait._system.readiness cimport READINESS_READ
 from greenwait._system.readiness_set cimport (
     readiness_set_close,
@@ -31,7 +32,7 @@ from greenwait._system.readiness_set cimport (
 )
 from greenwait._system.sealed_type cimport seal_type
 from greenwait._system.threads cimport is_main_thread
-from greenwait._waiter cimport LOOK_NS, Waiter, WakeupFd, check_fd
+from greenwait._waiter cimport Waiter, WakeupFd, check_fd
 
 import heapq
 import os
@@ -39,8 +40,6 @@ from collections import deque
 
 from greenlet import getcurrent, greenlet
 
-# Module-level C variables outlive the module's dict: a generator of map()'s that is closed
-# at interpreter exit still finds them.
 cdef object current_greenlet = getcurrent
 cdef object switch_to = greenlet.switch  # a look-up of the method costs as much as the call
 cdef object push = heapq.heappush
@@ -50,8 +49,8 @@ cdef object heapify = heapq.heapify
 cdef enum:
     BATCH = 128
 
-# Signals that come just before the sleep are noticed this late.
-cdef int64_t LOOK_UP_NS = 50_000_000
+cdef int64_t SIGNALS_NS = SIGNALS_MS * <int64_t>1_000_000
+cdef int64_t CLOSED_NS = CLOSED_MS * <int64_t>1_000_000
 
 
 @cython.auto_pickle(False)
@@ -387,7 +386,7 @@ cdef class Scheduler(Waiter):
             suspended = self.pop_timer()
             if not suspended.is_due:
                 self.due.append(suspended)
-        if now_ns - self.last_look_ns >= LOOK_NS:
+        if now_ns - self.last_look_ns >= CLOSED_NS:
             self.last_look_ns = now_ns
             self.look_for_closed()
         if count < 0 and count != -EINTR:
@@ -400,7 +399,7 @@ cdef class Scheduler(Waiter):
         return 0
 
     cdef int timeout_ms(self, int64_t now_ns) except -1:
-        cdef int64_t until_ns = now_ns + (LOOK_UP_NS if self.is_main_thread else LOOK_NS)
+        cdef int64_t until_ns = now_ns + (SIGNALS_NS if self.is_main_thread else CLOSED_NS)
         if self.timers:
             until_ns = min(until_ns, <int64_t>self.timers[0][0])
         return <int>max(0, (until_ns - now_ns + 999_999) // 1_000_000)

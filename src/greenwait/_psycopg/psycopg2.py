@@ -2,6 +2,9 @@
 
 Every module takes what it needs of psycopg2 from here, so that a missing or an old
 one is reported once, in words that say what to install.
+
+Compiled modules copy what they call into C variables of theirs (``cdef object``): these outlive a
+module's dict, so that a query from a ``__del__`` at interpreter exit still finds them.
 """
 
 __all__ = [

@@ -30,6 +30,7 @@ from greenwait._greenlets.scheduler cimport (
 from greenwait._psycopg.state cimport ConnectionState
 from greenwait._system.clock cimport NO_DEADLINE, monotonic_ns
 from greenwait._system.finalizing cimport Py_IsFinalizing
+from greenwait._system.periods cimport CLOSED_MS
 from greenwait._system.readiness cimport READINESS_READ, READINESS_WRITE
 from greenwait._system.readiness_set cimport readiness_set_fileno
 from greenwait._system.sealed_type cimport seal_type
@@ -114,8 +115,6 @@ cdef extern from *:
     """
     PyObject* entered_context()
 
-# Module-level C variables outlive the module's dict: what waits at interpreter exit still
-# finds them.
 cdef object current_greenlet = getcurrent
 cdef object switch_to = greenlet.switch  # a look-up of the method costs as much as the call
 cdef object running_loop = asyncio.get_running_loop
@@ -124,8 +123,7 @@ cdef object invalid_state_error = asyncio.InvalidStateError
 
 # The event loop has its turn after so long, however many of ours are due.
 cdef int64_t LONGEST_TURN_NS = 3_000_000
-# The period of the looks for descriptors that were closed under a wait.
-cdef double TICK_SECONDS = 1.0
+cdef double TICK_SECONDS = CLOSED_MS / 1000.0
 # The period of the looks whether the event loop is back in the thread of its calls.
 cdef double AWAY_SECONDS = 0.05
 

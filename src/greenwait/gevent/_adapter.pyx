@@ -16,6 +16,7 @@ from greenwait._greenlets.scheduler cimport Scheduler, SuspendedWait, WatchedFd
 from greenwait._psycopg.state cimport ConnectionState
 from greenwait._system.clock cimport NO_DEADLINE
 from greenwait._system.finalizing cimport Py_IsFinalizing
+from greenwait._system.periods cimport CLOSED_MS
 from greenwait._system.readiness cimport READINESS_READ, READINESS_WRITE
 from greenwait._system.readiness_set cimport readiness_set_fileno
 from greenwait._system.sealed_type cimport seal_type
@@ -37,8 +38,6 @@ __all__ = ["GeventAdapter"]
 
 time_limits.append(gevent.Timeout)
 
-# Module-level C variables outlive the module's dict: what waits at interpreter exit still
-# finds them.
 cdef object hub_here = get_hub_if_exists
 cdef object current_greenlet = getcurrent
 cdef object switch_to = greenlet.switch  # a look-up of the method costs as much as the call
@@ -48,8 +47,7 @@ cdef str loop_key = "greenwait's gevent loop"  # a str has its hash ready
 
 cdef object FOR_EVER = 1e8  # seconds, as these are
 cdef object SHORTEST = 1e-3
-# The period of the looks for descriptors that were closed under a wait.
-cdef double TICK_SECONDS = 1.0
+cdef double TICK_SECONDS = CLOSED_MS / 1000.0
 
 cdef enum:  # libev's
     EV_READ = 1

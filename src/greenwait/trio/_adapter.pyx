@@ -20,8 +20,6 @@ from greenlet import getcurrent, greenlet
 
 __all__ = ["CHECKPOINT", "Request", "TrioAdapter", "Worker"]
 
-# Module-level C variables outlive the module's dict: what waits at interpreter exit still
-# finds them.
 cdef object current_greenlet = getcurrent
 cdef object cancelled = trio.Cancelled
 
