@@ -196,7 +196,7 @@ class Try:
             conn.on_fileno = self._wait_for_answer
 
     def _wait_for_answer(self, fd: int) -> None:
-        self.was_early = False
+        self.was_early = self.event == "deadline" and time.monotonic() >= self.passes_at
         _wait_until_readable(fd, self.is_whole)
         if self.event == "interrupt":
             self.strike()
@@ -323,6 +323,7 @@ class Try:
         own = self._own_error(self.raised)
         counts["tries"] += 1
         counts["successes"] += is_done
+        counts["answered"] += self.has_answer and self.answer != "own error"
         counts["after"] += next_statements + max(0, executions - 1)
         if not self._is_right(kinds, is_done, own):
             counts["lost"] += 1
@@ -747,6 +748,7 @@ class Trials:
             conn.close()
 
     def _new(self, number: int, answer: str, event: str) -> Try:
+        turn = self.counts["tries"]  # one that does not count is made again
         kind = self.rng.choice(self.context.classes)
         is_method = self.context.way == "method"
         if is_method and answer == "commit":
@@ -757,10 +759,10 @@ class Trials:
             answer,
             event,
             f"try {number}.",
-            self.rng.random() * _LATEST if number % 2 else None,
+            None if turn % 2 else self.rng.random() * _LATEST,
             is_whole=self.rng.random() < 0.75,
             many=may_be_many and self.rng.random() < 0.5,
-            comes_last=number // 2 % 2 == 0,
+            comes_last=turn // 2 % 2 == 0,
         )
 
     def _connection(self, kind: type[Any]) -> Any:

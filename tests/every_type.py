@@ -23,6 +23,7 @@ from importlib.machinery import EXTENSION_SUFFIXES
 from typing import Any
 
 import gevent
+import psycopg2
 import trio
 
 import greenwait
@@ -219,7 +220,8 @@ def some_work(dsn, types):
     next(rows)
     harvest()
     rows.close()
-    with contextlib.suppress(greenwait.QueryTimeout), greenwait.timeout(0.05):
+    # A QueryTimeout; on a busy machine the server may not answer in time either.
+    with contextlib.suppress(psycopg2.OperationalError), greenwait.timeout(0.05):
         query(30)
     block = greenwait.timeout(3)
     block.__enter__()  # and is not left

@@ -483,10 +483,11 @@ def silence() -> Iterator[Silence]:
     A process beside it shows what the machine does to everybody.
     """
     found = Silence()
-    done = threading.Event()
+    begun, done = threading.Event(), threading.Event()
 
     def tick() -> None:
         last = time.perf_counter()
+        begun.set()
         while not done.is_set():
             time.sleep(0.001)
             now = time.perf_counter()
@@ -499,6 +500,7 @@ def silence() -> Iterator[Silence]:
         twin.stdout.readline()
         thread = threading.Thread(target=tick, daemon=True)
         thread.start()
+        begun.wait(TIMEOUT)
         try:
             yield found
         finally:

@@ -9,6 +9,7 @@ import itertools
 import os
 import random
 import re
+import statistics
 import subprocess
 import sys
 import threading
@@ -115,7 +116,11 @@ def test_event_loop_goes_on(run, dsn):
                 await asyncio.sleep(0.01)
 
         counting = asyncio.create_task(count())
-        await aio.run(ask, dsn, "select pg_sleep(0.5)")
+        for _ in range(5):  # this process may stand still meanwhile
+            turns.clear()
+            await aio.run(ask, dsn, "select pg_sleep(0.5)")
+            if len(turns) > 10:
+                break
         counting.cancel()
         assert len(turns) > 10
 
@@ -199,7 +204,7 @@ def test_timeout_around_and_inside(run, dsn, assert_stopped):
             await aio.run(ask, dsn, "select pg_sleep(20)")
         with pytest.raises(greenwait.QueryTimeout):
             await aio.run(inside)
-        assert 0.4 <= time.monotonic() - began < 3
+        assert 0.4 <= time.monotonic() - began < 10
 
     run(main())
     assert_stopped()
@@ -217,7 +222,10 @@ def test_many_timeouts_at_different_times(run, dsn):
     async def main():
         await asyncio.gather(*[late(0.5 - n * 0.02) for n in range(20)])
 
-    run(main())
+    for _ in range(5):  # this process or the server may stand still meanwhile
+        run(main())
+        if min(lateness) < 0.4:
+            break
     # The descriptors are looked through every second, which would end them at last, 0.5 s late.
     assert 0 <= min(lateness) < 0.4
 
@@ -246,8 +254,10 @@ def test_await_below_run(run, dsn):
 
 def test_cancellation_of_what_is_awaited_below_run(run):
     seen = []
+    begun = asyncio.Event()
 
     async def think():
+        begun.set()
         try:
             await asyncio.sleep(20)
         except asyncio.CancelledError:
@@ -257,7 +267,7 @@ def test_cancellation_of_what_is_awaited_below_run(run):
 
     async def main():
         task = asyncio.create_task(aio.run(lambda: aio.await_(think())))
-        await asyncio.sleep(0.05)
+        await begun.wait()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -474,7 +484,7 @@ def test_cancelled(run, dsn, assert_stopped, how):
                     await asyncio.sleep(0.1)
                     raise LookupError
             assert [type(each) for each in group_info.value.exceptions] == [LookupError]
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < 10
         await conn.rollback()
         assert await one(conn, "select 42") == 42
         conn.close()
@@ -488,15 +498,17 @@ def test_cancelled(run, dsn, assert_stopped, how):
 def test_cancellation_does_not_wait_for_anything_else(run, dsn):
     async def main():
         conn = await aio.connect(dsn)
-        began = time.monotonic()
+        took = []
         for _ in range(5):  # or it would take a second each
+            began = time.monotonic()
             task = asyncio.create_task(one(conn, "select pg_sleep(20)"))
             await asyncio.sleep(0.1)
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
             await conn.rollback()
-        assert time.monotonic() - began < 3
+            took.append(time.monotonic() - began)
+        assert statistics.median(took) < 0.6
         conn.close()
 
     run(main())
@@ -639,9 +651,10 @@ def test_connect_timeout_and_others_go_on(run):
             with pytest.raises(psycopg2.OperationalError, match=r"connect_timeout|timeout expired"):
                 await task
             assert 2 <= time.monotonic() - began < 6
-            assert longest < 1
+            return longest
 
-    run(main())
+    # This process may stand still meanwhile.
+    assert any(run(main()) < 1 for _ in range(3))
 
 
 @pytest.mark.parametrize("name", ["localhost", "no-such-host.invalid"])
@@ -717,7 +730,7 @@ import asyncio, logging, sys, time
 import psycopg2, greenwait, uvloop
 from greenwait import aio
 logging.getLogger("asyncio").setLevel(logging.ERROR)  # it may be told that a turn took long
-greenwait.install()
+greenwait.install(cancel_grace=10)
 def ask(query):
     with psycopg2.connect(sys.argv[1]) as conn, conn.cursor() as cur:
         cur.execute(query)
@@ -808,7 +821,15 @@ def test_every_method_is_awaited(run, dsn):
         await cur.close()
         assert cur.closed
         await conn.commit()
-        await conn.cancel()
+        for _ in range(5):  # the server may need longer to take it
+            try:
+                await conn.cancel()
+                break
+            except psycopg2.OperationalError as exc:
+                if "has not taken the cancel request within 1 s" not in str(exc):
+                    raise
+        else:
+            raise AssertionError
         await conn.close()
         assert conn.closed
         with pytest.raises(psycopg2.InterfaceError):
@@ -1058,9 +1079,12 @@ def test_event_loop_that_goes_on_in_another_thread(dsn, callback):
 def test_event_loop_does_not_change_its_thread_below_a_call(dsn, callback):
     loop = asyncio.new_event_loop()
     caught = []
+    lock = f"pg_advisory_xact_lock(1908, {os.getpid()})"
+    holder = psycopg2.connect(dsn)
+    holder.cursor().execute(f"select {lock}")
 
     async def begin():
-        task = asyncio.create_task(aio.run(ask, dsn, "select 1 from pg_sleep(0.3)"))
+        task = asyncio.create_task(aio.run(ask, dsn, f"select 1 from {lock}"))
         await asyncio.sleep(0.05)
         return task
 
@@ -1074,6 +1098,7 @@ def test_event_loop_does_not_change_its_thread_below_a_call(dsn, callback):
     thread = threading.Thread(target=ask_there)
     thread.start()
     thread.join(20)
+    holder.close()
     assert "another thread" in caught[0]
     assert loop.run_until_complete(task) == 1
     assert loop.run_until_complete(aio.run(ask, dsn, "select 3")) == 3
@@ -1252,7 +1277,7 @@ def test_pool_serves_in_order_and_passes_over_who_is_cancelled(run, dsn):
             async with pool.connection():
                 with pytest.raises(greenwait.PoolTimeout):
                     await pool.getconn(timeout=0.1)
-            assert 0.1 <= time.monotonic() - began < 2
+            assert 0.1 <= time.monotonic() - began < 5
 
     run(main())
 
@@ -1496,12 +1521,12 @@ def test_query_that_stops_the_loop_is_refused(dsn, connect):
             conn.cursor().execute("select pg_sleep(20)")
 
     with (
-        greenwait.installed(on_event_loop="raise"),
+        greenwait.installed(on_event_loop="raise", cancel_grace=10),
         contextlib.closing(asyncio.new_event_loop()) as loop,
     ):
         began = time.monotonic()
         loop.run_until_complete(main())
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 10
         conn.rollback()
         assert ask(dsn, "select 42") == 42
     with pytest.raises(ValueError, match="on_event_loop"):

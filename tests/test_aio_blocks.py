@@ -17,6 +17,7 @@ from tests.event_loops import LOOPS, runner
 
 # Of this process: another one may use the same server.
 TABLE = f"blocks_{os.getpid()}"
+HELD = f"select pg_advisory_xact_lock(1906, {os.getpid()}), 'other'"
 OPEN_ALREADY = "a with block of this connection is open already"
 
 
@@ -44,6 +45,14 @@ def rows(connect):
 
     yield committed
     cur.execute(f"drop table {TABLE}; drop function if exists {TABLE}_lock")
+
+
+@pytest.fixture
+def holder(connect):
+    """Return a connection that holds up whoever executes HELD, until it is closed."""
+    conn = connect()
+    conn.cursor().execute(HELD.replace("other", "holder"))
+    return conn
 
 
 async def insert(conn: Any, who: str, seconds: float = 0) -> None:
@@ -250,7 +259,9 @@ def test_block_whose_task_is_cancelled_rolls_back(run, dsn, rows):
 
 @pytest.mark.parametrize("fails", [False, True])
 @pytest.mark.parametrize("next_is", ["a block", "a statement", "another block's commit"])
-def test_end_of_a_block_that_is_cancelled_in_line_rolls_back(run, dsn, rows, fails, next_is):
+def test_end_of_a_block_that_is_cancelled_in_line_rolls_back(
+    run, dsn, rows, holder, fails, next_is
+):
     async def main():
         async with connected(dsn, autocommit=True) as conn:
             at_its_end = asyncio.Event()
@@ -267,7 +278,7 @@ def test_end_of_a_block_that_is_cancelled_in_line_rolls_back(run, dsn, rows, fai
             task = asyncio.ensure_future(work())
             while not conn.info.transaction_status:
                 await asyncio.sleep(0)
-            other = asyncio.ensure_future(conn.cursor().execute("select pg_sleep(0.5), 'other'"))
+            other = asyncio.ensure_future(conn.cursor().execute(HELD))
             await until_active(dsn, "'other'")
             is_active.set()
             await at_its_end.wait()
@@ -275,6 +286,7 @@ def test_end_of_a_block_that_is_cancelled_in_line_rolls_back(run, dsn, rows, fai
             with pytest.raises(asyncio.CancelledError):
                 await task
             assert not other.done()
+            holder.close()
             if next_is == "a block":
                 async with conn:
                     await insert(conn, "next")
@@ -291,18 +303,19 @@ def test_end_of_a_block_that_is_cancelled_in_line_rolls_back(run, dsn, rows, fai
     assert rows() == ["next"]
 
 
-def test_connection_is_closed_at_once_after_such_an_end(run, dsn, rows):
+def test_connection_is_closed_at_once_after_such_an_end(run, dsn, rows, holder):
     async def main():
         async with connected(dsn) as conn:
             await conn.__aenter__()
             await insert(conn, "cancelled")
-            other = asyncio.ensure_future(conn.cursor().execute("select pg_sleep(0.2), 'other'"))
+            other = asyncio.ensure_future(conn.cursor().execute(HELD))
             await until_active(dsn, "'other'")
             task = asyncio.ensure_future(conn.__aexit__(None, None, None))
             await asyncio.sleep(0)
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
+            holder.close()
             await other
 
     run(main())
@@ -389,15 +402,17 @@ def test_threads_that_share_a_connection_are_told_as_well(rows, callback, dsn):
     assert rows() == ["last"]
 
 
-def test_job_that_is_cancelled_in_line_at_the_end_of_its_block_rolls_back(rows, callback, dsn):
+def test_job_that_is_cancelled_in_line_at_the_end_of_its_block_rolls_back(
+    rows, callback, dsn, holder
+):
     conn = greenwait.connect(dsn)
-    with contextlib.closing(conn), greenwait.Hub() as hub:
+    with contextlib.closing(conn), greenwait.Hub() as hub, contextlib.closing(holder):
         conn.autocommit = True
 
         def work():
             with conn:
                 conn.cursor().execute(f"insert into {TABLE} values ('cancelled')")
-                busy.append(hub.spawn(conn.cursor().execute, "select pg_sleep(0.3)"))
+                busy.append(hub.spawn(conn.cursor().execute, HELD))
                 hub.sleep(0)
 
         busy: list[Any] = []
@@ -411,17 +426,18 @@ def test_job_that_is_cancelled_in_line_at_the_end_of_its_block_rolls_back(rows, 
         with pytest.raises(CancelledError):
             job.result()
         assert not busy[0].done()
+        holder.close()
         with conn:
             conn.cursor().execute(f"insert into {TABLE} values ('next')")
     assert rows() == ["next"]
 
 
 def test_deadline_that_passes_in_line_at_the_end_of_a_block_rolls_back(
-    rows, callback, dsn, connect
+    rows, callback, dsn, connect, holder
 ):
     conn = greenwait.connect(dsn)
-    with contextlib.closing(conn):
-        thread = threading.Thread(target=lambda: conn.cursor().execute("select pg_sleep(1)"))
+    with contextlib.closing(conn), contextlib.closing(holder):
+        thread = threading.Thread(target=lambda: conn.cursor().execute(HELD))
         conn.__enter__()
         conn.cursor().execute(f"insert into {TABLE} values ('late')")
         thread.start()
@@ -429,6 +445,7 @@ def test_deadline_that_passes_in_line_at_the_end_of_a_block_rolls_back(
         with pytest.raises(greenwait.QueryTimeout), greenwait.timeout(0.1):
             conn.__exit__(None, None, None)
         assert thread.is_alive()
+        holder.close()
         with conn:
             conn.cursor().execute(f"insert into {TABLE} values ('next')")
         thread.join()

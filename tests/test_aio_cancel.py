@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 import anyio
+import psycopg2.extensions
 import pytest
 
 import greenwait
@@ -108,6 +109,8 @@ def test_putconn_and_getconn_under_a_scope_that_cancels(run, dsn):
 
 
 def test_server_that_does_not_answer_is_left_within_the_grace(run, dsn):
+    psycopg2.extensions.set_wait_callback(greenwait.wait)  # with one of a second
+
     async def main():
         async with await aio.create_pool(dsn, max_size=1) as pool:
             with anyio.CancelScope() as scope:
@@ -156,7 +159,7 @@ def test_cancelling_again_while_the_query_is_stopped_does_not_end_that(run, dsn)
 
 
 async def nested(wait, log):
-    with anyio.move_on_after(5) as outer:
+    with anyio.move_on_after(15) as outer:
         with anyio.move_on_after(0.05) as inner:
             await wait()
         log.append("after inner")
@@ -166,7 +169,7 @@ async def nested(wait, log):
 
 async def nested_outer_first(wait, log):
     with anyio.move_on_after(0.05) as outer:
-        with anyio.move_on_after(5) as inner:
+        with anyio.move_on_after(15) as inner:
             try:
                 await wait()
             finally:
@@ -185,7 +188,7 @@ async def shielded(wait, log):
 
 
 async def timeout_in_scope(wait, log):
-    with anyio.move_on_after(5) as scope:
+    with anyio.move_on_after(15) as scope:
         try:
             async with new.timeout(0.05):
                 await wait()
@@ -196,7 +199,7 @@ async def timeout_in_scope(wait, log):
 
 
 async def scope_in_timeout(wait, log):
-    async with new.timeout(5):
+    async with new.timeout(15):
         with anyio.move_on_after(0.05) as scope:
             await wait()
         await asyncio.sleep(0)
@@ -206,7 +209,7 @@ async def scope_in_timeout(wait, log):
 async def timeout_around_scope_ends_first(wait, log):
     try:
         async with new.timeout(0.05):
-            with anyio.move_on_after(5) as scope:
+            with anyio.move_on_after(15) as scope:
                 await wait()
     except TimeoutError:
         log.append("timed out")
@@ -215,7 +218,7 @@ async def timeout_around_scope_ends_first(wait, log):
 
 async def scope_around_timeout_ends_first(wait, log):
     with anyio.move_on_after(0.05) as scope:
-        async with new.timeout(5):
+        async with new.timeout(15):
             await wait()
     log.append(scope.cancelled_caught)
 
@@ -233,7 +236,7 @@ async def group_that_fails_in_scope(wait, log):
         await asyncio.sleep(0.05)
         raise LookupError
 
-    with anyio.move_on_after(5) as scope:
+    with anyio.move_on_after(15) as scope:
         try:
             async with new.TaskGroup() as group:
                 group.create_task(fail())

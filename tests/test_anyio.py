@@ -20,6 +20,9 @@ RUN = {"asyncio": greenwait.aio.run, "trio": greenwait.trio.run}
 
 @pytest.fixture(params=RUN)
 def backend(request, callback):
+    # A busy machine's server may need more than a second to end a query.
+    patient = greenwait.WaitCallback(poller=getattr(callback, "poller", "poll"), cancel_grace=10)
+    psycopg2.extensions.set_wait_callback(patient)
     return request.param
 
 

@@ -22,7 +22,7 @@ from greenwait.connection import Connection
 from tests.asleep import wait_until_asleep
 from tests.fault_lab import frozen, no_leaked_descriptors
 from tests.marks import needs_refusal
-from tests.test_interrupt import LIMIT, Limit, raising, send
+from tests.test_interrupt import LIMIT, Limit, patient, raising, send, until
 from tools.postgres import Server
 
 # A trigger that runs at the commit, and takes as long as its row says, once it has its lock.
@@ -35,6 +35,20 @@ create or replace function take_time() returns trigger language plpgsql as
 create constraint trigger takes_time after insert on {table}
     deferrable initially deferred for each row execute function take_time();
 """
+
+
+@pytest.fixture
+def callback(callback):
+    return patient(callback)
+
+
+def wait_for_sleeps():
+    """Return when the main thread, the only one that waits, has seen to what has come before.
+
+    Its sleeps in a wait are of 50 ms at most.
+    """
+    sleeps = greenwait.stats().sleeps
+    until(lambda: greenwait.stats().sleeps >= sleeps + 2)
 
 
 def commit(conn):
@@ -161,7 +175,7 @@ def test_commit_past_its_deadline_stands(case):
 
 @pytest.mark.parametrize("cause", ["deadline", "interrupt"])
 def test_commit_without_an_answer_is_in_doubt(case, on_signal, cause):
-    case = case(2)
+    case = case(20)
     on_signal(signal.SIGALRM, raising(LIMIT))
     seconds = 0.2 if cause == "deadline" else None
     began = time.monotonic()
@@ -173,7 +187,7 @@ def test_commit_without_an_answer_is_in_doubt(case, on_signal, cause):
     ):
         case.commit(send(signal.SIGALRM) if cause == "interrupt" else None)
         case.conn.close()
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 10
     assert isinstance(info.value, psycopg2.OperationalError)
     assert (info.value.__cause__ is LIMIT) == (cause == "interrupt")
     assert case.conn.closed
@@ -234,7 +248,7 @@ def test_second_interrupt_of_a_commit_is_raised_and_tells_of_the_doubt(case, on_
     def twice():
         os.kill(os.getpid(), signal.SIGALRM)
         assert handled.wait(20)
-        time.sleep(0.3)
+        wait_for_sleeps()
         os.kill(os.getpid(), signal.SIGALRM)
 
     package = Path(greenwait.__file__).parent
@@ -252,7 +266,7 @@ def test_second_interrupt_of_a_commit_is_raised_and_tells_of_the_doubt(case, on_
             case.commit(twice)
         finally:
             sys.setprofile(None)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 10
     assert isinstance(info.value.__cause__, greenwait.CommitInDoubt)
     assert case.conn.closed
     # A third signal would strike in Python code, and the two before it would be lost.
@@ -268,6 +282,7 @@ def test_interrupt_of_a_commit_past_its_deadline_tells_of_the_doubt(case, on_sig
 
     def strike():
         time.sleep(0.5)  # the deadline is looked at when it passes
+        wait_for_sleeps()
         os.kill(os.getpid(), signal.SIGALRM)
 
     began = time.monotonic()
@@ -277,7 +292,7 @@ def test_interrupt_of_a_commit_past_its_deadline_tells_of_the_doubt(case, on_sig
         greenwait.timeout(0.1),
     ):
         case.commit(strike)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 10
     if kind is Limit:
         assert isinstance(info.value, greenwait.CommitInDoubt)
         assert info.value.__context__ is info.value.__cause__ is interrupt
@@ -364,10 +379,11 @@ CLASSES = [psycopg2.extensions.connection, Connection]
 def test_session_that_was_ended_while_it_was_idle_has_committed_nothing(
     connect, callback, kind, own_server
 ):
-    options = "-c idle_in_transaction_session_timeout=100"
-    conn = psycopg2.connect(own_server.dsn("tcp", options=options), connection_factory=kind)
+    conn = psycopg2.connect(own_server.dsn("tcp"), connection_factory=kind)
     with contextlib.closing(conn):
-        conn.cursor().execute("create table if not exists never (n int)")
+        conn.cursor().execute(
+            "create table if not exists never (n int);set idle_in_transaction_session_timeout = 100"
+        )
         assert select.select([conn], [], [], 20)[0]  # it has been ended
         with pytest.raises(psycopg2.OperationalError, match="nothing was committed") as info:
             conn.commit()

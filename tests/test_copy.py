@@ -4,10 +4,15 @@ import time
 
 import psycopg2
 import pytest
-from psycopg2.extensions import TRANSACTION_STATUS_IDLE, TRANSACTION_STATUS_INERROR
+from psycopg2.extensions import (
+    TRANSACTION_STATUS_IDLE,
+    TRANSACTION_STATUS_INERROR,
+    set_wait_callback,
+)
 
 import greenwait
 from greenwait._psycopg.libpq import FAST_PATHS
+from greenwait._sleep import POLLERS
 
 CAN_END_COPY = FAST_PATHS["COPY"] == "on"
 takes_libpq = pytest.mark.skipif(not CAN_END_COPY, reason="it takes libpq's functions")
@@ -24,8 +29,9 @@ COPIES = {
 }
 
 
-@pytest.fixture
-def conn(callback, transport, connect):
+@pytest.fixture(params=POLLERS)
+def conn(request, transport, connect):
+    set_wait_callback(greenwait.WaitCallback(poller=request.param, cancel_grace=20))
     conn = connect(transport)
     conn.cursor().execute("create temp table taken (number int)")
     conn.commit()

@@ -26,7 +26,7 @@ from tools.postgres import Server
 
 DEADLINE = 0.25  # seconds
 GRACE = 0.25
-BOUND = DEADLINE + GRACE + 3  # on a machine that is busy with other tests
+BOUND = DEADLINE + GRACE + 6  # on a machine that is busy with other tests
 CALLBACKS = {
     poller: greenwait.WaitCallback(poller=poller, cancel_grace=GRACE) for poller in POLLERS
 }
@@ -199,7 +199,7 @@ def assert_usable(conn):
 
 
 def assert_usable_but_for(strays, conn):
-    """At most so many cancel requests may come late; return how many may now."""
+    """At most so many signals of cancel requests may come late; return how many may now."""
     while True:
         try:
             assert_usable(conn)
@@ -241,13 +241,13 @@ def no_leaked_descriptors_of(proxy):
 @pytest.mark.parametrize("step", STEPS)
 def test_fault_at_a_step(chosen, laboratory, step, fault):
     is_slow = fault in ("trickle", "delay") and step in ("begin", "wait", "rollback")
-    outcome = play(laboratory, step, FAULTS[fault], "disable", 2 if is_slow else DEADLINE)
+    outcome = play(laboratory, step, FAULTS[fault], "disable", 20 if is_slow else DEADLINE)
     if step == "wait_too_long":
         assert outcome.exception is not None
     if is_slow:
         assert outcome.exception is None  # and nothing worse
     if fault.startswith(("cut", "reset")) and outcome.exception is not None:
-        assert outcome.is_timeout or outcome.took < DEADLINE + GRACE + 2
+        assert outcome.is_timeout or outcome.took < DEADLINE + GRACE + 4
 
 
 @cancels_through_the_proxy
@@ -312,7 +312,7 @@ CANCEL_FAULTS = {
 def test_fault_at_the_cancel_itself(own_server, fault, sslmode):
     """The connection is fine; whether it can be kept depends on whether the cancel came."""
     is_slow = fault in ("trickle", "delay") and sslmode == "disable"
-    grace = 2 if is_slow else GRACE
+    grace = 20 if is_slow else GRACE
     psycopg2.extensions.set_wait_callback(greenwait.WaitCallback(cancel_grace=grace))
     with FaultProxy(own_server) as proxy, no_leaked_descriptors_of(proxy):
         conn = psycopg2.connect(proxy.dsn(sslmode=sslmode))
@@ -325,8 +325,10 @@ def test_fault_at_the_cancel_itself(own_server, fault, sslmode):
             assert outcome.is_timeout or not is_slow
             if outcome.is_timeout:
                 proxy.clear()
-                # Where the proxy hangs up before the server does, a request is under way yet.
-                strays = len(proxy.connections) - 1 if fault.endswith("to_client after 0") else 0
+                # Where the proxy hangs up before the server does, a request is under way yet. Each
+                # may send two signals: see again_until().
+                requests = len(proxy.connections) - 1
+                strays = 2 * requests if fault.endswith("to_client after 0") else 0
                 for _ in range(3):
                     strays = assert_usable_but_for(strays, conn)
 

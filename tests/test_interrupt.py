@@ -1,6 +1,7 @@
 """What ends a wait early: the query stops, the caller gets the exception, and goes on."""
 
 import codecs
+import contextlib
 import os
 import signal
 import threading
@@ -13,7 +14,7 @@ from psycopg2 import errors
 
 import greenwait
 from greenwait._sleep import POLLERS
-from tests.asleep import again_until, wait_until_asleep, when_asleep
+from tests.asleep import TIMEOUT, again_until, wait_until_asleep, when_asleep
 from tests.fault_lab import frozen, no_leaked_descriptors
 from tests.marks import needs_refusal
 from tools.postgres import Server
@@ -29,13 +30,26 @@ end $$
 DEAF_AND_LOUD = DEAF.replace("null", "raise notice 'no'")
 FAILING = DEAF.replace("null", "raise division_by_zero")
 FAILING_AND_LOUD = FAILING.replace("raise", "raise notice 'no'; raise")
-CALLBACKS = {poller: greenwait.WaitCallback(poller=poller) for poller in POLLERS} | {
-    "spinning": greenwait.WaitCallback(spin=0.001)
-}
+GRACE = 20  # seconds, on a busy machine
+CALLBACKS = {
+    poller: greenwait.WaitCallback(poller=poller, cancel_grace=GRACE) for poller in POLLERS
+} | {"spinning": greenwait.WaitCallback(spin=0.001, cancel_grace=GRACE)}
 
 
 class Limit(Exception):
     """What a worker's time limit raises, as Celery's SoftTimeLimitExceeded is."""
+
+
+def patient(callback):
+    """Return one like *callback* that gives the server more time to end a query; register it."""
+    chosen = greenwait.WaitCallback(poller=getattr(callback, "poller", "poll"), cancel_grace=GRACE)
+    psycopg2.extensions.set_wait_callback(chosen)
+    return chosen
+
+
+@pytest.fixture
+def callback(callback):
+    return patient(callback)
 
 
 @pytest.fixture
@@ -102,6 +116,31 @@ def send(number):
     return lambda: os.kill(os.getpid(), number)
 
 
+@contextlib.contextmanager
+def when_waiting(action):
+    """In the ``with`` block, run *action* in a thread as soon as the main one waits."""
+    waits = greenwait.stats().waits
+
+    def run():
+        until(lambda: greenwait.stats().waits > waits)
+        action()
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join(TIMEOUT + 5)
+    assert not thread.is_alive()
+
+
+def until(happened):
+    give_up = time.monotonic() + TIMEOUT
+    while not happened():
+        assert time.monotonic() < give_up
+        time.sleep(0.001)
+
+
 def raising(exc):
     """Return a signal handler that raises *exc*, with nothing of an earlier test about it."""
     exc.__cause__ = exc.__context__ = None
@@ -127,7 +166,7 @@ def test_ctrl_c_stops_the_query_within_a_tenth_of_a_second(conn, connect, watche
 def test_ctrl_c_is_typically_heard_within_a_tenth_of_a_second(connect, watcher, callback):
     conn = connect()
     delays = []
-    for _ in range(5):
+    while min(delays, default=1) >= 0.1 and len(delays) < 20:
         delays.append(interrupted(conn, watcher, "select pg_sleep(10)", send(signal.SIGINT))[1])
         conn.rollback()
     assert min(delays) < 0.1
@@ -446,21 +485,16 @@ def test_second_ctrl_c_gives_up_at_once(freezable):
     cancels = greenwait.stats().cancels
 
     def interrupt_twice():
-        time.sleep(0.4)
         os.kill(os.getpid(), signal.SIGINT)
-        while greenwait.stats().cancels == cancels:
-            time.sleep(0.001)
+        until(lambda: greenwait.stats().cancels > cancels)
         time.sleep(0.4)
         times.append(time.monotonic())
         os.kill(os.getpid(), signal.SIGINT)
 
     with frozen(pid), no_leaked_descriptors():
-        thread = threading.Thread(target=interrupt_twice, daemon=True)
-        with pytest.raises(KeyboardInterrupt):
-            thread.start()
+        with when_waiting(interrupt_twice), pytest.raises(KeyboardInterrupt):
             conn.cursor().execute("select 1")
         delay = time.monotonic() - times[-1]
-        thread.join(20)
         conn.close()
     assert delay < 5  # the promise is 0.1; the grace would be 30
     assert conn.closed
@@ -471,14 +505,18 @@ def test_interrupt_of_a_frozen_server_is_raised_after_the_grace(freezable, on_si
     psycopg2.extensions.set_wait_callback(greenwait.WaitCallback(cancel_grace=0.3))
     on_signal(signal.SIGALRM, raising(LIMIT))
     one(conn, "select 1")
+    sent = []
+
+    def interrupt():
+        sent.append(time.monotonic())
+        os.kill(os.getpid(), signal.SIGALRM)
+
     with frozen(pid):
-        began = time.monotonic()
-        with pytest.raises(Limit) as info:
-            signal.setitimer(signal.ITIMER_REAL, 0.2)
+        with when_waiting(interrupt), pytest.raises(Limit) as info:
             conn.cursor().execute("select 1")
-        took = time.monotonic() - began
+        took = time.monotonic() - sent[0]
     assert info.value is LIMIT
-    assert 0.5 <= took < 10
+    assert 0.3 <= took < 10
     assert conn.closed
 
 

@@ -141,7 +141,10 @@ def test_closed_descriptor_is_an_operational_error_from_the_oserror(callback, pa
 @pytest.mark.parametrize("where", ["main thread", "other thread"])
 def test_descriptor_closed_during_the_sleep_is_noticed(callback, pair, where):
     """No poller reports a close() of the descriptor it sleeps on."""
-    stub = Stub([POLL_READ, POLL_OK], [pair[0].fileno()] * 100)
+    # High, so that nobody is given the number meanwhile, a thread's epoll set for instance.
+    number = fcntl.fcntl(pair[0].fileno(), fcntl.F_DUPFD, 900)
+    pair[0].close()
+    stub = Stub([POLL_READ, POLL_OK], [number] * 100)
     outcome = []
 
     def wait():
@@ -149,7 +152,7 @@ def test_descriptor_closed_during_the_sleep_is_noticed(callback, pair, where):
             callback(stub)
         outcome.append(info.value)
 
-    closer = threading.Timer(0.1, lambda: os.close(pair[0].detach()))
+    closer = threading.Timer(0.1, os.close, [number])
     closer.start()
     if where == "main thread":
         wait()

@@ -18,6 +18,8 @@ MAKEFILE = (ROOT / "Makefile").read_text()
 # The language of a block, and how it begins; of what is in braces MyST makes something.
 FENCE = re.compile(r"^```(\S*)\n(.*?)^```$(?:\n\n```text\n(.*?)^```$)?", re.DOTALL | re.MULTILINE)
 
+SECONDS = re.compile(r"\b\d+ s\b")
+
 
 def blocks(*languages):
     """Return each block in one of *languages*, and the output that follows it."""
@@ -81,15 +83,23 @@ def run(server):
     return run
 
 
+def assert_prints(run, code, output):
+    for _ in range(5):  # of the times that it tells, on a busy machine the best ones count
+        printed = run(code)
+        if printed == output or SECONDS.sub("", printed) != SECONDS.sub("", output):
+            break
+    assert printed == output
+
+
 @pytest.mark.parametrize(("snippet", "output"), blocks("python"))
 def test_snippet_prints_what_the_page_says(snippet, output, run):
-    assert run(snippet) == output
+    assert_prints(run, snippet, output)
 
 
 @pytest.mark.parametrize(("diff", "output"), blocks("diff"))
 def test_what_a_diff_makes_prints_what_the_page_says(diff, output, run):
     compile(side(diff, "-"), "before", "exec")  # what that needs is not installed
-    assert run(side(diff, "+")) == output
+    assert_prints(run, side(diff, "+"), output)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: f"{page.parent.name}-{page.stem}")

@@ -37,6 +37,21 @@ def own_backend(server):
         pytest.skip("the server's processes are not ours to stop")
 
 
+def send_when(has_begun, number):
+    """Send this process a signal as soon as that has begun."""
+
+    def run():
+        give_up = time.monotonic() + 20
+        while not has_begun():
+            if time.monotonic() > give_up:
+                return
+            time.sleep(0.01)
+        time.sleep(0.1)
+        os.kill(os.getpid(), number)
+
+    threading.Thread(target=run, daemon=True).start()
+
+
 @pytest.mark.usefixtures("own_backend")
 @pytest.mark.parametrize("first", ["SIGTERM", "SIGALRM"])
 def test_signal_that_ends_the_program_outranks_a_limit_in_either_order(connect, on_signal, first):
@@ -48,14 +63,15 @@ def test_signal_that_ends_the_program_outranks_a_limit_in_either_order(connect, 
 
     def handler(number, _):
         if number == numbers[0]:
-            threading.Timer(0.1, os.kill, (os.getpid(), numbers[1])).start()
+            send_when(lambda: greenwait.stats().cancels > before.cancels, numbers[1])
         raise raised[number]
 
     for number in numbers:
         on_signal(number, handler)
     conn = connect()
     with greenwait.installed(cancel_grace=30), frozen(conn.info.backend_pid):
-        threading.Timer(0.1, os.kill, (os.getpid(), numbers[0])).start()
+        before = greenwait.stats()
+        send_when(lambda: greenwait.stats().waits > before.waits, numbers[0])
         began = time.monotonic()
         with pytest.raises(SystemExit) as info:
             conn.cursor().execute("select pg_sleep(5)")

@@ -21,7 +21,7 @@ def log_slow(request, caplog):
     """Return a function that registers a callback with ``slow=``."""
 
     def register(slow):
-        set_wait_callback(greenwait.WaitCallback(poller=request.param, slow=slow))
+        set_wait_callback(greenwait.WaitCallback(poller=request.param, slow=slow, cancel_grace=20))
         return caplog
 
     return register
@@ -30,7 +30,7 @@ def log_slow(request, caplog):
 def test_slow_wait_is_logged_with_time_backend_and_line(log_slow, connect):
     conn = connect()
     conn.autocommit = True
-    log = log_slow(0.5)
+    log = log_slow(0.1)
     cur = conn.cursor()
     line = inspect.stack()[0].lineno + 1
     cur.execute("select pg_sleep(2)")
@@ -38,7 +38,7 @@ def test_slow_wait_is_logged_with_time_backend_and_line(log_slow, connect):
     assert (record.name, record.levelname) == ("greenwait", "WARNING")
     assert (record.pathname, record.lineno) == (__file__, line)
     assert record.backend_pid == conn.info.backend_pid
-    assert 0.5 <= record.seconds < 30  # the server began before the wait
+    assert 0.1 <= record.seconds < 30  # the server began before the wait
     assert record.getMessage() == (
         f"waited {record.seconds:.3f} s for backend {conn.info.backend_pid} at {__file__}:{line} "
         "in test_slow_wait_is_logged_with_time_backend_and_line()"
@@ -101,12 +101,11 @@ def test_line_is_found_where_a_thread_runs_only_the_query(run_python):
             cur = conn.cursor()
             greenwait.install(slow=0)
             _thread.start_new_thread(cur.execute, ("select 1",))
-            while not greenwait.stats().results_plain:
+            while not greenwait.stats().results_plain or _thread._count():
                 time.sleep(0.01)
-            time.sleep(0.1)  # for the output; the test does not depend on it
         """)
     )
-    assert "at no Python code" in out or out == ""
+    assert "at no Python code" in out
 
 
 def test_handler_that_fails_costs_neither_query_nor_connection(log_slow, connect):
@@ -173,7 +172,7 @@ def test_cancelled_job_keeps_its_connection(log_slow, connect, in_thread):
     """What writes the record is the first Python code to run after the wait."""
     conn = connect()
     conn.autocommit = True
-    log = log_slow(0.05)
+    log = log_slow(0)  # on a busy machine the job may begin just before it is cancelled
     jobs = []
 
     def work():
@@ -207,7 +206,7 @@ def test_handler_may_query_when_a_deadline_has_passed(log_slow, connect):
         answers.append(cur.fetchone()[0])
 
     conn.cursor().execute("select 1")
-    log_slow(0.05)
+    log_slow(0)
     with (
         handled_by(emit),
         pytest.raises(greenwait.QueryTimeout),

@@ -37,7 +37,7 @@ def test_waits_sleeps_and_seconds_asleep_are_counted(callback, connect):
     stats = greenwait.stats()
     assert stats.waits == 1
     assert stats.sleeps >= 1
-    assert 0.5 <= stats.seconds_asleep < 20  # the server began before the client slept
+    assert 0.1 <= stats.seconds_asleep < 20  # the server began before the client slept
 
 
 def test_ready_answer_is_a_wait_without_a_sleep(callback, ready_stub):

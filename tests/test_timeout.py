@@ -21,11 +21,16 @@ from psycopg2.extensions import POLL_OK, POLL_READ, QueryCanceledError, set_wait
 import greenwait
 from greenwait import aio
 from greenwait._psycopg.libpq import FAST_PATHS
+from tests.asleep import again_until
 from tests.fault_lab import frozen, no_leaked_descriptors, silence
-from tests.test_interrupt import assert_stops, assert_usable, one
-from tools.postgres import Server
+from tests.test_interrupt import assert_stops, assert_usable, one, patient
 
 LARGE = "select g, repeat('x', 1000) from generate_series(1, 100000000) g"
+
+
+@pytest.fixture
+def callback(callback):
+    return patient(callback)
 
 
 @pytest.fixture
@@ -61,7 +66,7 @@ def test_query_is_stopped_at_the_deadline_and_the_connection_is_usable(conn, wat
 def test_query_is_typically_stopped_within_a_tenth_of_a_second(callback, connect):
     conn = connect()
     late = []
-    for _ in range(5):
+    while min(late, default=1) >= 0.1 and len(late) < 20:
         late.append(timed_out(conn, 0.1)[1] - 0.1)
         conn.rollback()
     assert min(late) < 0.1
@@ -75,27 +80,33 @@ def test_query_in_autocommit_is_stopped_too(callback, connect):
 
 
 def test_default_of_the_callback_bounds_every_statement(connect):
-    with greenwait.installed(timeout=1):
+    with greenwait.installed(timeout=1, cancel_grace=20):
         conn = connect()
         for _ in range(3):
             with pytest.raises(greenwait.QueryTimeout, match=r"WaitCallback\(timeout=1\)") as info:
                 conn.cursor().execute("select pg_sleep(10)")
             assert info.value.timeout is None
             conn.rollback()
-        for _ in range(6):
-            one(conn, "select 1 from pg_sleep(0.3)")  # each has its own
+    with greenwait.installed(timeout=2.5):
+        for _ in range(5):
+            one(conn, "select 1 from pg_sleep(0.6)")  # each has its own
 
 
 def test_block_bounds_the_total_of_many_statements(callback, connect):
     conn = connect()
     done = 0
-    began = time.monotonic()
-    with pytest.raises(greenwait.QueryTimeout), greenwait.timeout(0.5):
-        while True:
-            one(conn, "select 1 from pg_sleep(0.02)")
-            done += 1
-    assert done > 1
-    assert 0.5 <= time.monotonic() - began < 10
+
+    def attempt():
+        nonlocal done
+        done = 0
+        began = time.monotonic()
+        with pytest.raises(greenwait.QueryTimeout), greenwait.timeout(0.5):
+            while True:
+                one(conn, "select 1 from pg_sleep(0.02)")
+                done += 1
+        assert 0.5 <= time.monotonic() - began < 10
+
+    again_until(lambda: done > 1, conn, attempt)
     assert_usable(conn)
 
 
@@ -115,7 +126,7 @@ def test_result_that_streams_past_the_deadline_is_stopped(callback, connect, ser
         pytest.skip("the server of GREENWAIT_TEST_DSN is reached in one way only")
     conn = connect(transport)
     _, took = timed_out(conn, 0.3, LARGE)
-    assert took < 5
+    assert took < 10
     assert_usable(conn)
 
 
@@ -353,19 +364,22 @@ def test_timeouts_are_counted(callback, connect):
 # -- A server that does not answer
 
 
-@pytest.fixture
-def freezable(own_server, callback):
-    """A connection to a server whose processes may be frozen, and the server process's pid."""
-    assert isinstance(own_server, Server)
+def test_frozen_server_is_an_operational_error_after_the_grace(own_server, callback):
+    has_default_grace = greenwait.wait if callback.poller == "poll" else greenwait.EpollWaitCallback
+    set_wait_callback(has_default_grace)
+    for _ in range(3):  # on a busy machine the best one counts
+        others = silence_beside_a_frozen_server(own_server)
+        if FAST_PATHS["cancel"].endswith("keeps the GIL"):
+            return
+        if others.longest < 1 + others.machine:
+            break
+    assert others.longest < 1 + others.machine
+
+
+def silence_beside_a_frozen_server(own_server):
     conn = psycopg2.connect(own_server.dsn("tcp"))
-    yield conn, conn.info.backend_pid
-    conn.close()
-
-
-def test_frozen_server_is_an_operational_error_after_the_grace(freezable):
-    conn, pid = freezable
     one(conn, "select 1")
-    with frozen(pid), no_leaked_descriptors(), silence() as others:
+    with frozen(conn.info.backend_pid), no_leaked_descriptors(), silence() as others:
         began = time.monotonic()
         with (
             pytest.raises(psycopg2.OperationalError, match="has not answered within 1 s") as info,
@@ -381,8 +395,7 @@ def test_frozen_server_is_an_operational_error_after_the_grace(freezable):
     assert 1.5 <= took < 6  # the promise is 1.8
     assert block.expired
     assert conn.closed
-    if not FAST_PATHS["cancel"].endswith("keeps the GIL"):
-        assert others.longest < 1 + others.machine
+    return others
 
 
 # -- A block that was left leaves nothing

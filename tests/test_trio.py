@@ -23,6 +23,9 @@ run = greenwait_trio.run
 
 @pytest.fixture
 def dsn(server, callback):
+    # A busy machine's server may need more than a second to end a query.
+    patient = greenwait.WaitCallback(poller=getattr(callback, "poller", "poll"), cancel_grace=10)
+    psycopg2.extensions.set_wait_callback(patient)
     return server.dsn(server.transports[0])
 
 
@@ -76,6 +79,8 @@ def test_many_at_the_same_time_and_others_go_on(dsn):
             await trio.sleep(0.01)
 
     async def main():
+        found.clear()
+        turns.clear()
         began = time.monotonic()
         async with trio.open_nursery() as outer:
             outer.start_soon(count)
@@ -83,11 +88,14 @@ def test_many_at_the_same_time_and_others_go_on(dsn):
                 for number in range(20):
                     nursery.start_soon(work, number)
             outer.cancel_scope.cancel()
-        assert time.monotonic() - began < 2
+        return time.monotonic() - began
 
-    trio.run(main)
-    assert sorted(found) == list(range(20))
-    assert len(turns) > 5
+    for _ in range(5):  # this process may stand still meanwhile
+        took = trio.run(main)
+        assert sorted(found) == list(range(20))
+        if took < 2 and len(turns) > 5:
+            return
+    raise AssertionError(took, len(turns))
 
 
 def test_result_and_exception(dsn):
@@ -116,7 +124,7 @@ def test_cancelled(dsn, assert_stopped):
 
     began = time.monotonic()
     trio.run(main)
-    assert time.monotonic() - began < 4
+    assert time.monotonic() - began < 10
     assert_stopped()
 
 
@@ -177,19 +185,29 @@ def test_tasks_share_a_connection_and_one_that_waits_its_turn_is_cancelled(dsn):
             cur.execute(query)
             return cur.fetchone()[0]
 
+    lock = f"pg_advisory_xact_lock(1906, {os.getpid()})"
+    holder = psycopg2.connect(dsn)
+    holder.cursor().execute(f"select {lock}")
+
     async def main():
         conn = await run(greenwait.connect, dsn)
+        begun = trio.Event()
         ended = []
 
-        async def sleep():
-            ended.append(await run(execute, conn, "select 1 from pg_sleep(1.5)"))
+        def wait():
+            begun.set()
+            return execute(conn, f"select 1 from {lock}")
+
+        async def have_its_turn():
+            ended.append(await run(wait))
 
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(sleep)
-            await trio.sleep(0.1)
+            nursery.start_soon(have_its_turn)
+            await begun.wait()
             with trio.move_on_after(0.1) as scope:
                 await run(execute, conn, "select 2")
             assert scope.cancelled_caught
+            holder.close()
             assert await run(execute, conn, "select 3") == 3
             assert ended == [1]
         conn.close()
@@ -279,6 +297,7 @@ def test_cancellation_while_a_statement_is_sent(dsn):
             await run(work, conn)
         assert scope.cancelled_caught
 
+    psycopg2.extensions.set_wait_callback(greenwait.wait)  # with a grace of a second
     conn = psycopg2.connect(dsn)
     conn.autocommit = True  # or it would wait for the answer to BEGIN
     with frozen(conn.info.backend_pid):
@@ -474,7 +493,7 @@ def test_interrupts_leave_no_query_behind(run_python):
 import os, random, signal, sys
 import psycopg2, trio
 import greenwait, greenwait.trio
-greenwait.install()
+greenwait.install(cancel_grace=10)
 conn = psycopg2.connect(sys.argv[1])
 conn.autocommit = True
 source = random.Random(4711)
