@@ -16,7 +16,7 @@ import pytest
 from psycopg2.extensions import STATUS_READY
 
 import greenwait
-from greenwait import connection
+from greenwait._connections import connection
 from greenwait._psycopg.state import begin_method
 from greenwait.connection import Connection
 from tests.asleep import wait_until_asleep

@@ -26,9 +26,9 @@ def test_instance_that_is_used_in_every_way_gives_values_and_exceptions(state, s
     found = {line.split()[0] for line in lines}
     assert {
         "greenwait.aio._loop.Suspension",  # which no module has by its name
-        "greenwait._greenlets.hub.Job",
+        "greenwait.Job",
         "greenwait._connections.pool.Borrowed",
-        "greenwait._deadline.timeout",
+        "greenwait.timeout",
     } <= found
 
 

@@ -1,3 +1,5 @@
 """The version, in the one place that the build reads too."""
 
+__all__ = ["__version__"]
+
 __version__ = "0.1.0"
