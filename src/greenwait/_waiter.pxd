@@ -5,8 +5,9 @@ from libc.stdint cimport int64_t
 from greenwait._psycopg.state cimport ConnectionState
 
 cdef class Waiter:
-    cdef bint is_of_parent  # this is a forked child, which does not go on with its greenlets
+    cdef int forks              # how many there had been when it was made
     cdef int64_t stay_until_ns  # whoever runs need not step aside before, if there is work to do
+    cdef bint is_inherited(self) noexcept
     cdef int wait_for(
         self, int fd, int events, int64_t deadline_ns, bint draining, ConnectionState state
     ) except -1

@@ -16,6 +16,7 @@ from greenwait._system.clock cimport NO_DEADLINE, monotonic_ns
 from greenwait._system.finalizing cimport Py_IsFinalizing
 from greenwait._system.periods cimport CLOSED_MS
 from greenwait._system.readiness cimport READINESS_READ, READINESS_WRITE, readiness_check
+from greenwait._system.threads cimport forks
 
 import _socket
 import os
@@ -45,6 +46,13 @@ cdef int EVENTFD_FLAGS = (os.EFD_CLOEXEC | os.EFD_NONBLOCK) if hasattr(os, "even
 @cython.auto_pickle(False)
 cdef class Waiter:
     """See ``_waiter.pxd``."""
+
+    def __cinit__(self):
+        self.forks = forks
+
+    cdef bint is_inherited(self) noexcept:
+        """Is this a forked child of the process that made it? Its greenlets go on in that one."""
+        return self.forks != forks
 
     cdef int wait_for(
         self, int fd, int events, int64_t deadline_ns, bint draining, ConnectionState state
@@ -103,20 +111,6 @@ cdef class Adapter(Waiter):
         """Does the framework's own greenlet run, so that a wait stops all others?"""
         return False
 
-    # These three need not be written anew; they cost a descriptor for each wakeup.
-
-    def make_wakeup(self):
-        """Return what the other two take, for one wait of a greenlet of this thread."""
-        return WakeupFd()
-
-    def wait_until_woken(self, wakeup, seconds):
-        """Step aside for at most *seconds*, or None, until there is the wakeup, or sooner."""
-        self.wait(wakeup.fileno(), READ, seconds)
-
-    def wake_up(self, wakeup):
-        """End the wait there, now or to come; from whichever thread."""
-        wakeup.wake()
-
     cdef Waiter find_waiter(self):
         """Return who waits in this thread, or None: the framework is not at home."""
         return self if self.is_active() else None
@@ -129,15 +123,14 @@ cdef class Adapter(Waiter):
         return come if come != 0 else check_fd(fd)
 
     cdef object new_wakeup(self):
-        return self.make_wakeup()
+        return WakeupFd()
 
     cdef int wait_for_wakeup(self, object wakeup, int64_t deadline_ns) except -1:
-        self.wait_until_woken(wakeup, seconds_until(deadline_ns))
+        self.wait((<WakeupFd>wakeup).fileno(), READINESS_READ, seconds_until(deadline_ns))
         return 0
 
     cdef int wake(self, object wakeup) except -1:
-        self.wake_up(wakeup)
-        return 0
+        return (<WakeupFd>wakeup).wake()
 
 
 cdef int check_fd(int fd) except? 1:
@@ -283,9 +276,7 @@ def _after_fork_in_child():
     cdef dict thread_dict = <dict><PyObject*>PyThreadState_GetDict()
     waiters_entered = len(adapters)
     hubs_entered = 0
-    waiter = thread_dict.pop(waiter_key, None)
-    if waiter is not None:
-        (<Waiter>waiter).is_of_parent = True
+    thread_dict.pop(waiter_key, None)
 
 
 if hasattr(os, "register_at_fork"):

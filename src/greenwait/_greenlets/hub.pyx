@@ -1,6 +1,6 @@
 """The hub: many jobs on one thread, each in a greenlet.
 
-A job is a function that runs in a greenlet; ``_loop.pyx`` says whose turn it is.
+A job is a function that runs in a greenlet; ``scheduler.pyx`` says which one goes on.
 """
 
 cimport cython
@@ -9,6 +9,7 @@ from cpython.exc cimport PyErr_CheckSignals
 from libc.stdint cimport int64_t
 
 from greenwait._deadline cimport after, checked_seconds, to_ns
+from greenwait._greenlets.execution cimport Execution
 from greenwait._greenlets.scheduler cimport (
     InterruptTarget,
     Scheduler,
@@ -72,16 +73,11 @@ cdef enum:
 
 @cython.auto_pickle(False)
 @cython.final
-cdef class Job:
+cdef class Job(Execution):
     """A call of a function in a greenlet of its own; ``Hub.spawn()`` makes them."""
 
     cdef Hub hub
-    cdef object call          # (function, args, kwargs); None once it runs
-    cdef object context
-    cdef InterruptTarget target
     cdef int state
-    cdef object value
-    cdef object exception_raised
     cdef bint was_told        # to end, once
     cdef bint is_cancelled
     cdef bint failure_retrieved    # a failure need not be raised at the end of the block
@@ -117,9 +113,7 @@ cdef class Job:
         self.hub.failed.pop(self, None)
         if self.is_cancelled:
             raise CancelledError("the job was cancelled")
-        if self.exception_raised is not None:
-            raise self.exception_raised
-        return self.value
+        return self.outcome()
 
     def cancel(self):
         """Have the job's wait raise ``greenlet.GreenletExit``; its query stops on the server.
@@ -149,20 +143,9 @@ cdef class Job:
 
     cdef int run(self) except -1:
         """Call the function; nothing comes out of it but a bug."""
-        function, args, kwargs = self.call
-        self.call = None
         self.state = RUNNING
-        try:
-            self.value = self.context.run(function, *args, **kwargs)
-        except BaseException as exc:  # by its instance: its class may be told only by that
-            self.exception_raised = exc
-        interruption, self.target.interruption = self.target.interruption, None
-        if interruption is not None:
-            # It came too late to interrupt anything, and is delivered nevertheless.
-            self.exception_raised = (
-                interruption if self.exception_raised is None
-                else higher(self.exception_raised, interruption)
-            )
+        self.execute()
+        self.deliver_late()
         if isinstance(self.exception_raised, greenlet_exit):
             self.is_cancelled = True
         elif not isinstance(self.exception_raised, (Exception, NoneType)):
@@ -173,7 +156,7 @@ cdef class Job:
 
     cdef int finish(self) except -1:
         self.state = DONE
-        self.call = self.context = None
+        self.function = self.args = self.kwargs = self.context = None
         self.hub.jobs.discard(self)
         if self.exception_raised is not None and not (self.is_cancelled or self.failure_retrieved):
             self.hub.failed[self] = True
@@ -194,7 +177,7 @@ def join(Hub hub not None, jobs, failure=None):
     """
     cdef Job job
     cdef InterruptTarget target
-    if hub.is_of_parent:
+    if hub.is_inherited():
         return failure
     if failure is not None:
         suppress_failures(hub, jobs)
@@ -305,7 +288,7 @@ cdef class Hub(Scheduler):
         return self
 
     def __exit__(self, kind, exc, traceback):
-        if self.is_of_parent:
+        if self.is_inherited():
             return
         self.check_thread("leaving the block")
         if current_greenlet() is not self.entered_by:
@@ -338,7 +321,7 @@ cdef class Hub(Scheduler):
             raise TypeError(f"spawn() takes a function, not {type(function).__name__!r}")
         cdef Job job = Job.__new__(Job)
         job.hub = self
-        job.call = (function, args, kwargs)
+        job.function, job.args, job.kwargs = function, args, kwargs
         job.context = PyContext_CopyCurrent()
         job.target = InterruptTarget.__new__(InterruptTarget)
         job.watchers = []
@@ -425,7 +408,7 @@ cdef class SharedHub:
         if hub is None:
             raise RuntimeError("this block is not entered, or was left: have a SharedHub for each")
         self.hub = None
-        if hub.is_of_parent or not hub.is_shared:
+        if hub.is_inherited() or not hub.is_shared:
             return
         hub.users -= 1
         if hub.users == 0:
@@ -456,7 +439,7 @@ def _work(Job job not None):
         here.target = job.target
         job.run()
         here.target = None
-        if hub.is_of_parent:
+        if hub.is_inherited():
             raise_in_child(job)
         due = hub.next_due(None)
         if isinstance(due, Job):

@@ -113,7 +113,7 @@ cdef class Scheduler(Waiter):
             raise RuntimeError(f"{what}: the hub's with block is over, or has not begun")
         if PyThread_get_thread_ident() != self.thread:
             raise RuntimeError(f"{what}: a hub is its thread's alone; this is another one")
-        if self.is_of_parent:
+        if self.is_inherited():
             raise RuntimeError(f"{what}: the hub's jobs are the parent process's; make another hub")
         return 0
 

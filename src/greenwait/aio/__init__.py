@@ -36,7 +36,8 @@ from greenwait._connections.pool import Pool
 from greenwait._deadline import deadline_after
 from greenwait._psycopg.psycopg2 import ProgrammingError, connection
 from greenwait._system.identity import publish
-from greenwait.aio._loop import Call, await_, awaited, end_connection, in_call, is_inherited
+from greenwait.aio._call import Call, await_, awaited, in_call
+from greenwait.aio._loop import end_connection, is_inherited
 from greenwait.aio._pool import AsyncPool
 
 if TYPE_CHECKING:

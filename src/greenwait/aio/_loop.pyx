@@ -14,7 +14,7 @@ calls that wait there fail.
 """
 
 cimport cython
-from cpython.contextvars cimport PyContext_CopyCurrent, PyContext_Enter, PyContext_Exit
+from cpython.contextvars cimport PyContext_Enter, PyContext_Exit
 from cpython.object cimport PyObject
 from cpython.pystate cimport PyThreadState_GetDict
 from cpython.pythread cimport PyThread_get_thread_ident
@@ -34,11 +34,9 @@ from greenwait._system.periods cimport CLOSED_MS
 from greenwait._system.readiness cimport READINESS_READ, READINESS_WRITE
 from greenwait._system.readiness_set cimport readiness_set_fileno
 from greenwait._system.sealed_type cimport seal_type
-from greenwait._system.threads cimport forks
 from greenwait._waiter cimport (
     Adapter,
     Waiter,
-    hubs_entered,
     register_first,
     waiter_here,
     waiters_entered,
@@ -50,21 +48,12 @@ import weakref
 from collections import deque
 from functools import update_wrapper
 from types import MethodType
-from warnings import warn
 
 from greenlet import getcurrent, greenlet
 
 from greenwait._install import check_registered
 
-__all__ = [
-    "Call",
-    "Loan",
-    "await_",
-    "awaited",
-    "end_connection",
-    "in_call",
-    "is_inherited",
-]
+__all__ = ["Loan", "end_connection", "is_inherited"]
 
 cdef extern from *:
     """
@@ -148,6 +137,22 @@ cdef str INHERITED = (
 cdef object lost = object()
 
 
+@cython.auto_pickle(False)
+cdef class PendingCall(Execution):
+    """A call of a function, begun in an event loop; see ``_call.pyx``."""
+
+    cdef int run(self) except -1:
+        raise NotImplementedError
+
+    cdef int resume_task(self) except -1:
+        """Have the task that awaits it go on, if one does."""
+        wake_up, context, suspension = self.wake_up, self.wake_up_context, self.suspension
+        self.wake_up = self.wake_up_context = self.suspension = None
+        if wake_up is not None:
+            context.run(wake_up, suspension)
+        return 0
+
+
 class _Worker(greenlet):
     """The greenlet of one call after another: a new one costs more than many a query."""
 
@@ -164,35 +169,12 @@ cdef class EventLoop(Scheduler):
 
     instead = "use asyncio.gather() or a TaskGroup, and greenwait.aio.run() in its tasks"
 
-    # None while no call is under way: an event loop that is not used any more is to be freed
-    # at once, and this with it, though it has an attribute that is this.
-    cdef object event_loop
-    cdef object event_loop_reference  # weak
-    cdef set calls              # under way
-    cdef int forks              # how many there had been when it was made
-    cdef list idle              # workers
-    cdef object over            # calls that are, and whose tasks do not know
-    cdef bint is_serving        # the greenlets that are due have their turn
-    cdef int64_t until_ns       # ... until then at the longest
-    cdef bint is_resuming       # the tasks of those calls that are over have
-    cdef bint is_scheduled      # ... or will have it as soon as the event loop gets there
-    cdef bint is_listening      # the event loop has our descriptor
-    cdef list unregistered      # those of its connections that the event loop is to be told of
-    cdef dict registered        # those it was told of, by descriptor
-    cdef object ticker          # asyncio's handle
-    cdef str ended              # why nobody can wait here any more, or not now
-    cdef set loans
-    cdef object timer           # asyncio's handle
-    cdef int64_t timer_ns
-    cdef object __weakref__
-
     def __cinit__(self):
         self.calls = set()
         self.idle = []
         self.loans = set()
         self.unregistered, self.registered = [], {}
         self.over = deque()
-        self.forks = forks
         self.open()
         # Only while it is at work: greenlet frees the main one of a thread that ends, whoever has
         # it (ThreadState's destructor, which takes a last reference for one that was leaked).
@@ -201,9 +183,9 @@ cdef class EventLoop(Scheduler):
         see_to_end_of_thread(self)
 
     cdef InterruptTarget target_of(self, object here):
-        return (<Call?>here.call).target if type(here) is Worker else None
+        return (<PendingCall?>here.call).target if type(here) is Worker else None
 
-    cdef int begin_call(self, Call call, object event_loop) except -1:
+    cdef int begin_call(self, PendingCall call, object event_loop) except -1:
         """Call its function, in a greenlet, until it waits or returns."""
         if not self.is_active():
             self.move_here()
@@ -247,7 +229,7 @@ cdef class EventLoop(Scheduler):
         see_to_end_of_thread(self)
         return 0
 
-    cdef int end_call(self, Call call) except -1:
+    cdef int end_call(self, PendingCall call) except -1:
         self.over.append(call)
         self.calls.discard(call)
         return 0
@@ -375,7 +357,7 @@ cdef class EventLoop(Scheduler):
         return due
 
     cdef object pop_due(self):
-        if self.forks != forks:
+        if self.is_inherited():
             return None  # these are the parent's
         while self.is_serving and self.left_of_batch > 0 and monotonic_ns() < self.until_ns:
             self.left_of_batch -= 1
@@ -432,7 +414,7 @@ cdef class EventLoop(Scheduler):
         """Let those greenlets have their turn whose waits are over, then the tasks of theirs."""
         cdef int64_t until_ns = monotonic_ns() + LONGEST_TURN_NS
         self.is_scheduled = False
-        if self.forks != forks:
+        if self.is_inherited():
             return
         try:
             if not self.is_active():
@@ -477,7 +459,7 @@ cdef class EventLoop(Scheduler):
         """
         cdef bint was_resuming = self.is_resuming
         cdef Py_ssize_t left = len(self.over)
-        cdef Call call
+        cdef PendingCall call
         self.is_resuming = True
         try:
             while left > 0 and self.over:  # an event loop that runs in a task takes them, too
@@ -523,13 +505,13 @@ cdef class EventLoop(Scheduler):
         try:
             self.serve()
         finally:
-            if self.event_loop is not None and self.is_active() and self.forks == forks:
+            if self.event_loop is not None and self.is_active() and not self.is_inherited():
                 self.set_alarm()
 
     def tick(self):
         """See to descriptors that were closed under a wait, and whether this is the thread."""
         self.ticker = None
-        if self.forks != forks:
+        if self.is_inherited():
             return
         event_loop = running_loop()
         if not self.calls:
@@ -561,8 +543,8 @@ cdef class EventLoop(Scheduler):
 
     def end(self):
         """Have all calls fail, since the event loop is closed, and let go of everything."""
-        cdef Call call
-        if self.forks != forks:
+        cdef PendingCall call
+        if self.is_inherited():
             return
         calls = list(self.calls)
         for call in calls:
@@ -582,7 +564,7 @@ cdef class EventLoop(Scheduler):
 
     cdef int leave_thread(self) except -1:
         """This thread ends: whoever waits in it can't go on any more."""
-        if not self.is_active() or self.forks != forks:
+        if not self.is_active() or self.is_inherited():
             return 0
         was_ended = self.ended
         if self.calls:
@@ -599,7 +581,7 @@ cdef class EventLoop(Scheduler):
 
     cdef int fail_calls(self) except -1:
         """Have each raise why; what it waits for then raises the same at once."""
-        cdef Call call
+        cdef PendingCall call
         outer = self.entered_by
         here = self.entered_by = current_greenlet()
         calls = list(self.calls)
@@ -688,17 +670,11 @@ def end_when_closed(event_loop):
 
 @cython.auto_pickle(False)
 @cython.final
-@cython.internal
 cdef class Registration:
     """A connection's descriptor that the event loop watches for one wait; it calls this."""
 
-    cdef EventLoop loop
-    cdef SuspendedWait suspended
-    cdef int events
-    cdef object failure  # what kept the event loop from watching it
-
     def __call__(self):
-        if self.loop.forks == forks:
+        if not self.loop.is_inherited():
             self.suspended.revents = self.events
             self.loop.due.append(self.suspended)
             self.loop.serve_in_no_context()
@@ -725,7 +701,7 @@ seal_type(Registration, "an EventLoop makes it")
 def _work():
     """The life of a worker: a call, and the next one."""
     cdef EventLoop loop
-    cdef Call call
+    cdef PendingCall call
     next_greenlet = current_greenlet().parent
     while True:
         call = switch_to(next_greenlet)
@@ -745,384 +721,15 @@ def _work():
         loop = call = due = None
 
 
-# -- A call, and who awaits it
-
-@cython.auto_pickle(False)
-@cython.final
-cdef class Call:
-    """Call(function, args, kwargs)
---
-
-    A coroutine: a call of a function in a greenlet, begun when it is awaited.
-    """
-
-    cdef EventLoop loop
-    cdef object function
-    cdef tuple args
-    cdef dict kwargs
-    cdef str name                # of a method; None: nobody is to be told that it is not awaited
-    cdef object conn             # that it is a method of, or of a cursor of which it is
-    cdef bint is_local           # it waits for nobody
-    cdef object context
-    cdef InterruptTarget target
-    cdef bint is_begun
-    cdef bint is_awaited
-    cdef bint is_closed          # it is not to be awaited, or not again
-    cdef bint is_over
-    cdef object value
-    cdef object exception_raised
-    cdef Suspension suspension   # that a task has
-    cdef object wake_up          # the task's, to be called when it is over
-    cdef object wake_up_context
-
-    def __cinit__(self, function, tuple args not None, dict kwargs not None):
-        self.function, self.args, self.kwargs = function, args, kwargs
-
-    def __del__(self):
-        if not self.is_begun and self.name is not None:
-            warn(f"coroutine '{self.name}' was never awaited", RuntimeWarning, 1)
-
-    # As a coroutine of Python's it is awaited, made a task of, or closed.
-
-    def __await__(self):
-        return self
-
-    def __iter__(self):
-        return self
-
-    def __next__(self):
-        return self.send(None)
-
-    def send(self, value):
-        """Begin it, and return what its task is to wait for, or raise StopIteration."""
-        found = advance(self)
-        if type(found) is Suspension:
-            return found
-        raise StopIteration(found)
-
-    def throw(self, kind, value=None, traceback=None):
-        """Raise what it is to raise where it waits, which it does no more."""
-        self.is_begun = self.is_closed = True
-        if value is None:
-            value = kind if isinstance(kind, BaseException) else kind()
-        raise value
-
-    def close(self):
-        """Never begin it; do not wait for it."""
-        self.is_begun = self.is_closed = True
-
-    def begin(self):
-        """Begin it now; for one that need not be awaited."""
-        if self.is_begun:
-            raise RuntimeError("this call was begun before, or closed: call the function again")
-        self.start()
-        return self
-
-    cdef int start(self) except -1:
-        try:
-            self.start_in(running_loop())
-        except BaseException:
-            self.is_closed = True
-            raise
-        return 0
-
-    cdef int start_in(self, object event_loop) except -1:
-        if is_below_call(current_greenlet()):
-            raise RuntimeError(
-                "awaited below greenwait.aio.run(), where code is synchronous: call the function, "
-                "or use greenwait.aio.await_()"
-            )
-        if hubs_entered > 0:
-            check_no_other()
-        self.is_begun = True
-        self.loop = loop_of(event_loop)
-        if self.loop.forks != forks:
-            raise RuntimeError(INHERITED)
-        if self.conn is not None:
-            self.loop.bind(self.conn)
-        self.target = InterruptTarget.__new__(InterruptTarget)
-        self.context = PyContext_CopyCurrent()
-        return self.loop.begin_call(self, event_loop)
-
-    cdef int run(self) except -1:
-        """Call the function; nothing comes out of it."""
-        function, args, kwargs = self.function, self.args, self.kwargs
-        self.function = self.args = self.kwargs = None
-        PyContext_Enter(self.context)
-        try:
-            self.value = call_function(function, args, kwargs)
-        except BaseException as exc:  # by its instance: its class may be told only by that
-            self.exception_raised = exc
-        PyContext_Exit(self.context)
-        if isinstance(self.exception_raised, StopIteration):  # it would be a result, PEP 479
-            told = RuntimeError("the function raised StopIteration")
-            told.__cause__ = self.exception_raised
-            self.exception_raised = told
-        interruption = self.target.interruption
-        if interruption is not None and not isinstance(self.exception_raised, cancelled_error):
-            # It came too late to interrupt anything, and is delivered nevertheless.
-            interruption.__context__ = self.exception_raised
-            self.exception_raised = interruption
-        self.is_over = True
-        self.context = self.target = self.conn = None
-        return 0
-
-    def fail(self, exc):
-        """Be over for its task, in a forked child: there nobody goes on with the function."""
-        self.exception_raised, self.is_over = exc, True
-        self.loop.event_loop.call_soon(self.resume)
-
-    def resume(self):
-        """Have its task go on; the event loop calls this in a forked child."""
-        self.resume_task()
-
-    cdef int resume_task(self) except -1:
-        """Have the task that awaits it go on, if one does."""
-        wake_up, context, suspension = self.wake_up, self.wake_up_context, self.suspension
-        self.wake_up = self.wake_up_context = self.suspension = None
-        if wake_up is not None:
-            context.run(wake_up, suspension)
-        return 0
-
-    cdef object outcome(self):
-        """Return what it has returned, or raise what it has raised."""
-        if self.exception_raised is not None:
-            raise self.exception_raised
-        return self.value
-
-
-cdef inline object call_function(object function, tuple args, dict kwargs):
-    return function(*args, **kwargs) if kwargs else function(*args)
-
-
-cdef object advance(Call call):
-    """Return what its task is to wait for, a Suspension, or else its result."""
-    if call.is_closed:
-        raise RuntimeError(
-            "cannot await a call that was closed, or has raised what was thrown into it: call the "
-            "function again"
-        )
-    if not call.is_awaited:
-        call.is_awaited = True
-        if call.is_local:
-            call.is_begun = True
-            return call_function(call.function, call.args, call.kwargs)
-        if not call.is_begun:
-            call.start()
-        if not call.is_over:
-            call.suspension = Suspension.__new__(Suspension)
-            call.suspension.call = call
-            call.suspension.event_loop = call.loop.event_loop
-            call.suspension._asyncio_future_blocking = True
-            return call.suspension
-    elif not call.is_over or call.loop is None:
-        raise RuntimeError("it was awaited before: call the function again")
-    call.loop = None
-    return call.outcome()
-
-
-@cython.auto_pickle(False)
-@cython.final
-@cython.internal
-cdef class Suspension:
-    """What a task waits for: asyncio takes it for a future, as which it behaves."""
-
-    cdef Call call
-    cdef object event_loop
-    cdef public bint _asyncio_future_blocking
-
-    def get_loop(self):
-        """Return the event loop, which asyncio compares with the task's."""
-        return self.event_loop
-
-    def add_done_callback(self, function, *, context=None):
-        """Have *function* called when it is over: it resumes the task."""
-        if context is None:
-            context = PyContext_CopyCurrent()
-        if self.call.is_over:
-            self.event_loop.call_soon(function, self, context=context)
-            return
-        self.call.wake_up = function
-        self.call.wake_up_context = context
-
-    def cancel(self, msg=None):
-        """Cancel the query that the call waits for, and have it raise CancelledError."""
-        if self.call.is_over:
-            return False
-        exc = cancelled_error() if msg is None else cancelled_error(msg)
-        if self.call.loop.forks != forks:
-            self.call.fail(exc)
-        else:
-            self.call.loop.interrupt(self.call.target, exc, True)
-        return True
-
-    def done(self):
-        """Return whether it is over."""
-        return self.call.is_over
-
-    def cancelled(self):
-        """Return whether CancelledError came out of it."""
-        return isinstance(self.call.exception_raised, cancelled_error)
-
-    def result(self):
-        """Return what it has returned, or raise what it has raised."""
-        self.check_over()
-        return self.call.outcome()
-
-    def exception(self):
-        """Return what it has raised, or None."""
-        self.check_over()
-        return self.call.exception_raised
-
-    cdef int check_over(self) except -1:
-        if not self.call.is_over:
-            raise invalid_state_error("the call is not over yet")
-        return 0
-
-
-cdef extern from *:
-    """
-    /* The slot for send(), which Cython does not fill: a StopIteration for each result, with
-     * its traceback, would cost more than the rest. */
-    static PyObject *(*advance_call)(PyObject *);
-    static PyTypeObject *suspension_type;
-
-    static PySendResult
-    send_to_call(PyObject *call, PyObject *value, PyObject **result)
-    {
-        (void)value;
-        *result = advance_call(call);
-        if (*result == NULL)
-            return PYGEN_ERROR;
-        return Py_TYPE(*result) == suspension_type ? PYGEN_NEXT : PYGEN_RETURN;
-    }
-
-    static void
-    fill_send_slot(PyTypeObject *call_type, PyTypeObject *type, void *advance)
-    {
-        advance_call = (PyObject *(*)(PyObject *))advance;
-        suspension_type = type;
-        call_type->tp_as_async->am_send = send_to_call;
-    }
-    """
-    void fill_send_slot(type call_type, type suspension_type, void* advance)
-
-fill_send_slot(Call, Suspension, <void*>advance)
-seal_type(Suspension, "a call makes it when it is awaited")
-
-
-def awaited(base_method, str name, *, bint of_cursor=False, bint only_named=False):
-    """Return a method that is to be awaited, or below ``run()``, is *base_method*.
-
-    :param name: what it is called when nobody awaits it.
-    :param of_cursor: it is a cursor's method, not a connection's.
-    :param only_named: it waits for the server only if that has a name.
-    """
-
-    def method(self, /, *args, **kwargs):
-        if is_below_call(current_greenlet()):
-            return base_method(self, *args, **kwargs)
-        cdef Call call = Call.__new__(Call, base_method, (self, *args), kwargs)
-        call.name = name
-        if only_named and self.name is None:
-            call.is_local = True
-        else:
-            call.conn = self.connection if of_cursor else self
-        return call
-
-    return update_wrapper(method, base_method)
-
-
-# -- Below a call
-
-def in_call():
-    """Return whether this is below a call, where code is synchronous and may wait."""
-    return is_below_call(current_greenlet())
-
+# -- Which loop?
 
 cdef bint is_below_call(object here) except -1:
     """Is it the greenlet of a call? In a child that was forked there, it is so no more."""
     if type(here) is not Worker or here.call is None:  # between two calls a __del__ may run
         return False
-    cdef EventLoop loop = (<Call?>here.call).loop
-    return loop is not None and loop.forks == forks
+    cdef EventLoop loop = (<PendingCall?>here.call).loop
+    return loop is not None and not loop.is_inherited()
 
-
-@cython.auto_pickle(False)
-@cython.final
-@cython.internal
-cdef class Awaited:
-    """What a call waits for that waits for an awaitable."""
-
-    cdef EventLoop loop
-    cdef object awaitable
-    cdef object future
-    cdef SuspendedWait suspended
-
-    def begin(self):
-        """Have it run as a task; the event loop calls this."""
-        if self.suspended.is_due:  # it was cancelled before
-            return
-        try:
-            self.future = asyncio.ensure_future(self.awaitable)
-        except Exception as exc:  # it is none
-            self.future = running_loop().create_future()
-            self.future.set_exception(exc)
-        self.future.add_done_callback(self.end)
-
-    def end(self, future):
-        """Have the call go on; the event loop calls this."""
-        if not self.suspended.is_due:
-            self.loop.make_due(self.suspended)
-
-
-seal_type(Awaited, "it is made by await_()")
-
-
-def await_(awaitable):
-    """Wait for an awaitable, in synchronous code below ``greenwait.aio.run()``.
-
-    :param awaitable: a coroutine, for instance; it runs in a task of its own.
-    :returns: what it returns.
-    :raises BaseException: what it raises.
-    :raises TypeError: it can't be awaited.
-    :raises RuntimeError: called elsewhere.
-
-    A cancellation of the call cancels the awaitable, and what that makes of it is raised
-    or returned.
-    """
-    here = current_greenlet()
-    cdef Call call = here.call if is_below_call(here) else None
-    if call is None or call.loop.ended is not None:
-        if hasattr(awaitable, "close"):
-            awaitable.close()  # or it would complain that it was never awaited
-        raise RuntimeError(
-            "await_() is for synchronous code below greenwait.aio.run(); elsewhere, await it"
-            if call is None else call.loop.ended
-        )
-    cdef Awaited awaited = Awaited.__new__(Awaited)
-    awaited.loop, awaited.awaitable = call.loop, awaitable
-    awaited.suspended = new_suspended_wait(-1, NO_DEADLINE)
-    # Not here: the first steps of an eager task would run in this greenlet.
-    call.loop.event_loop.call_soon(awaited.begin, context=PyContext_CopyCurrent())
-    try:
-        while awaited.future is None or not awaited.future.done():
-            try:
-                call.loop.suspend(awaited.suspended)
-            except BaseException:
-                if awaited.future is None:
-                    if hasattr(awaitable, "close"):
-                        awaitable.close()
-                    raise
-                if call.loop.ended is not None or not awaited.future.cancel():
-                    raise  # it is done, at the same time
-                awaited.suspended = new_suspended_wait(-1, NO_DEADLINE)
-    finally:
-        awaited.suspended.is_due = True  # end() may still be called
-    return awaited.future.result()
-
-
-# -- Which loop?
 
 cdef EventLoop loop_of(object event_loop):
     """Return what greenwait keeps for an event loop that runs in this thread."""
@@ -1147,7 +754,7 @@ def is_inherited(conn=None):
             loop = getattr(running_loop(), "_greenwait", None)
         except RuntimeError:  # none does
             return False
-    return loop is not None and loop.forks != forks
+    return loop is not None and loop.is_inherited()
 
 
 def end_connection(conn):
@@ -1208,7 +815,7 @@ cdef class AioAdapter(Adapter):
 
     cdef Waiter find_waiter(self):
         here = current_greenlet()
-        return (<Call>here.call).loop if is_below_call(here) else None
+        return (<PendingCall>here.call).loop if is_below_call(here) else None
 
 
 cdef AioAdapter adapter = AioAdapter()

@@ -5,7 +5,8 @@ from collections.abc import Callable
 from typing import Any
 
 from greenwait._connections.pool import Pool, PoolStats, give_up
-from greenwait.aio._loop import Call, Loan, is_inherited
+from greenwait.aio._call import Call
+from greenwait.aio._loop import Loan, is_inherited
 
 __all__ = ["AsyncPool"]
 

@@ -20,7 +20,6 @@ from greenwait._system.periods cimport CLOSED_MS
 from greenwait._system.readiness cimport READINESS_READ, READINESS_WRITE
 from greenwait._system.readiness_set cimport readiness_set_fileno
 from greenwait._system.sealed_type cimport seal_type
-from greenwait._system.threads cimport forks
 from greenwait._waiter cimport Adapter, seconds_until
 
 import os
@@ -66,7 +65,6 @@ cdef class GeventLoop(Scheduler):
     cdef object ticker       # gevent's timer
     cdef bint is_ticking
     cdef Py_ssize_t waiting  # greenlets
-    cdef int forks           # how many there had been when it was made
     cdef object __weakref__
 
     def __cinit__(self, hub):
@@ -74,7 +72,6 @@ cdef class GeventLoop(Scheduler):
         self.watchers = {}
         self.open()
         self.is_main_thread = False  # signals are gevent's
-        self.forks = forks
 
     def __del__(self):
         try:
@@ -178,7 +175,7 @@ cdef class GeventLoop(Scheduler):
 
     cdef int serve(self) except -1:
         """Let those greenlets have their turn whose waits are over."""
-        if self.is_inherited():
+        if self.is_left_to_parent():
             return 0
         self.poll(False)
         # Those who become due meanwhile have theirs when others have had it.
@@ -186,11 +183,12 @@ cdef class GeventLoop(Scheduler):
             _switch(self.due.popleft(), None)
         return 0
 
-    cdef bint is_inherited(self) except -1:
+    cdef bint is_left_to_parent(self) except -1:
         """Is this a child? Then what is ready is its parent's, and left to that."""
-        if self.forks != forks:
-            self.detach()
-        return self.forks != forks
+        if not self.is_inherited():
+            return False
+        self.detach()
+        return True
 
     cdef int tick(self) except -1:
         """See to descriptors that were closed under a wait."""
@@ -222,7 +220,7 @@ def _tick(itself):
 def _come(itself, int fd, int events):
     cdef GeventLoop loop = itself()
     cdef SuspendedWait suspended
-    if loop is not None and not loop.is_inherited():
+    if loop is not None and not loop.is_left_to_parent():
         suspended = loop.watched_at(fd).suspended
         if suspended is not None:
             _switch(suspended, events)
@@ -230,7 +228,7 @@ def _come(itself, int fd, int events):
 
 def _expire(itself, SuspendedWait suspended not None):
     cdef GeventLoop loop = itself()
-    if loop is not None and not loop.is_inherited():
+    if loop is not None and not loop.is_left_to_parent():
         _switch(suspended, None)
 
 
@@ -258,7 +256,7 @@ cdef GeventLoop loop_of(object hub):
     cdef dict thread_dict = <dict><PyObject*>PyThreadState_GetDict()
     cdef PyObject* found = PyDict_GetItemWithError(thread_dict, loop_key)
     cdef GeventLoop loop = None if found is NULL else <GeventLoop>found
-    if loop is not None and (loop.hub is not hub or loop.forks != forks):
+    if loop is not None and (loop.hub is not hub or loop.is_inherited()):
         if loop.hub is hub:
             loop.detach()  # it is the parent's; its greenlets wait for ever here
         loop = None

@@ -60,12 +60,7 @@ async def _run(worker: Worker) -> Any:  # pragma: no cover: as above
             found = worker.throw(exc)
         else:
             found = worker.switch(events)
-    if worker.exception is not None:
-        try:
-            raise worker.exception
-        finally:
-            worker.exception = None  # or it would be kept by its own traceback
-    return worker.result
+    return worker.outcome()
 
 
 async def _wait(request: Request) -> int:

@@ -16,11 +16,10 @@ class Request(NamedTuple):
 CHECKPOINT: Request
 
 class Worker(greenlet):
-    result: Any
-    exception: BaseException | None
     def __init__(
         self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> None: ...
+    def outcome(self) -> Any: ...
 
 @final
 class TrioAdapter(Adapter): ...

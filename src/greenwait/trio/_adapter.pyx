@@ -8,6 +8,7 @@ cimport cython
 from cpython.contextvars cimport PyContext_CopyCurrent
 from libc.stdint cimport int64_t
 
+from greenwait._greenlets.execution cimport Execution
 from greenwait._psycopg.state cimport ConnectionState
 from greenwait._system.readiness cimport READINESS_READ
 from greenwait._system.threads cimport forks
@@ -43,20 +44,22 @@ class Worker(greenlet):
     """The greenlet of one call. Switching to it returns a ``Request``, until it is dead."""
 
     def __init__(self, function, args, kwargs):
-        super().__init__(_call)
+        cdef Execution execution = Execution.__new__(Execution)
+        super().__init__(_execute)
+        execution.function, execution.args, execution.kwargs = function, args, kwargs
+        execution.context = PyContext_CopyCurrent()
+        self.execution = execution
         self.forks = forks
-        self.call = PyContext_CopyCurrent().run, function, args, kwargs
-        self.result = self.exception = None
+
+    def outcome(self):
+        """Return what the function has returned, or raise what it has raised; once."""
+        cdef Execution execution = self.execution
+        self.execution = None  # or an exception would be kept by its own traceback
+        return execution.outcome()
 
 
-def _call():
-    here = current_greenlet()
-    run, function, args, kwargs = here.call
-    here.call = None
-    try:
-        here.result = run(function, *args, **kwargs)
-    except BaseException as exc:  # by its instance: its class may be told only by that
-        here.exception = exc
+def _execute():
+    (<Execution>current_greenlet().execution).execute()
 
 
 @cython.auto_pickle(False)

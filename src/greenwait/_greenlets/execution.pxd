@@ -1,0 +1,15 @@
+"""A function that runs in a greenlet of its own, and what it comes to."""
+
+from greenwait._greenlets.scheduler cimport InterruptTarget
+
+cdef class Execution:
+    cdef object function  # and its arguments; None once it runs
+    cdef tuple args
+    cdef dict kwargs
+    cdef object context   # in which it runs
+    cdef InterruptTarget target
+    cdef object value
+    cdef object exception_raised
+    cdef int execute(self) except -1
+    cdef int deliver_late(self) except -1
+    cdef object outcome(self)

@@ -1,0 +1,37 @@
+"""A function that runs in a greenlet of its own, and what it comes to."""
+
+cimport cython
+from cpython.contextvars cimport PyContext_Enter, PyContext_Exit
+
+from greenwait._ranks cimport higher
+
+
+@cython.auto_pickle(False)
+cdef class Execution:
+    """See ``execution.pxd``."""
+
+    cdef int execute(self) except -1:
+        """Call the function; nothing comes out of it."""
+        function, args, kwargs = self.function, self.args, self.kwargs
+        self.function = self.args = self.kwargs = None
+        PyContext_Enter(self.context)
+        try:
+            self.value = function(*args, **kwargs) if kwargs else function(*args)
+        except BaseException as exc:  # by its instance: its class may be told only by that
+            self.exception_raised = exc
+        PyContext_Exit(self.context)
+        return 0
+
+    cdef int deliver_late(self) except -1:
+        """Have it raise the interrupt that came too late to strike a wait, if there is one."""
+        late, self.target.interruption = self.target.interruption, None
+        if late is not None:
+            raised = self.exception_raised
+            self.exception_raised = late if raised is None else higher(raised, late)
+        return 0
+
+    cdef object outcome(self):
+        """Return what the function has returned, or raise what it has raised."""
+        if self.exception_raised is not None:
+            raise self.exception_raised
+        return self.value

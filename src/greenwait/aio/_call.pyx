@@ -1,0 +1,361 @@
+"""Calls of synchronous code that asyncio's tasks await.
+
+A ``Call`` is a coroutine: its function runs in a greenlet, and where that waits for the server the
+task is suspended. When the call is over its task goes on from there, without another turn of the
+event loop.
+"""
+
+cimport cython
+from cpython.contextvars cimport PyContext_CopyCurrent
+
+from greenwait._greenlets.scheduler cimport InterruptTarget, SuspendedWait, new_suspended_wait
+from greenwait._system.clock cimport NO_DEADLINE
+from greenwait._system.sealed_type cimport seal_type
+from greenwait._waiter cimport hubs_entered
+from greenwait.aio._loop cimport (
+    INHERITED,
+    EventLoop,
+    PendingCall,
+    check_no_other,
+    is_below_call,
+    loop_of,
+)
+
+import asyncio
+from functools import update_wrapper
+from warnings import warn
+
+from greenlet import getcurrent
+
+__all__ = ["Call", "await_", "awaited", "in_call"]
+
+cdef object current_greenlet = getcurrent
+cdef object running_loop = asyncio.get_running_loop
+cdef object cancelled_error = asyncio.CancelledError
+cdef object invalid_state_error = asyncio.InvalidStateError
+
+
+@cython.auto_pickle(False)
+@cython.final
+cdef class Call(PendingCall):
+    """Call(function, args, kwargs)
+--
+
+    A coroutine: a call of a function in a greenlet, begun when it is awaited.
+    """
+
+    cdef str name                # of a method; None: nobody is to be told that it is not awaited
+    cdef bint is_local           # it waits for nobody
+    cdef bint is_begun
+    cdef bint is_awaited
+    cdef bint is_closed          # it is not to be awaited, or not again
+
+    def __cinit__(self, function, tuple args not None, dict kwargs not None):
+        self.function, self.args, self.kwargs = function, args, kwargs
+
+    def __del__(self):
+        if not self.is_begun and self.name is not None:
+            warn(f"coroutine '{self.name}' was never awaited", RuntimeWarning, 1)
+
+    # As a coroutine of Python's it is awaited, made a task of, or closed.
+
+    def __await__(self):
+        return self
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        return self.send(None)
+
+    def send(self, value):
+        """Begin it, and return what its task is to wait for, or raise StopIteration."""
+        found = advance(self)
+        if type(found) is Suspension:
+            return found
+        raise StopIteration(found)
+
+    def throw(self, kind, value=None, traceback=None):
+        """Raise what it is to raise where it waits, which it does no more."""
+        self.is_begun = self.is_closed = True
+        if value is None:
+            value = kind if isinstance(kind, BaseException) else kind()
+        raise value
+
+    def close(self):
+        """Never begin it; do not wait for it."""
+        self.is_begun = self.is_closed = True
+
+    def begin(self):
+        """Begin it now; for one that need not be awaited."""
+        if self.is_begun:
+            raise RuntimeError("this call was begun before, or closed: call the function again")
+        self.start()
+        return self
+
+    cdef int start(self) except -1:
+        try:
+            self.start_in(running_loop())
+        except BaseException:
+            self.is_closed = True
+            raise
+        return 0
+
+    cdef int start_in(self, object event_loop) except -1:
+        if is_below_call(current_greenlet()):
+            raise RuntimeError(
+                "awaited below greenwait.aio.run(), where code is synchronous: call the function, "
+                "or use greenwait.aio.await_()"
+            )
+        if hubs_entered > 0:
+            check_no_other()
+        self.is_begun = True
+        self.loop = loop_of(event_loop)
+        if self.loop.is_inherited():
+            raise RuntimeError(INHERITED)
+        if self.conn is not None:
+            self.loop.bind(self.conn)
+        self.target = InterruptTarget.__new__(InterruptTarget)
+        self.context = PyContext_CopyCurrent()
+        return self.loop.begin_call(self, event_loop)
+
+    cdef int run(self) except -1:
+        """Call the function; nothing comes out of it."""
+        self.execute()
+        if isinstance(self.exception_raised, StopIteration):  # it would be a result, PEP 479
+            told = RuntimeError("the function raised StopIteration")
+            told.__cause__ = self.exception_raised
+            self.exception_raised = told
+        self.deliver_late()
+        self.is_over = True
+        self.context = self.target = self.conn = None
+        return 0
+
+    def fail(self, exc):
+        """Be over for its task, in a forked child: there nobody goes on with the function."""
+        self.exception_raised, self.is_over = exc, True
+        self.loop.event_loop.call_soon(self.resume)
+
+    def resume(self):
+        """Have its task go on; the event loop calls this in a forked child."""
+        self.resume_task()
+
+
+cdef object advance(Call call):
+    """Return what its task is to wait for, a Suspension, or else its result."""
+    cdef Suspension suspension
+    if call.is_closed:
+        raise RuntimeError(
+            "cannot await a call that was closed, or has raised what was thrown into it: call the "
+            "function again"
+        )
+    if not call.is_awaited:
+        call.is_awaited = True
+        if call.is_local:
+            call.is_begun = True
+            return call.function(*call.args, **call.kwargs)
+        if not call.is_begun:
+            call.start()
+        if not call.is_over:
+            suspension = Suspension.__new__(Suspension)
+            suspension.call, suspension.event_loop = call, call.loop.event_loop
+            suspension._asyncio_future_blocking = True
+            call.suspension = suspension
+            return suspension
+    elif not call.is_over or call.loop is None:
+        raise RuntimeError("it was awaited before: call the function again")
+    call.loop = None
+    return call.outcome()
+
+
+@cython.auto_pickle(False)
+@cython.final
+@cython.internal
+cdef class Suspension:
+    """What a task waits for: asyncio takes it for a future, as which it behaves."""
+
+    cdef Call call
+    cdef object event_loop
+    cdef public bint _asyncio_future_blocking
+
+    def get_loop(self):
+        """Return the event loop, which asyncio compares with the task's."""
+        return self.event_loop
+
+    def add_done_callback(self, function, *, context=None):
+        """Have *function* called when it is over: it resumes the task."""
+        if context is None:
+            context = PyContext_CopyCurrent()
+        if self.call.is_over:
+            self.event_loop.call_soon(function, self, context=context)
+            return
+        self.call.wake_up = function
+        self.call.wake_up_context = context
+
+    def cancel(self, msg=None):
+        """Cancel the query that the call waits for, and have it raise CancelledError."""
+        if self.call.is_over:
+            return False
+        exc = cancelled_error() if msg is None else cancelled_error(msg)
+        if self.call.loop.is_inherited():
+            self.call.fail(exc)
+        else:
+            self.call.loop.interrupt(self.call.target, exc, True)
+        return True
+
+    def done(self):
+        """Return whether it is over."""
+        return self.call.is_over
+
+    def cancelled(self):
+        """Return whether CancelledError came out of it."""
+        return isinstance(self.call.exception_raised, cancelled_error)
+
+    def result(self):
+        """Return what it has returned, or raise what it has raised."""
+        self.check_over()
+        return self.call.outcome()
+
+    def exception(self):
+        """Return what it has raised, or None."""
+        self.check_over()
+        return self.call.exception_raised
+
+    cdef int check_over(self) except -1:
+        if not self.call.is_over:
+            raise invalid_state_error("the call is not over yet")
+        return 0
+
+
+cdef extern from *:
+    """
+    /* The slot for send(), which Cython does not fill: a StopIteration for each result, with
+     * its traceback, would cost more than the rest. */
+    static PyObject *(*advance_call)(PyObject *);
+    static PyTypeObject *suspension_type;
+
+    static PySendResult
+    send_to_call(PyObject *call, PyObject *value, PyObject **result)
+    {
+        (void)value;
+        *result = advance_call(call);
+        if (*result == NULL)
+            return PYGEN_ERROR;
+        return Py_TYPE(*result) == suspension_type ? PYGEN_NEXT : PYGEN_RETURN;
+    }
+
+    static void
+    fill_send_slot(PyTypeObject *call_type, PyTypeObject *type, void *advance)
+    {
+        advance_call = (PyObject *(*)(PyObject *))advance;
+        suspension_type = type;
+        call_type->tp_as_async->am_send = send_to_call;
+    }
+    """
+    void fill_send_slot(type call_type, type suspension_type, void* advance)
+
+fill_send_slot(Call, Suspension, <void*>advance)
+seal_type(Suspension, "a call makes it when it is awaited")
+
+
+def awaited(base_method, str name, *, bint of_cursor=False, bint only_named=False):
+    """Return a method that is to be awaited, or below ``run()``, is *base_method*.
+
+    :param name: what it is called when nobody awaits it.
+    :param of_cursor: it is a cursor's method, not a connection's.
+    :param only_named: it waits for the server only if that has a name.
+    """
+
+    def method(self, /, *args, **kwargs):
+        if is_below_call(current_greenlet()):
+            return base_method(self, *args, **kwargs)
+        cdef Call call = Call.__new__(Call, base_method, (self, *args), kwargs)
+        call.name = name
+        if only_named and self.name is None:
+            call.is_local = True
+        else:
+            call.conn = self.connection if of_cursor else self
+        return call
+
+    return update_wrapper(method, base_method)
+
+
+# -- Below a call
+
+def in_call():
+    """Return whether this is below a call, where code is synchronous and may wait."""
+    return is_below_call(current_greenlet())
+
+
+@cython.auto_pickle(False)
+@cython.final
+@cython.internal
+cdef class Awaited:
+    """What a call waits for that waits for an awaitable."""
+
+    cdef EventLoop loop
+    cdef object awaitable
+    cdef object future
+    cdef SuspendedWait suspended
+
+    def begin(self):
+        """Have it run as a task; the event loop calls this."""
+        if self.suspended.is_due:  # it was cancelled before
+            return
+        try:
+            self.future = asyncio.ensure_future(self.awaitable)
+        except Exception as exc:  # it is none
+            self.future = running_loop().create_future()
+            self.future.set_exception(exc)
+        self.future.add_done_callback(self.end)
+
+    def end(self, future):
+        """Have the call go on; the event loop calls this."""
+        if not self.suspended.is_due:
+            self.loop.make_due(self.suspended)
+
+
+seal_type(Awaited, "it is made by await_()")
+
+
+def await_(awaitable):
+    """Wait for an awaitable, in synchronous code below ``greenwait.aio.run()``.
+
+    :param awaitable: a coroutine, for instance; it runs in a task of its own.
+    :returns: what it returns.
+    :raises BaseException: what it raises.
+    :raises TypeError: it can't be awaited.
+    :raises RuntimeError: called elsewhere.
+
+    A cancellation of the call cancels the awaitable, and what that makes of it is raised
+    or returned.
+    """
+    here = current_greenlet()
+    cdef Call call = here.call if is_below_call(here) else None
+    if call is None or call.loop.ended is not None:
+        if hasattr(awaitable, "close"):
+            awaitable.close()  # or it would complain that it was never awaited
+        raise RuntimeError(
+            "await_() is for synchronous code below greenwait.aio.run(); elsewhere, await it"
+            if call is None else call.loop.ended
+        )
+    cdef Awaited awaited = Awaited.__new__(Awaited)
+    awaited.loop, awaited.awaitable = call.loop, awaitable
+    awaited.suspended = new_suspended_wait(-1, NO_DEADLINE)
+    # Not here: the first steps of an eager task would run in this greenlet.
+    call.loop.event_loop.call_soon(awaited.begin, context=PyContext_CopyCurrent())
+    try:
+        while awaited.future is None or not awaited.future.done():
+            try:
+                call.loop.suspend(awaited.suspended)
+            except BaseException:
+                if awaited.future is None:
+                    if hasattr(awaitable, "close"):
+                        awaitable.close()
+                    raise
+                if call.loop.ended is not None or not awaited.future.cancel():
+                    raise  # it is done, at the same time
+                awaited.suspended = new_suspended_wait(-1, NO_DEADLINE)
+    finally:
+        awaited.suspended.is_due = True  # end() may still be called
+    return awaited.future.result()
