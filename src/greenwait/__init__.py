@@ -8,13 +8,15 @@ from greenwait._callback import EpollWaitCallback, WaitCallback, wait
 from greenwait._cancel import cancel
 from greenwait._connections.connect import connect
 from greenwait._connections.notifies import notifies
-from greenwait._connections.pool import Pool, PoolStats
+from greenwait._connections.pool import Pool
+from greenwait._connections.pool_stats import PoolStats
+from greenwait._counts import Stats
 from greenwait._deadline import timeout
 from greenwait._errors import CommitInDoubt, PoolTimeout, QueryTimeout
 from greenwait._greenlets.gather import gather, map  # noqa: A004, the fixed name
 from greenwait._greenlets.hub import Hub, Job
 from greenwait._install import install, installed, uninstall
-from greenwait._stats import Stats, stats
+from greenwait._stats import stats
 from greenwait._system.identity import publish
 from greenwait._version import __version__
 from greenwait.connection import Connection, Cursor

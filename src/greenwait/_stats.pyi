@@ -1,17 +1,5 @@
-from typing import NamedTuple
+from greenwait._counts import Stats
 
-__all__ = ["Stats", "stats"]
-
-class Stats(NamedTuple):
-    waits: int
-    sleeps: int
-    seconds_asleep: float
-    spin_hits: int
-    spin_misses: int
-    seconds_spinning: float
-    results_plain: int
-    results_libpq: int
-    cancels: int
-    timeouts: int
+__all__ = ["stats"]
 
 def stats(*, reset: bool = ...) -> Stats: ...

@@ -1,38 +1,12 @@
 """Counters of what greenwait has done, cheap enough to be always on."""
 
-import os
-from typing import NamedTuple
-
 from libc.string cimport memset
 
-__all__ = ["Stats", "stats"]
+import os
 
+from greenwait._counts import Stats
 
-class Stats(NamedTuple):
-    """What ``stats()`` returns: counts since the process began, or since they were reset.
-
-    :param waits: calls of the wait callback.
-    :param sleeps: times that a thread slept for the server.
-    :param seconds_asleep: how long, all threads together.
-    :param spin_hits: spins that ended with the answer.
-    :param spin_misses: those that did not.
-    :param seconds_spinning: how long all of them took.
-    :param results_plain: queries answered through ``conn.poll()`` alone.
-    :param results_libpq: those whose answer libpq received without the GIL.
-    :param cancels: cancel requests sent.
-    :param timeouts: waits ended by a deadline.
-    """
-
-    waits: int
-    sleeps: int
-    seconds_asleep: float
-    spin_hits: int
-    spin_misses: int
-    seconds_spinning: float
-    results_plain: int
-    results_libpq: int
-    cancels: int
-    timeouts: int
+__all__ = ["stats"]
 
 
 def stats(*, reset=False):

@@ -1,22 +1,11 @@
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from types import TracebackType
-from typing import Any, NamedTuple, final
+from typing import Any, final
 
-__all__ = ["Pool", "PoolStats", "give_up"]
+from greenwait._connections.pool_stats import PoolStats
 
-class PoolStats(NamedTuple):
-    size: int
-    max_size: int
-    in_use: int
-    idle: int
-    waiting: int
-    lent: int
-    seconds_waited: float
-    timeouts: int
-    made: int
-    failures: int
-    discarded: int
+__all__ = ["Pool", "give_up"]
 
 @final
 class Pool:

@@ -22,16 +22,16 @@ from greenwait._system.sealed_type cimport seal_type
 import os
 import random
 from collections import deque
-from typing import NamedTuple
 from weakref import WeakSet
 
 from psycopg2.extensions import TRANSACTION_STATUS_IDLE
 
 from greenwait._connections.connect import connect
+from greenwait._connections.pool_stats import PoolStats
 from greenwait._errors import PoolTimeout, QueryTimeout
 from greenwait._psycopg import psycopg2
 
-__all__ = ["Pool", "PoolStats", "give_up"]
+__all__ = ["Pool", "give_up"]
 
 cdef object Psycopg2Error = psycopg2.Error
 cdef object OperationalError = psycopg2.OperationalError
@@ -60,35 +60,6 @@ cdef enum:
 
 # Connection settings that a borrower may change, and the next one wants as they were.
 cdef tuple SETTINGS = ("autocommit", "isolation_level", "readonly", "deferrable")
-
-
-class PoolStats(NamedTuple):
-    """What ``Pool.stats()`` returns; the first five are as of now, the others since it was made.
-
-    :param size: connections there are: in use, idle, or being made.
-    :param max_size: how many there may be.
-    :param in_use: those that are lent.
-    :param idle: those that are not.
-    :param waiting: who waits for a connection.
-    :param lent: how often one was lent.
-    :param seconds_waited: how long was waited for that, by all together.
-    :param timeouts: how often ``PoolTimeout`` was raised instead.
-    :param made: connections made.
-    :param failures: failures to make one.
-    :param discarded: connections closed.
-    """
-
-    size: int
-    max_size: int
-    in_use: int
-    idle: int
-    waiting: int
-    lent: int
-    seconds_waited: float
-    timeouts: int
-    made: int
-    failures: int
-    discarded: int
 
 
 @cython.auto_pickle(False)

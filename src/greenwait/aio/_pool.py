@@ -4,7 +4,8 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from greenwait._connections.pool import Pool, PoolStats, give_up
+from greenwait._connections.pool import Pool, give_up
+from greenwait._connections.pool_stats import PoolStats
 from greenwait.aio._call import Call
 from greenwait.aio._loop import Loan, is_inherited
 

@@ -8,7 +8,8 @@ import trio
 
 from greenwait._install import check_registered
 from greenwait._waiter import READ, WRITE, register
-from greenwait.trio._adapter import CHECKPOINT, Request, TrioAdapter, Worker
+from greenwait.trio._adapter import TrioAdapter, Worker
+from greenwait.trio._request import CHECKPOINT, Request
 
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup

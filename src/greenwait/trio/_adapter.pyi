@@ -1,19 +1,11 @@
 from collections.abc import Callable
-from typing import Any, NamedTuple, final
+from typing import Any, final
 
 from greenlet import greenlet
 
 from greenwait._waiter import Adapter
 
-__all__ = ["CHECKPOINT", "Request", "TrioAdapter", "Worker"]
-
-class Request(NamedTuple):
-    fd: int
-    events: int
-    seconds: float | None
-    draining: bool
-
-CHECKPOINT: Request
+__all__ = ["TrioAdapter", "Worker"]
 
 class Worker(greenlet):
     def __init__(

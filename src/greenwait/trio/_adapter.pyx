@@ -14,30 +14,15 @@ from greenwait._system.readiness cimport READINESS_READ
 from greenwait._system.threads cimport forks
 from greenwait._waiter cimport Adapter, check_fd, seconds_until_look
 
-from typing import NamedTuple
-
 import trio
 from greenlet import getcurrent, greenlet
 
-__all__ = ["CHECKPOINT", "Request", "TrioAdapter", "Worker"]
+from greenwait.trio._request import CHECKPOINT, Request
+
+__all__ = ["TrioAdapter", "Worker"]
 
 cdef object current_greenlet = getcurrent
 cdef object cancelled = trio.Cancelled
-
-
-class Request(NamedTuple):
-    """What a call waits for."""
-
-    fd: int
-    events: int
-    #: At most so long; None: as long as it takes.
-    seconds: float | None
-    #: For the end of a query that was interrupted: it must not be interrupted again.
-    draining: bool
-
-
-#: For nothing: has the task been cancelled?
-CHECKPOINT = Request(-1, 0, 0.0, False)
 
 
 class Worker(greenlet):
