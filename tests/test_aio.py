@@ -1496,7 +1496,7 @@ def test_query_that_stops_the_loop_is_told_once_for_each_line(dsn, how):
             await aio.run(ask, dsn, "select 1")
         return [each for each in caught if "stops the event loop" in str(each.message)]
 
-    from greenwait import _event_loop
+    from greenwait import _event_loop_warning
 
     _event_loop._told.clear()
     loop = asyncio.new_event_loop()

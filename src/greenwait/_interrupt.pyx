@@ -65,7 +65,7 @@ from greenwait import _errors
 from greenwait._caller import ending_of_caller
 from greenwait._errors import DeadlinePassed, HandlerRaised
 from greenwait._psycopg import psycopg2
-from greenwait._slow import log_slow_wait
+from greenwait._slow_log import log_slow_wait
 
 cdef type connection_type = psycopg2.connection
 cdef object connection_info = connection_type.info
@@ -81,6 +81,7 @@ cdef object log_slow = log_slow_wait
 # repeated soon; one that it has may have come before the query had begun, or waits in a pooler.
 cdef int64_t PAUSE_AFTER_FAILURE_NS = 10_000_000
 cdef int64_t PAUSE_NS = 50_000_000
+cdef int64_t LONGEST_PAUSE_NS = 1_000_000_000
 
 
 cdef int wait_or_stop(object conn, const Options* options) except -1:
@@ -352,7 +353,7 @@ cdef int drain(object conn, Wait* wait, list complaints) except -1:
         began_ns = monotonic_ns()
         send_cancel(conn, wait, complaints)
         pause_ns = max(
-            4 * pause_ns,
+            min(4 * pause_ns, LONGEST_PAUSE_NS),
             PAUSE_AFTER_FAILURE_NS if complaints else PAUSE_NS,
             monotonic_ns() - began_ns,
         )

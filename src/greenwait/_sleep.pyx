@@ -293,7 +293,7 @@ cdef int warn_blocks_event_loop(OnEventLoop what) except -1:
         if "asyncio.events" not in modules:
             return 0
         try:
-            from greenwait._event_loop import running_loop as found, tell as teller
+            from greenwait._event_loop_warning import running_loop as found, tell as teller
         except ImportError:  # at interpreter exit
             return 0
         running_loop, tell = found, teller
