@@ -1498,7 +1498,7 @@ def test_query_that_stops_the_loop_is_told_once_for_each_line(dsn, how):
 
     from greenwait import _event_loop_warning
 
-    _event_loop._told.clear()
+    _event_loop_warning._told.clear()
     loop = asyncio.new_event_loop()
     loop.set_debug(how != "warn")
     caught = loop.run_until_complete(main())
