@@ -25,7 +25,7 @@ def test_instance_that_is_used_in_every_way_gives_values_and_exceptions(state, s
     assert (done.returncode, lines[-1]) == (0, "done"), done.stderr
     found = {line.split()[0] for line in lines}
     assert {
-        "greenwait.aio._loop.Suspension",  # which no module has by its name
+        "greenwait.aio._call.Suspension",  # which no module has by its name
         "greenwait.Job",
         "greenwait._connections.pool.Borrowed",
         "greenwait.timeout",
