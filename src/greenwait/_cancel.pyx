@@ -170,14 +170,14 @@ cdef class ThreadedCancelRequest:
         try:
             self.fd, fd = open_pipe()
         except OSError as exc:
-            raise OperationalError(f"no pipe for the thread to cancel in: {exc}") from exc
+            raise OperationalError(f"can't make a pipe for the cancelling thread: {exc}") from exc
         set_blocking(self.fd, False)
         rc = cancel_thread_start(
             self.request, <cancel_function>libpq.cancel, <cancel_free_function>libpq.freeCancel, fd
         )
         if rc < 0:
             close(fd)
-            raise OperationalError(f"no thread to cancel in: {strerror(-rc)}")
+            raise OperationalError(f"can't start a thread to cancel in: {strerror(-rc)}")
         self.request = NULL  # the thread owns it
         return 0
 

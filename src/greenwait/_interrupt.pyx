@@ -260,7 +260,7 @@ cdef object stop(object conn, Wait* wait, object interruption):
         # Not called by psycopg2, which would have sent something to the server.
         if is_deadline:
             reason = timeout_error(
-                block, wait.options.timeout_ns, "The server was asked for nothing"
+                block, wait.options.timeout_ns, "Nothing had been sent to the server"
             )
         raise_again(reason)
     complaints = []

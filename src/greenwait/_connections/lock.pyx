@@ -74,7 +74,7 @@ cdef class FairLock:
                 return function(*args, **kwargs)
             raise programming_error(
                 f"{what}: this connection is at work for the very greenlet or thread that "
-                "calls, below a signal handler or a __del__; use another connection there, "
+                "calls, from a signal handler or a __del__; use another connection there, "
                 "or cancel()"
             )
         if self.semaphore.free == 0 and (

@@ -292,7 +292,7 @@ cdef class Hub(Scheduler):
             return
         self.check_thread("leaving the block")
         if current_greenlet() is not self.entered_by:
-            raise RuntimeError("the block is to be left by the greenlet that has entered it")
+            raise RuntimeError("the block must be left by the greenlet that has entered it")
         failure = exc
         while self.jobs or self.target.interruption is not None:
             failure = join(self, list(self.jobs), failure)
@@ -392,7 +392,7 @@ cdef class SharedHub:
         cdef Hub hub
         PyErr_CheckSignals()  # see timeout.__enter__()
         if self.hub is not None:
-            raise RuntimeError("this block is entered already: have a SharedHub for each")
+            raise RuntimeError("this block is entered already: use a SharedHub for each")
         hub = hub_here()
         if hub is None:
             hub = Hub()
@@ -406,7 +406,7 @@ cdef class SharedHub:
     def __exit__(self, kind, exc, traceback):
         cdef Hub hub = self.hub
         if hub is None:
-            raise RuntimeError("this block is not entered, or was left: have a SharedHub for each")
+            raise RuntimeError("this block is not entered, or was left: use a SharedHub for each")
         self.hub = None
         if hub.is_inherited() or not hub.is_shared:
             return
@@ -472,7 +472,7 @@ cdef int check_can_enter() except -1:
             "which join in"
         )
     if waiter is not None:
-        raise RuntimeError(f"a hub would stop the others of this thread: {waiter.instead}")
+        raise RuntimeError(f"a hub would stop all else in this thread: {waiter.instead}")
     check_registered("a hub")
     return 0
 

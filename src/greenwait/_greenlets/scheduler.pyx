@@ -112,9 +112,9 @@ cdef class Scheduler(Waiter):
         if not self.is_open:
             raise RuntimeError(f"{what}: the hub's with block is over, or has not begun")
         if PyThread_get_thread_ident() != self.thread:
-            raise RuntimeError(f"{what}: a hub is its thread's alone; this is another one")
+            raise RuntimeError(f"{what}: a hub belongs to its thread; this is another one")
         if self.is_inherited():
-            raise RuntimeError(f"{what}: the hub's jobs are the parent process's; make another hub")
+            raise RuntimeError(f"{what}: its jobs belong to the parent process; make another hub")
         return 0
 
     # The methods below are called in the loop's thread only.

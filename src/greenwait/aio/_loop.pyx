@@ -121,7 +121,7 @@ cdef str LOOP_CLOSED = (
     "still be at work on the query, so look before you repeat it"
 )
 cdef str THREAD_ENDED = (
-    "the thread in which this waited has ended, and only there it could go on. The connection is "
+    "the thread in which this waited has ended, and it could go on only there. The connection is "
     "closed; the server may still be at work on the query, so look before you repeat it"
 )
 cdef str CONNECTION_LOST = (
@@ -221,8 +221,8 @@ cdef class EventLoop(Scheduler):
         """Move to this thread, since the event loop runs here now."""
         if self.calls:
             raise RuntimeError(
-                "this event loop has run in another thread, and calls of greenwait.aio's that were "
-                "begun there are not through"
+                "this event loop has run in another thread, and greenwait.aio calls that were "
+                "begun there are not over"
             )
         self.idle = []  # a greenlet belongs to its thread
         self.thread = PyThread_get_thread_ident()
@@ -246,14 +246,14 @@ cdef class EventLoop(Scheduler):
             if other is not None and not other.is_closed():
                 raise RuntimeError(
                     "this connection is used in another event loop: await "
-                    "greenwait.aio.connect() in each, or have a pool for each"
+                    "greenwait.aio.connect() in each, or use a pool for each"
                 )
         conn._event_loop = weakref.ref(self)
         return 0
 
     cdef int wake(self, object wakeup) except -1:
         if self.is_closed():
-            raise RuntimeError("who waits there waits in an event loop that is closed")
+            raise RuntimeError("the event loop of this wait is closed")
         return Scheduler.wake(self, wakeup)
 
     cdef bint is_closed(self) except -1:
