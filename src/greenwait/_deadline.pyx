@@ -262,7 +262,7 @@ cdef int return_to_blocks(object token) except -1:
 # -- The exceptions for a deadline that has passed: these functions return them
 
 cdef object timeout_error(timeout block, int64_t limit_ns, str state):
-    """Return that of *block*, or if that is None, of ``WaitCallback(timeout=)``.
+    """Return the QueryTimeout of *block*, or if that is None, of ``WaitCallback(timeout=)``.
 
     *state* is a sentence about the state of the connection.
     """

@@ -97,7 +97,7 @@ cdef object greenlet_here():
 
 
 cdef tuple place_here():
-    """Return the positions of the greenlet's Python frames, the innermost first."""
+    """Return the positions of the greenlet's Python frames, inner first; compiled code has none."""
     cdef PyObject* current = <PyObject*>PyEval_GetFrame()
     cdef list place = []
     frame = None if current is NULL else <object>current

@@ -29,7 +29,7 @@ class _Entry:
 
     def __init__(self, callback, replaced, bint is_block):
         self.callback = callback
-        self.replaced = replaced  # whatever was registered: a callable, or None
+        self.replaced = replaced  # the callback registered before, or None
         self.is_block = is_block  # ended by leaving the block, not by uninstall()
 
 

@@ -121,7 +121,7 @@ cdef int wait_or_stop(object conn, const Options* options) except -1:
         if wait.draining:
             reason = with_later(reason)
             if reason is not None and state.is_async:
-                raise_again(reason)  # psycopg2 is not told
+                raise_again(reason)  # psycopg2 does not wait, and so can't raise it
         if reason is not None:
             hand_over(conn, &wait, reason)
     except BaseException as exc:
@@ -158,7 +158,7 @@ cdef object wait_and_log(object conn, Wait* wait):
         if failure is not None:
             failure = higher(failure, interruption)
         elif not is_prepared(wait) or (<ConnectionState>wait.state).is_async:
-            failure = interruption  # there is nothing to keep; or psycopg2 is not told
+            failure = interruption  # there is nothing to keep; or psycopg2 does not wait
         else:
             interruption = begin_stopping(wait, interruption)
             is_exception = isinstance(reason, BaseException)

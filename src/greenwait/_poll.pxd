@@ -26,6 +26,7 @@ cdef struct Options:
 
 cdef Options default_options
 
+# A wait for a connection, or a phase of one.
 cdef struct Wait:
     const Options* options
     int64_t deadline_ns

@@ -60,7 +60,7 @@ cdef bint is_among(object exc, list others) noexcept:
 cdef list contexts_of(object exc):
     cdef list found = []
     link = exc.__context__
-    while link is not None and not is_among(link, found):  # a cycle that somebody has made
+    while link is not None and not is_among(link, found):  # a cycle made by other code
         found.append(link)
         link = link.__context__
     return found

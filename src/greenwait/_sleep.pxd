@@ -24,6 +24,7 @@ ctypedef int (*Advance)(void* argument, int revents) noexcept nogil
 cdef enum:
     CALL_AGAIN = -1
 
+# A sleep of a wait: its options, and what it learns.
 cdef struct Sleep:
     PyObject* state       # the connection's ConnectionState, if it keeps its descriptor; NULL
     PGconn* has_socket    # to ask for the descriptor; NULL: conn.fileno()

@@ -45,7 +45,7 @@ cdef int EVENTFD_FLAGS = (os.EFD_CLOEXEC | os.EFD_NONBLOCK) if hasattr(os, "even
 
 @cython.auto_pickle(False)
 cdef class Waiter:
-    """See ``_waiter.pxd``."""
+    """The base class of hubs and adapters; see ``_waiter.pxd``."""
 
     def __cinit__(self):
         self.forks = forks

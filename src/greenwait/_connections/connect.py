@@ -233,7 +233,7 @@ def _addresses(
 def _connect_timeout(options: dict[str, str]) -> int | None:
     try:
         seconds = int(options.get("connect_timeout", 0))
-    except ValueError:  # libpq will say so
+    except ValueError:  # libpq will report it
         return None
     return min(seconds, _LONGEST_TIMEOUT) if seconds > 0 else None
 

@@ -23,7 +23,7 @@ __all__ = ["FairLock", "block_alone", "block_end", "cursor_with_lock", "with_loc
 
 cdef object current_greenlet = getcurrent
 cdef object programming_error = ProgrammingError
-cdef object at_exit = object()  # the owner when greenlets are no more
+cdef object at_exit = object()  # the owner when the greenlet module is gone
 cdef object end_of_block = connection.__exit__
 cdef int STATUS_IN_TRANSACTION = STATUS_BEGIN
 

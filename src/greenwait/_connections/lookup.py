@@ -22,7 +22,7 @@ __all__ = ["Lookup"]
 _socketpair = getattr(_socket, "socketpair", socket.socketpair)
 
 # Monkey patching replaces socket.getaddrinfo, and leaves the module below it alone. gevent's and
-# eventlet's would open a hub in the thread, which nobody closes: two descriptors each.
+# eventlet's would open a hub in the thread, which is never closed: two descriptors each.
 _getaddrinfo = _socket.getaddrinfo
 _FRAMEWORKS = ("gevent", "eventlet")
 

@@ -62,7 +62,7 @@ class Listening:
 
     def _wait(self) -> None:
         left = None if self._deadline is None else self._deadline - time.monotonic()
-        self._is_over = left is not None and left <= 0  # one last look, whatever that brings
+        self._is_over = left is not None and left <= 0  # one last check, whatever it finds
         listener = _Listener(self.conn)
         wait_at_most(listener, None if left is None else max(0.0, left))
         if listener.polls == 1 and not self._is_over:

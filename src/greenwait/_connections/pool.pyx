@@ -146,8 +146,8 @@ check=None, **kwargs)
 
     First come, first served, in any context: a plain thread, a job of a hub, a gevent or
     eventlet greenlet. A borrower that waits stops no one else. Idle connections are checked
-    when one is lent or given back. A forked child has none of its parent's connections, and
-    begins anew.
+    when one is lent or given back. A forked child does not get its parent's connections; its
+    pool makes new ones.
     """
 
     cdef str dsn
@@ -477,7 +477,7 @@ check=None, **kwargs)
                 return False
             if conn.status == STATUS_BEGIN:
                 # A rollback was done, and interrupted: psycopg2 has seen an error, and does not
-                # know that there is no transaction. After a commit it does, whatever comes of it.
+                # know that there is no transaction. After a commit it does, whatever that does.
                 conn.commit()
             if conn.status != STATUS_READY:
                 return False  # prepared: psycopg2 wants that to be ended here or nowhere

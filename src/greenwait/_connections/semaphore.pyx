@@ -136,7 +136,7 @@ cdef class FairSemaphore:
         if self.has_room():
             return True
         wakeup = Wakeup.__new__(Wakeup)
-        if self.has_room():  # somebody has left meanwhile
+        if self.has_room():  # another one has left meanwhile
             return True
         self.waiting.append(wakeup)
         try:

@@ -8,7 +8,7 @@ from greenwait._ranks cimport higher
 
 @cython.auto_pickle(False)
 cdef class Execution:
-    """See ``execution.pxd``."""
+    """A call of a function in a greenlet of its own; see ``execution.pxd``."""
 
     cdef int execute(self) except -1:
         """Call the function, and keep what it returns or raises."""

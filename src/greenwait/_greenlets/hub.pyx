@@ -182,7 +182,7 @@ def join(Hub hub not None, jobs, failure=None):
     if failure is not None:
         suppress_failures(hub, jobs)
     if hub.target.interruption is None and all_done(jobs):
-        return failure  # also at interpreter exit, when greenlet is no more
+        return failure  # also at interpreter exit, when the greenlet module is gone
     hub.check_thread("waiting for its jobs")
     keep_waiter(hub)  # waits must step aside meanwhile, not stop the thread
     target = hub.target_of(current_greenlet())
@@ -380,7 +380,7 @@ cdef class Hub(Scheduler):
 @cython.auto_pickle(False)
 @cython.final
 cdef class SharedHub:
-    """A ``with`` block with the thread's hub, or with a new one that lasts until its last user.
+    """A ``with`` block with the thread's hub, or a new one that lasts until its last user leaves.
 
     gather() and map() use it; their blocks may overlap in any order. Compiled, so that no
     interrupt between two lines leaves it entered.

@@ -84,7 +84,7 @@ cdef SuspendedWait new_suspended_wait(int fd, int64_t deadline_ns):
 
 @cython.auto_pickle(False)
 cdef class Scheduler(Waiter):
-    """See ``scheduler.pxd``; a subclass decides what is to begin, and in which greenlets."""
+    """The base class of schedulers; a subclass decides what begins, and in which greenlets."""
 
     def __cinit__(self):
         self.due = deque()
@@ -197,7 +197,7 @@ cdef class Scheduler(Waiter):
         if PyThread_get_thread_ident() == self.thread:
             return self.make_due(wakeup)
         self.woken.append(wakeup)
-        if self.wakeup_fd is not None:  # or the hub is closed, and nobody waits in it
+        if self.wakeup_fd is not None:  # or the hub is closed, and no wait is left
             self.wakeup_fd.wake()
         return 0
 
@@ -270,7 +270,7 @@ cdef class Scheduler(Waiter):
                 if due is not None:
                     self.go_on(due, here)
         finally:
-            suspended.is_due = True  # for its timer, and for whoever has made it due
+            suspended.is_due = True  # for its timer, and if it was made due since
             if target is not None:
                 target.innermost = outer
         if target is not None:

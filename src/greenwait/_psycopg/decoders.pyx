@@ -56,7 +56,7 @@ def _search(str name):
     info = codecs.lookup(name[len(PREFIX):])
     try:
         decode = c_decoder(info)
-    except (ImportError, AttributeError):  # somebody else's codec
+    except (ImportError, AttributeError):  # a third party's codec
         decode = info.decode
     return codecs.CodecInfo(
         info.encode,

@@ -67,7 +67,7 @@ def _forget(reference):
 
 @cython.final
 cdef class ConnectionState:
-    """See ``state.pxd``."""
+    """The state kept for a connection; see ``state.pxd``."""
 
 
 seal_type(ConnectionState, "it is made when a connection first waits")
@@ -124,7 +124,7 @@ cdef int prepare(ConnectionState state, object conn) except -1:
     """
     cdef PGconn* pgconn = pgconn_of(conn)
     if can_set_nonblocking and pgconn is not NULL and not libpq.isnonblocking(pgconn):
-        libpq.setnonblocking(pgconn, 1)  # fails if the connection is lost: poll() will say so
+        libpq.setnonblocking(pgconn, 1)  # fails if the connection is lost: poll() will report that
     state.is_plain = not can_receive or state.is_async or not has_own(conn, "poll")
     state.recheck_tls = (
         leaves_tls_bytes

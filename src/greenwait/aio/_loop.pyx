@@ -203,7 +203,7 @@ cdef class EventLoop(Scheduler):
         finally:
             self.entered_by = outer
         if call.is_over:
-            self.over.pop()  # its task need not be told
+            self.over.pop()  # its task need not be resumed
         else:
             try:
                 self.tell_event_loop()
@@ -490,7 +490,7 @@ cdef class EventLoop(Scheduler):
             PyContext_Enter(context)
 
     cdef int step_back(self) except -1:
-        """Do nothing while the event loop runs in another thread than its calls; check later."""
+        """Watch nothing while the event loop runs in another thread than its calls; check later."""
         if self.event_loop is not None:
             self.stop_listening()
             if self.registered:
