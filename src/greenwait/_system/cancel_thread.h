@@ -46,7 +46,7 @@ cancel_thread_run(void *argument)
     ssize_t written;
 
     answer[0] = job->cancel(job->request, answer + 1, CANCEL_MESSAGE_SIZE) ? 1 : 0;
-    written = write(job->fd, answer, 1 + strlen(answer + 1)); /* the caller may have stopped reading */
+    written = write(job->fd, answer, 1 + strlen(answer + 1)); /* maybe to no reader */
     (void)written;
     (void)close(job->fd);
     job->release(job->request);
