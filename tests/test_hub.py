@@ -736,7 +736,7 @@ def test_another_thread_may_not_use_it(callback):
             try:
                 call()
             except RuntimeError as exc:
-                failures.append("a hub is its thread's alone" in str(exc))
+                failures.append("a hub belongs to its thread" in str(exc))
 
     with greenwait.Hub() as hub:
         job = hub.spawn(lambda: None)

@@ -1,4 +1,4 @@
-"""``python -m greenwait``: what is installed here, and what greenwait can use of it."""
+"""``python -m greenwait``: a report of the installed versions and of greenwait's fast paths."""
 
 import platform
 import sys

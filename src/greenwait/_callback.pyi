@@ -8,14 +8,14 @@ __all__ = [
 ]
 
 class _Pollable(Protocol):
-    """What a wait needs of a connection: psycopg2's are the usual ones."""
+    """The methods that a wait needs; usually those of a psycopg2 connection."""
 
     def fileno(self) -> int: ...
     def poll(self) -> int: ...
 
 @type_check_only
 class Options(TypedDict, total=False):
-    """WaitCallback's, for whoever passes them on."""
+    """The options of WaitCallback, for functions that pass them on."""
 
     poller: Literal["poll", "epoll"]
     timeout: float | None

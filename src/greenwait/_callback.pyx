@@ -1,4 +1,4 @@
-"""``wait`` and ``WaitCallback``: what psycopg2 calls where it would wait."""
+"""The wait callback, which psycopg2 calls where it would block: ``wait``, ``WaitCallback``."""
 
 cimport cython
 from greenwait._deadline cimport (
@@ -31,7 +31,7 @@ __all__ = [
     "wait_at_most",
 ]
 
-# Now: a connection that is made before the callback is registered keeps the decoder that it finds.
+# On import: a connection made before the callback is registered keeps the decoder it was made with.
 use_c_decoders()
 
 cdef object query_timeout = QueryTimeout
@@ -58,7 +58,7 @@ def wait(conn, /):
     :param conn: a psycopg2 connection, or any object with ``poll()`` and
         ``fileno()``.
     :returns: None, once ``conn.poll()`` has returned ``POLL_OK``.
-    :raises TypeError: *conn* has not the two methods.
+    :raises TypeError: *conn* lacks one of the two methods.
     :raises psycopg2.InterfaceError: the connection is closed.
     :raises psycopg2.OperationalError: the descriptor was closed during the wait
         (chained from the OSError), ``poll()`` returned an unknown state, a host has not
@@ -71,11 +71,11 @@ def wait(conn, /):
     in another thread), then the wait goes on.
 
     When the handler raises, KeyboardInterrupt for instance, or a ``greenwait.timeout()``
-    expires, the query is cancelled on the server and its end waited for; then whoever
-    called ``execute()`` gets that exception, or ``greenwait.QueryTimeout``, and the
-    connection stays open. A commit is not cancelled, its outcome is waited for. A second
-    interrupt meanwhile is raised at once, and psycopg2 closes the connection. While
-    connecting there is nothing to cancel.
+    expires, the query is cancelled on the server and its end waited for; then ``execute()``
+    raises that exception, or ``greenwait.QueryTimeout``, and the connection stays open. A
+    commit is not cancelled: its outcome is waited for. A second interrupt meanwhile is
+    raised at once, and psycopg2 closes the connection. While connecting there is nothing
+    to cancel.
 
     May be called from any thread, in a forked child (with the child's own
     connections), from a ``__del__`` or a signal handler during another
@@ -96,11 +96,11 @@ on_event_loop=None)
 
     :param poller: the system call that sleeps, ``"poll"`` or (on Linux)
         ``"epoll"``. With ``"epoll"`` every thread keeps one epoll descriptor as
-        long as it lives; a forked child makes its own. Where none can be had
+        long as it lives; a forked child makes its own. If it can't be made
         (EMFILE), the thread sleeps in poll(2).
     :param timeout: seconds that each statement may take, by default and at most; None sets
-        no limit. It does not bound connecting, for which there is ``connect_timeout``. A
-        ``greenwait.timeout()`` block may be nearer; what happens then is the same.
+        no limit. It does not bound connecting, for which there is ``connect_timeout``. The
+        deadline of a ``greenwait.timeout()`` block may be nearer; it has the same effect.
     :param spin: seconds to look for the answer of a query before sleeping, without
         the GIL, and giving up the CPU between two looks. It saves the wake-up, which
         can take longer than the query, and costs CPU time. 0.0 sleeps at once.
@@ -110,15 +110,15 @@ on_event_loop=None)
         (sched_setaffinity(2)) never spins.
     :param slow: seconds; a wait that took longer is logged as a warning by the logger
         ``greenwait``, with the backend's pid and the Python line that waited. None
-        logs nothing. A handler of that logger must leave this connection alone, and no
-        ``timeout()`` around the wait holds for it.
+        logs nothing. A handler of that logger must not use this connection; a ``timeout()``
+        around the wait does not apply to it.
     :param cancel_grace: seconds for the server to end a query after an interrupt or a
         deadline, before the connection is given up. A commit has as long to be answered.
-    :param on_event_loop: what if the thread that is to sleep runs an event loop of asyncio's,
-        which stops with it? ``"warn"`` warns once for each line, ``"raise"`` cancels the
-        query and raises RuntimeError. None warns in asyncio's debug mode.
+    :param on_event_loop: the reaction to a wait that stops an asyncio event loop in its
+        thread. ``"warn"`` warns once for each line, ``"raise"`` cancels the query and raises
+        RuntimeError. None warns in asyncio's debug mode.
     :raises ValueError: this system has no such poller, a time is negative or not finite, or
-        *on_event_loop* is something else.
+        *on_event_loop* is none of these.
     :raises TypeError: an option is unknown or has the wrong type.
     """
 
@@ -191,7 +191,7 @@ on_event_loop=None)
 
     @property
     def on_event_loop(self):
-        """What if it stops an event loop: ``"warn"``, ``"raise"`` or None."""
+        """The reaction to a wait that stops an event loop: ``"warn"``, ``"raise"`` or None."""
         return self._on_event_loop
 
     def __call__(self, conn, /):
@@ -206,7 +206,7 @@ on_event_loop=None)
         )
 
 
-#: ``WaitCallback(poller="epoll")``, ready made; on a system without epoll it polls.
+#: ``WaitCallback(poller="epoll")``, ready made; on a system without epoll(7) it uses poll(2).
 EpollWaitCallback = WaitCallback(poller=POLLERS[-1])
 
 
@@ -214,12 +214,12 @@ recognise(wait, WaitCallback)
 
 
 def wait_at_most(conn, seconds, /, *, bint hears_blocks=True):
-    """Wait as ``wait()`` does, for *seconds* at most, or None. Returns whether it is over.
+    """Wait as ``wait()`` does, for *seconds* at most if not None. Returns whether it is over.
 
-    :param hears_blocks: the blocks around it have their effect, whatever is registered.
+    :param hears_blocks: outer ``timeout()`` blocks apply, whatever callback is registered.
 
-    For what greenwait's own Python code waits for: an interrupt between two lines of that may leave
-    a ``with`` block entered.
+    For waits in greenwait's own Python code, where an interrupt between two lines may leave a
+    ``with`` block entered.
     """
     cdef timeout_block block = timeout_block(seconds)
     counters.waits += 1

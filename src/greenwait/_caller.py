@@ -2,8 +2,8 @@
 
 psycopg2 does not tell its callback. It matters only when a wait is interrupted, and
 only where a transaction begins or ends. A ``greenwait.Connection`` knows by itself; for others
-the caller's bytecode shows a call of ``commit()`` or the end of ``with conn:``. What is
-called in another way (``executor.submit(conn.commit)``) counts as a query.
+the caller's bytecode shows a call of ``commit()`` or the end of ``with conn:``. A call made
+in another way (``executor.submit(conn.commit)``) counts as a query.
 """
 
 import dis
@@ -33,11 +33,11 @@ _CONSTANTS = ("LOAD_CONST", "LOAD_COMMON_CONSTANT")
 
 
 def ending_of_caller() -> str | None:
-    """Return the method of psycopg2's that was called, if it begins or ends a transaction, or None.
+    """Return the psycopg2 method that was called, if it begins or ends a transaction, or None.
 
     ``with conn:`` is ``"commit"`` or ``"rollback"``.
 
-    Compiled modules have no frames: the nearest Python code is what called psycopg2.
+    Compiled modules have no frames: the nearest frame is that of psycopg2's caller.
     """
     try:
         return _ending_called_by(sys._getframe(1))  # pyright: ignore[reportPrivateUsage]
@@ -74,7 +74,7 @@ def _ending_called_by(frame: FrameType) -> str | None:
 
 
 def _method_called(call: dis.Instruction, before: list[dis.Instruction]) -> str | None:
-    """Return the attribute that *call* calls, or None: what is found below its arguments."""
+    """Return the attribute that *call* calls, as found below its arguments, or None."""
     if before and before[-1].opname == "PRECALL":  # a part of it
         before = before[:-1]
     values = call.arg or 0

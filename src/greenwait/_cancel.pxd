@@ -1,3 +1,3 @@
-"""Cancel requests, as something to wait for."""
+"""Cancel requests, which stop queries on the server, and the public ``cancel()``."""
 
 cdef object cancel_request(object conn)

@@ -1,10 +1,10 @@
-"""Cancel requests: how a query is stopped, and the public ``cancel()``.
+"""Cancel requests, which stop queries on the server, and the public ``cancel()``.
 
 A request under way has ``poll()`` and ``fileno()``, as a connection has, and is waited for
 in the same loop: with a deadline, without the GIL, in every context.
 
-It must be waited for to its end, which is when the server process has been sent the
-signal. One that is still under way stops whatever that process does by then.
+It must be waited for to its end, when the server process has been sent the signal. A
+request that is still under way may stop a later query of that process.
 """
 
 cimport cython
@@ -65,9 +65,9 @@ cdef object strerror = os.strerror
 
 
 cdef object cancel_request(object conn):
-    """Return a request to cancel what *conn* is doing, ready to be waited for.
+    """Return a cancel request for the query of *conn*, ready to be waited for.
 
-    It may be called in a query's wait, by the one who waits. Returns None where libpq
+    May be called in a query's wait, by the thread that waits. Returns None where libpq
     can't be reached: then psycopg2 has cancelled already, blocking, with the GIL held.
     """
     cdef PGconn* pgconn = pgconn_of(conn)
@@ -82,7 +82,7 @@ cdef object cancel_request(object conn):
 @cython.final
 @cython.internal
 cdef class CancelRequest:
-    """libpq's own way since 17: without blocking, and encrypted as the connection is."""
+    """A cancel request of libpq 17 and later: non-blocking, and encrypted as the connection is."""
 
     cdef PGcancelConn* request
     cdef bint is_started
@@ -114,7 +114,7 @@ cdef class CancelRequest:
             error = errno
         if state == PGRES_POLLING_FAILED:
             message = libpq.cancelErrorMessage(self.request).decode("utf-8", "replace").strip()
-            # libpq says nothing of a socket(2) that fails, for instance.
+            # libpq has no message when socket(2) fails, for instance.
             raise OperationalError(
                 message or f"could not connect to the server to cancel: {strerror(error)}"
             )
@@ -130,10 +130,10 @@ cdef class CancelRequest:
 @cython.final
 @cython.internal
 cdef class ThreadedCancelRequest:
-    """The way before libpq 17: it blocks, and so it has a thread to do that in.
+    """A cancel request before libpq 17, which blocks, and so runs in a thread of its own.
 
-    Dropped while that is under way, it is on its own: the connection must not be used
-    again, because nobody knows what it would cancel.
+    If it is dropped while under way, the thread goes on: the connection must not be used
+    again, because the request may cancel a later query.
     """
 
     cdef PGcancel* request
@@ -170,15 +170,15 @@ cdef class ThreadedCancelRequest:
         try:
             self.fd, fd = open_pipe()
         except OSError as exc:
-            raise OperationalError(f"no pipe for the thread to cancel in: {exc}") from exc
+            raise OperationalError(f"can't make a pipe for the cancelling thread: {exc}") from exc
         set_blocking(self.fd, False)
         rc = cancel_thread_start(
             self.request, <cancel_function>libpq.cancel, <cancel_free_function>libpq.freeCancel, fd
         )
         if rc < 0:
             close(fd)
-            raise OperationalError(f"no thread to cancel in: {strerror(-rc)}")
-        self.request = NULL  # it is the thread's
+            raise OperationalError(f"can't start a thread to cancel in: {strerror(-rc)}")
+        self.request = NULL  # the thread owns it
         return 0
 
     def __dealloc__(self):
@@ -193,27 +193,28 @@ seal_type(ThreadedCancelRequest, "it is made by cancel()")
 
 
 def cancel(conn, /, timeout=1.0):
-    """Cancel what *conn* is doing on the server.
+    """Cancel the query of *conn* on the server.
 
     :param conn: a psycopg2 connection.
-    :param timeout: seconds to wait for the server to have taken the request; an outer
-        ``greenwait.timeout()`` may be nearer.
-    :raises psycopg2.OperationalError: the server refused the request, or did not take it
-        in time. Then it may still do so, and stop whatever the connection is doing by then.
-        Or the connection is still being made, and there is nothing to cancel.
-    :raises QueryTimeout: an outer ``greenwait.timeout()`` has expired; so it may be then too.
+    :param timeout: seconds to wait until the server has taken the request; the deadline of
+        an outer ``greenwait.timeout()`` may be nearer.
+    :raises psycopg2.OperationalError: the connection is still being made, the server refused
+        the request, or it did not take the request in time. In the last case it may still
+        take it, and cancel a later query of the connection.
+    :raises QueryTimeout: an outer ``greenwait.timeout()`` has expired. Here too the server may
+        still take the request.
     :raises psycopg2.InterfaceError: the connection is closed.
     :raises TypeError: *conn* is not a psycopg2 connection, or *timeout* is not a number.
     :raises ValueError: *timeout* is negative or not finite.
 
     Unlike ``conn.cancel()`` it does not block other threads, and is encrypted as the
     connection is (libpq 17 and later; ``python -m greenwait`` says what this one can do).
-    When it returns, the server process has been told: a later query is safe from it. The
-    query that was cancelled raises psycopg2's ``QueryCanceled``. If there was none, nothing
+    When it returns, the server process has been signalled: a later query is not affected.
+    The cancelled query raises psycopg2's ``QueryCanceled``. If there was no query, nothing
     happens.
 
-    May be called from any thread or greenlet, also while another one waits for the query;
-    not during the connection's ``close()``. A signal handler's exception ends the wait.
+    May be called from any thread or greenlet, also while another one waits for the query,
+    but not during the connection's ``close()``. A signal handler's exception ends the wait.
     """
     cdef timeout_block block = nearest_block() if blocks_entered > 0 else None
     cdef Wait wait

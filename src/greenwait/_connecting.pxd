@@ -1,4 +1,4 @@
-"""Waits for a connection that is being made."""
+"""Waits for a connection that is being made, with ``connect_timeout`` for each host."""
 
 from greenwait._poll cimport Wait
 from greenwait._psycopg.state cimport ConnectionState

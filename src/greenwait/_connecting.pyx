@@ -2,7 +2,7 @@
 
 libpq leaves ``connect_timeout`` to the caller of PQconnectPoll() (libpq manual), and with
 it the step to the next host: it takes that step by itself only when the operating system
-says that a connection has failed. So a host that lets its time pass is made to fail.
+reports a failed connection. So an attempt that exceeds its time is made to fail.
 """
 
 from libc.stdint cimport int64_t
@@ -48,7 +48,7 @@ cdef dict PHASES = {
 cdef int wait_until_connected(object conn, Wait* wait) except -1:
     """Wait until the connection is made, giving each host ``connect_timeout`` seconds.
 
-    Raises DeadlinePassed when the wait's own deadline has.
+    Raises DeadlinePassed when the wait's own deadline has passed.
     """
     cdef Wait attempt = wait[0]
     cdef int64_t timeout_ns = connect_timeout_ns(conn)
@@ -77,27 +77,27 @@ cdef int wait_until_connected(object conn, Wait* wait) except -1:
                 raise
             seconds = (monotonic_ns() - began_ns) / 1e9
             complaints.append((host, complaint(conn, host, seconds)))
-            # One that has accepted would be waited for for ever, by libpq.
+            # libpq would wait for ever for a host that has accepted.
             if polled != POLL_WRITE or not shut_down(conn):
                 raise host_timed_out(conn, first, complaints) from None
-            host = None  # the next one has all its time, and may be the same at another address
+            host = None  # the next host has its full time; it may be this one at another address
 
 
 cdef int64_t connect_timeout_ns(object conn) except? -1:
-    """Return what the DSN, the service file or the environment says; < 0 if nothing."""
-    # PQconninfo() has them all, as libpq itself understood them.
+    """Return the timeout of the DSN, the service file or the environment; < 0: there is none."""
+    # PQconninfo() has merged them, as libpq itself understands them.
     setting = connection_info.__get__(conn).dsn_parameters.get("connect_timeout")
     try:
         seconds = int(setting or 0)
     except ValueError:
-        raise OperationalError(  # libpq, which looks at it only when it does the waiting, says
+        raise OperationalError(  # libpq's words; it reads the option only when it waits itself
             f'invalid integer value "{setting}" for connection option "connect_timeout"'
         ) from None
     return min(seconds, LONGEST_SECONDS) * 1_000_000_000 if seconds > 0 else -1
 
 
 cdef object host_of(object conn):
-    """Return the host that is tried now: its name or directory, its address, its port."""
+    """Return the host being tried: its name or directory, its address, its port."""
     cdef PGconn* pgconn = pgconn_of(conn)
     info = connection_info.__get__(conn)
     address = ""
@@ -107,7 +107,7 @@ cdef object host_of(object conn):
 
 
 cdef str named(tuple host):
-    """Return what libpq calls it in its messages."""
+    """Return the host as libpq names it in its messages."""
     name, address, port = host
     if name.startswith(("/", "@")):
         return f'connection to server on socket "{name}/.s.PGSQL.{port}"'
@@ -116,10 +116,10 @@ cdef str named(tuple host):
 
 
 cdef str with_host(tuple host, str message):
-    """Return libpq's *message* as it is in blocking mode, with the host that has failed.
+    """Return libpq's *message* as in blocking mode, with the host that has failed.
 
-    libpq writes that down first, and PQsetnonblocking(), which psycopg2 calls next,
-    clears it away.
+    libpq writes the host first, and PQsetnonblocking(), which psycopg2 calls next, clears
+    it away.
     """
     if LIBPQ_VERSION < 140000 or message.startswith("connection to server "):
         return message
@@ -136,7 +136,7 @@ cdef str complaint(object conn, tuple host, double seconds):
 
 
 cdef str with_complaints(list complaints, str message):
-    """Return *message* with these in the place of what libpq says of a socket that was shut."""
+    """Return *message* with *complaints* in place of libpq's words about a socket shut down."""
     for host, text in complaints:
         before, found, rest = message.partition(f"{named(host)} failed: ")
         if found:
@@ -155,11 +155,11 @@ cdef object host_timed_out(object conn, tuple first, list complaints):
 
 
 cdef bint shut_down(object conn) except *:
-    """Have a connection end; return whether that is an attempt to connect, and has failed by it.
+    """Shut down a connection's socket; return whether that made an attempt to connect fail.
 
-    Linux gives up a connect(2) that is under way on shutdown(2), and libpq takes that for
-    any other failure of it: it goes on to the next address. Elsewhere it is no error of the
-    socket's: on FreeBSD the attempt goes on, on macOS it ends without one (docs/limits.md).
+    On shutdown(2) Linux gives up a connect(2) that is under way, and libpq treats that as any
+    other failure: it tries the next address. Elsewhere the socket reports no error: on FreeBSD
+    the attempt goes on, on macOS it ends without one (docs/limits.md).
     """
     cdef int no_ticker = -1
     cdef int fd, revents
@@ -167,7 +167,7 @@ cdef bint shut_down(object conn) except *:
         fd = connection_fileno(conn)
         attempt = socket_class(fileno=duplicate(fd))
     except OSError:
-        return False  # a socket is no file on Windows
+        return False  # on Windows a socket is not a file
     try:
         attempt.shutdown(SHUT_RDWR)
     except OSError:

@@ -1,9 +1,9 @@
 """The end of a COPY that ``execute("COPY ...")`` has left open.
 
 To ``poll()`` such a statement is done when the COPY begins. psycopg2 then raises
-ProgrammingError ("use the copy_to() method instead") and leaves it at that: to all else
-libpq answers "another command is already in progress", for ever. So the COPY is ended
-before psycopg2 hears of it.
+ProgrammingError ("use the copy_to() method instead") and leaves the COPY open: libpq
+answers every later statement with "another command is already in progress". So the COPY
+is ended before psycopg2 sees it.
 """
 
 from greenwait._poll cimport Wait, new_sleep
@@ -28,7 +28,7 @@ cdef object connection_info = psycopg2.connection.info
 cdef object OperationalError = psycopg2.OperationalError
 cdef object ProgrammingError = psycopg2.ProgrammingError
 
-# What end_more() returns, besides CALL_AGAIN.
+# The results of end_more() besides CALL_AGAIN.
 cdef enum:
     DONE = 1
     MUST_RECEIVE
@@ -41,9 +41,9 @@ cdef bint has_left_copy_unseen(object conn) except -1:
 
 
 cdef int end_copy(object conn, Wait* wait) except -1:
-    """Refuse to send, or throw away what comes, until the server is ready for a query.
+    """Refuse to send, or discard what arrives, until the server is ready for a query.
 
-    Whoever waits has cancelled the statement: a COPY to the client can be long.
+    The caller has cancelled the statement: a COPY to the client can be long.
     """
     cdef PGconn* pgconn = (<ConnectionState>wait.state).has_state
     cdef Sleep sleep
@@ -67,13 +67,13 @@ cdef int end_copy(object conn, Wait* wait) except -1:
             raise OperationalError(
                 libpq.errorMessage(pgconn).decode("utf-8", "replace")
             )
-        if rc == 0:  # time to look again
+        if rc == 0:  # time to try again
             rc = CALL_AGAIN
     return 0
 
 
 cdef int end_more(void* argument, int revents) noexcept nogil:
-    """Take one step of what can be done without waiting; see ``Advance``."""
+    """Take one step that needs no waiting; see ``Advance``."""
     cdef PGconn* pgconn = <PGconn*>argument
     cdef PGresult* result
     cdef char* row = NULL
@@ -88,7 +88,7 @@ cdef int end_more(void* argument, int revents) noexcept nogil:
     result = libpq.getResult(pgconn)
     if result is NULL:
         return DONE
-    # Of a COPY again and again until its end, and a server may begin the next one at once.
+    # A COPY's result comes again and again until its end, and the next COPY may begin at once.
     status = libpq.resultStatus(result)
     libpq.clear(result)
     if status == PGRES_COPY_IN or status == PGRES_COPY_BOTH:
@@ -97,7 +97,7 @@ cdef int end_more(void* argument, int revents) noexcept nogil:
             return MUST_SEND if rc == 0 else FAILED
     elif status == PGRES_COPY_OUT:
         rc = 1
-        while rc > 0:  # until the buffer is empty: it reads nothing
+        while rc > 0:  # until the buffer is empty: it does not read from the socket
             rc = libpq.getCopyData(pgconn, &row, 1)
             if rc > 0:
                 libpq.freemem(row)

@@ -6,16 +6,16 @@ __all__ = ["Stats"]
 
 
 class Stats(NamedTuple):
-    """What ``stats()`` returns: counts since the process began, or since they were reset.
+    """The counts that ``stats()`` returns, since the process began or they were reset.
 
     :param waits: calls of the wait callback.
     :param sleeps: times that a thread slept for the server.
-    :param seconds_asleep: how long, all threads together.
+    :param seconds_asleep: the time they took, all threads together.
     :param spin_hits: spins that ended with the answer.
-    :param spin_misses: those that did not.
-    :param seconds_spinning: how long all of them took.
+    :param spin_misses: spins that did not.
+    :param seconds_spinning: the time that all spins took.
     :param results_plain: queries answered through ``conn.poll()`` alone.
-    :param results_libpq: those whose answer libpq received without the GIL.
+    :param results_libpq: queries whose answer libpq received without the GIL.
     :param cancels: cancel requests sent.
     :param timeouts: waits ended by a deadline.
     """

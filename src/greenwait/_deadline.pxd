@@ -1,16 +1,16 @@
-"""Deadlines: times on the monotonic clock at which a wait is over."""
+"""Deadlines, times on the monotonic clock at which a wait is over; and ``timeout()``."""
 
 from cpython.object cimport PyObject
 from libc.stdint cimport int64_t
 
-# How many timeout() blocks are entered now, in the whole process. Most programs have
-# none, and then no wait has to look for them.
+# The number of timeout() blocks entered now, in the whole process. Most programs have
+# none, and then no wait has to search for them.
 cdef int blocks_entered
 
 cdef class timeout:
     cdef object _seconds
     cdef timeout outer             # around it, and still entered
-    # Those within it, and, of one, its neighbours among these; they hold on to it, not it to them.
+    # The blocks within it, as a linked list. They hold references to it; it holds none to them.
     cdef PyObject* first_inner
     cdef PyObject* next_inner
     cdef PyObject* previous_inner
@@ -18,9 +18,9 @@ cdef class timeout:
     cdef bint was_entered
     cdef bint is_entered
     cdef bint has_expired
-    # Something else is registered than greenwait's callback, and nobody has waited by greenwait.
+    # greenwait's callback is not registered, and no wait in the block has used greenwait.
     cdef bint is_unheard
-    cdef long long sleeps          # the thread's, before
+    cdef long long sleeps          # thread_sleeps() on entering
     cdef int tell_unheard(self) except -1
     cdef int enter(self) except -1
     cdef int leave(self) except -1

@@ -1,4 +1,4 @@
-"""Deadlines: ``timeout()``, and the arithmetic of times on the monotonic clock."""
+"""Deadlines, times on the monotonic clock at which a wait is over; and ``timeout()``."""
 
 cimport cython
 from cpython.contextvars cimport (
@@ -35,7 +35,7 @@ cdef extern from *:
     #include <sys/resource.h>
     #endif
 
-    /* How often has this thread slept? Where nobody counts that, something else each time. */
+    /* How often this thread has slept; where that is not counted, a new number each time. */
     static long long
     thread_sleeps(void)
     {
@@ -70,25 +70,25 @@ cdef class timeout:
 
     A ``with`` block whose waits for the server, all together, end by a deadline.
 
-    :param seconds: how long after entering the block that is; None sets no limit.
-    :raises ValueError: it is negative or not finite.
-    :raises TypeError: it is not a number.
+    :param seconds: the time from entering the block to the deadline; None sets no limit.
+    :raises ValueError: *seconds* is negative or not finite.
+    :raises TypeError: *seconds* is not a number.
     :raises RuntimeError: on entering the block, it was entered before.
 
-    When it has passed, the query under way is cancelled on the server, and the call
-    that waited for it raises ``greenwait.QueryTimeout``; the connection stays open, and
-    is usable after ``rollback()``. What had succeeded by then stands. A ``commit()`` is
-    not cancelled, its outcome is waited for (see ``greenwait.CommitInDoubt``), and so
-    is that of a ``rollback()``. Time spent on other things counts too, and the next
-    wait notices.
+    When the deadline has passed, the query under way is cancelled on the server, and the
+    call that waited for it raises ``greenwait.QueryTimeout``; the connection stays open, and
+    is usable after ``rollback()``. Statements that had succeeded by then stand. Neither a
+    ``commit()`` nor a ``rollback()`` is cancelled: its outcome is waited for (see
+    ``greenwait.CommitInDoubt``). Time spent on other things counts too, and the next wait
+    notices.
 
-    Blocks nest; the nearest deadline wins, and only its own block has ``expired``. They
-    are of the thread, greenlet or task that entered them, by a context variable, and of
+    Blocks nest; the nearest deadline wins, and only its own block has ``expired``. By a
+    context variable they apply to the thread, greenlet or task that entered them, and to
     those that run in a copy of its context. A signal is handled as in any wait.
 
-    It needs greenwait's callback to be registered: other callbacks know of no deadline. A block
-    during which another one waited, or psycopg2 itself, warns of that on leaving, once for each
-    line.
+    It needs greenwait's callback to be registered: other callbacks ignore deadlines. If
+    another callback, or psycopg2 itself, has waited in the block, leaving it issues a warning,
+    once for each line.
     """
 
     def __cinit__(self, seconds, /):
@@ -99,17 +99,17 @@ cdef class timeout:
 
     @property
     def seconds(self):
-        """How long the block may take, or None."""
+        """Seconds that the block may take, or None."""
         return self._seconds
 
     @property
     def expired(self):
-        """Did this block's deadline end a wait?"""
+        """Whether this block's deadline has ended a wait."""
         return self.has_expired
 
     def __enter__(self):
-        # Now, and not when this has returned: CPython 3.14 acts on signals between that and the
-        # block that they would leave (cpython issue 148874).
+        # Now, and not after the return: there CPython 3.14 may run signal handlers before the
+        # block begins, and their exception would skip __exit__() (cpython issue 148874).
         PyErr_CheckSignals()
         self.enter()
         if self._seconds is not None and not is_registered():
@@ -121,16 +121,16 @@ cdef class timeout:
         self.leave()
         if self.is_unheard:
             self.is_unheard = False
-            # It was overrun, or has waited for something.
+            # It took too long, or has waited for something.
             if monotonic_ns() >= self.deadline_ns or self.sleeps != thread_sleeps():
                 try:
                     self.tell_unheard()
                 except Warning:  # where warnings are errors
                     if exc is None:
-                        raise  # in another one's place it would hide that
+                        raise  # in place of *exc* it would hide that
 
     cdef int enter(self) except -1:
-        """Be the innermost block."""
+        """Become the innermost block."""
         global blocks_entered
         cdef timeout outer
         if self.was_entered:
@@ -145,7 +145,7 @@ cdef class timeout:
         return 0
 
     cdef int leave(self) except -1:
-        """Be none, in whatever context this is called, and in all of them."""
+        """Leave the block, in all contexts, whichever context this is called in."""
         global blocks_entered
         cdef timeout inner, found
         if not self.is_entered:
@@ -164,10 +164,10 @@ cdef class timeout:
         return 0
 
     cdef int tell_unheard(self) except -1:
-        """Warn, once for each line, if psycopg2 has waited in it: not by us, and so for ever.
+        """Warn, once for each line, if psycopg2 has waited without greenwait, and so without limit.
 
-        Of psycopg2's own waits nobody tells us. A program that waits by hand for connections of
-        async_=1, of which nothing is registered, has none of them.
+        psycopg2 does not report its own waits. A program that waits by itself for its async_=1
+        connections, with no callback registered, has none.
         """
         place = place_of_caller()
         registered = get_wait_callback()
@@ -202,12 +202,12 @@ cdef class timeout:
         return f"greenwait.timeout({self._seconds!r})"
 
 
-# The outer of a block is always one that is still entered: one that is left hands those within it
-# over to its own. So a copy of the context keeps no more than one block that was left, and the way
-# from there leads over none.
+# A block's outer block is always still entered: a block that is left hands its inner blocks over to
+# its own outer block. So a copy of the context keeps at most one block that was left, and the chain
+# of outer blocks contains no other.
 
 cdef int attach(timeout block, timeout outer) noexcept:
-    """Let it be within *outer*, or within none."""
+    """Put *block* within *outer*, if that is not None."""
     block.outer = outer
     if outer is not None:
         block.next_inner = outer.first_inner
@@ -218,7 +218,7 @@ cdef int attach(timeout block, timeout outer) noexcept:
 
 
 cdef int detach(timeout block) noexcept:
-    """Let it be within no other."""
+    """Take *block* out of its outer block."""
     if block.outer is None:
         return 0
     if block.next_inner is not NULL:
@@ -250,7 +250,7 @@ cdef timeout nearest_block():
 
 
 cdef object leave_blocks():
-    """Be in no block, up to ``return_to_blocks()`` with what this returns."""
+    """Leave all blocks until ``return_to_blocks()`` is called with the token returned."""
     return PyContextVar_Set(innermost, None)
 
 
@@ -259,10 +259,13 @@ cdef int return_to_blocks(object token) except -1:
     return 0
 
 
-# -- What is raised when it has passed: these return it
+# -- The exceptions for a deadline that has passed: these functions return them
 
 cdef object timeout_error(timeout block, int64_t limit_ns, str state):
-    """Of *block*, or of ``WaitCallback(timeout=)`` where that is None; *state* is how it stands."""
+    """Return the QueryTimeout of *block*, or if that is None, of ``WaitCallback(timeout=)``.
+
+    *state* is a sentence about the state of the connection.
+    """
     name = f"WaitCallback(timeout={limit_ns / 1e9:g})" if block is None else repr(block)
     exc = query_timeout(f"the query was cancelled: the deadline of {name} has passed. {state}")
     exc.timeout = block
@@ -270,7 +273,7 @@ cdef object timeout_error(timeout block, int64_t limit_ns, str state):
 
 
 cdef object timeout_error_without_query(timeout block, int64_t limit_ns, str state):
-    """The same, where the server has cancelled nothing, and so gives no SQLSTATE."""
+    """Return the same where the server has cancelled nothing, and so gives no SQLSTATE."""
     count_timeout(block)
     exc = timeout_error(block, limit_ns, state)
     exc.__setstate__({"pgcode": "57014"})
@@ -278,7 +281,7 @@ cdef object timeout_error_without_query(timeout block, int64_t limit_ns, str sta
 
 
 cdef object block_has_expired(timeout block):
-    """What a wait raises that is not for the server."""
+    """Return the exception of a wait that is not for the server."""
     return timeout_error_without_query(block, 0, "Nothing had been sent to the server")
 
 
@@ -289,12 +292,12 @@ cdef int count_timeout(timeout block) noexcept:
     return 0
 
 
-# -- Does psycopg2 call us? A block that nothing listens to has no effect.
+# -- Does psycopg2 call greenwait? Otherwise a block has no effect.
 
-# What ``_callback``, which stands above this module, says is ours.
+# greenwait's callbacks, set by ``_callback``, which this module can't import.
 cdef object own_function = None
 cdef type own_class = None
-# A function of the program's that calls ours: it was seen to.
+# A callback of the program that calls one of ours, as was once observed.
 cdef object delegate = None
 cdef set told = set()
 
@@ -316,7 +319,7 @@ cdef bint is_registered() except -1:
 
 
 cdef int learn_delegate() except -1:
-    """psycopg2 has called us: whatever is registered passes its calls on."""
+    """Note that the registered callback calls greenwait, since psycopg2's call has come here."""
     global delegate
     if not is_registered():
         delegate = get_wait_callback()
@@ -324,7 +327,7 @@ cdef int learn_delegate() except -1:
 
 
 cdef int hear_blocks() except -1:
-    """Note that somebody waits by greenwait, and with all deadlines of its context."""
+    """Note for all blocks of the context that greenwait waits, so that their deadlines apply."""
     cdef timeout block = innermost_entered()
     while block is not None:
         block.is_unheard = False
@@ -355,7 +358,7 @@ cdef bint has_blocking_connection() except -1:
 # -- Lengths of time
 
 cdef int64_t after(int64_t duration_ns) noexcept nogil:
-    """Return the deadline that is so far away from now."""
+    """Return the deadline that is *duration_ns* from now."""
     return monotonic_ns() + duration_ns
 
 
@@ -382,7 +385,7 @@ cdef int64_t to_ns(double seconds) noexcept:
 
 
 def deadline_after(str option, seconds):
-    """Return what ``time.monotonic()`` says when they are over; None, never, for None."""
+    """Return the ``time.monotonic()`` at which *seconds* from now are over; None for None."""
     if seconds is None:
         return None
     return monotonic() + min(checked_seconds(option, seconds, ", or None"), LONGEST_SECONDS)

@@ -1,12 +1,13 @@
 """Delivery of an exception to psycopg2's caller, in a way that the connection survives.
 
-What a wait callback raises costs the connection: psycopg2 closes it (``green_panic``). So the
-callback returns normally and leaves the exception here. psycopg2 then finds an error in the
-server's answer, and calls the class of its SQLSTATE (``pq_raise``). All of these classes
-descend from DatabaseError, whose ``__new__`` is replaced here, once and for good: while an
-exception is pending for the greenlet, that call raises it, and psycopg2 passes it on.
+An exception raised by a wait callback costs the connection: psycopg2 closes it
+(``green_panic``). So the callback returns normally and leaves the exception here. psycopg2
+then finds an error in the server's answer, and calls the class of its SQLSTATE
+(``pq_raise``). All of these classes descend from DatabaseError, whose ``__new__`` is replaced
+here, once and for good: while an exception is pending for the greenlet, that call raises it,
+and psycopg2 passes it on.
 
-Where the server has reported success, it has refused a statement first (``_refusal``).
+Where the server has reported success, it is made to refuse a statement first (``_refusal``).
 """
 
 cimport cython
@@ -38,7 +39,7 @@ cdef object ServerHasCanceled = psycopg2.QueryCanceled
 cdef object exc_info = sys.exc_info
 cdef dict codes = {kind: code for code, kind in psycopg2.SQLSTATE_ERRORS.items()}
 
-# By greenlet (each thread has one at least), the last one first. Mostly empty.
+# By greenlet (each thread has at least one), the latest one first. Usually empty.
 cdef dict pending = {}
 
 
@@ -50,18 +51,18 @@ cdef class Pending:
 
     cdef object exception
     cdef tuple place       # of the Python code that called psycopg2
-    cdef bint is_deadline  # of the wait: the server's error is the cancel that it has caused
-    cdef bint is_refusal   # the server's error is one that it was asked for
-    cdef ConnectionState begun       # whose BEGIN it has interrupted, or None
-    cdef Pending outer     # of a wait around this one, in a finalizer
+    cdef bint is_deadline  # the wait's own: the server's error is that of the cancel it has caused
+    cdef bint is_refusal   # the server's error is that of a statement sent to be refused
+    cdef ConnectionState begun  # of the connection whose BEGIN it has interrupted, or None
+    cdef Pending outer     # that of the wait around this one, which is a finalizer's
 
 
 cdef int deliver(object exc, bint is_deadline, bint is_refusal) except -1:
-    """Have psycopg2 raise *exc* where it raises the error that the server's answer is.
+    """Make psycopg2 raise *exc* in place of the error in the server's answer.
 
-    Of the wait's own deadline it takes the place of the server's error for a cancel only; else that
-    of whatever error it is, which becomes its context unless it *is_refusal*. Or *exc* is a
-    function that is given the error, and returns the exception. To be called last in a wait.
+    If it *is_deadline*, the wait's own, it replaces only the error of a cancelled query. Otherwise
+    it replaces any error, which becomes its context unless it *is_refusal*. *exc* may also be a
+    function that takes the error and returns the exception. Call this last in a wait.
     """
     cdef Pending own = leave(exc)
     own.is_deadline, own.is_refusal = is_deadline, is_refusal
@@ -69,9 +70,9 @@ cdef int deliver(object exc, bint is_deadline, bint is_refusal) except -1:
 
 
 cdef int deliver_in_query(object exc, ConnectionState state) except -1:
-    """Have the wait for the query that psycopg2 sends after BEGIN stopped by *exc*.
+    """Make *exc* stop the query that psycopg2 sends after BEGIN.
 
-    Should psycopg2 fail before that, it raises it as well. To be called last in a wait.
+    If psycopg2 fails before that, it raises *exc* too. Call this last in a wait.
     """
     leave(exc).begun = state
     state.interrupted_begin = exc
@@ -91,12 +92,12 @@ cdef Pending leave(object exc):
 cdef object greenlet_here():
     try:
         return current_greenlet()
-    except RuntimeError:  # greenlet's module has ended, as the interpreter does
+    except RuntimeError:  # at interpreter exit, when the greenlet module is gone
         return None
 
 
 cdef tuple place_here():
-    """Return where the greenlet's Python frames are, the inner first; compiled code has none."""
+    """Return the positions of the greenlet's Python frames, inner first; compiled code has none."""
     cdef PyObject* current = <PyObject*>PyEval_GetFrame()
     cdef list place = []
     frame = None if current is NULL else <object>current
@@ -107,16 +108,16 @@ cdef tuple place_here():
 
 
 cdef Pending take_pending():
-    """Return what is pending for the greenlet's psycopg2, or None; it is the caller's now."""
+    """Return and remove the exception that is pending for the greenlet's psycopg2, or None."""
     here = greenlet_here()
     cdef Pending found = pending.get(here)
     cdef tuple place = () if found is None else place_here()
-    # Deeper down is a finalizer, or a decoder, that runs before psycopg2 has raised its error.
+    # A deeper stack is a finalizer's or a decoder's, which runs before psycopg2 raises its error.
     if found is None or len(found.place) < len(place):
         return None
     pop_pending(here, found)
-    # Frames that the error has left may be gone by now. Any other code is of the program: psycopg2
-    # has found no error, since what was left of the connection had a result.
+    # Frames that the error has left may be gone by now. Any other position is in the program's
+    # code: psycopg2 has found no error, because what a lost connection had sent included a result.
     if found.place[len(found.place) - len(place):] != place:
         return None
     if found.begun is not None:
@@ -133,7 +134,7 @@ cdef int pop_pending(object here, Pending found) except -1:
 
 
 def _new(cls, /, *args, **keywords):
-    """Return a new error of psycopg2's, or raise the exception that is pending in its place."""
+    """Return a new psycopg2 error, or raise the exception that is pending in its place."""
     error = new_error(cls, *args, **keywords)
     cdef Pending found = take_pending() if pending else None
     if found is None:
@@ -143,10 +144,10 @@ def _new(cls, /, *args, **keywords):
                 raise_again(exc)
         return error
     exc = found.exception
-    if found.is_deadline:  # psycopg2 adds to it what the server has said
+    if found.is_deadline:  # psycopg2 adds the server's message to it
         return exc if cls is ServerHasCanceled else error
     if cls in codes:
-        error.__setstate__({"pgcode": codes[cls]})  # psycopg2 does so when it is too late
+        error.__setstate__({"pgcode": codes[cls]})  # psycopg2 sets it too late
     if not isinstance(exc, BaseException):
         raise_again(exc(error))
     if cls is not ServerHasCanceled and not found.is_refusal:
@@ -157,12 +158,12 @@ def _new(cls, /, *args, **keywords):
 psycopg2.DatabaseError.__new__ = staticmethod(_new)
 
 
-# Waits that have left something behind have these look.
+# True while exceptions that psycopg2 has not raised may be left.
 cdef bint may_be_left = False
 
 
 cdef int forget_left() except -1:
-    """Forget what psycopg2 has not raised; to be called first in a wait, if it *may_be_left*."""
+    """Forget exceptions that psycopg2 has not raised; call it first in a wait if *may_be_left*."""
     global may_be_left
     cdef Pending found
     here = greenlet_here()
@@ -178,7 +179,7 @@ cdef int forget_left() except -1:
 
 
 cdef int raise_again(object exc) except -1:
-    """Raise *exc* with the context that it has, which ``raise`` would replace."""
+    """Raise *exc* with its own context, which ``raise`` would replace."""
     append(exc, exc_info()[1])
     kind, traceback = type(exc), exc.__traceback__
     Py_INCREF(kind)

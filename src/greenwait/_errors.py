@@ -1,4 +1,4 @@
-"""The exceptions that greenwait raises and psycopg2 does not."""
+"""greenwait's own exceptions, public and private."""
 
 from typing import Any
 
@@ -19,10 +19,10 @@ class DeadlinePassed(BaseException):
 
 
 class HandlerRaised(BaseException):
-    """A signal handler raised an error of psycopg2's. Never leaves the callback.
+    """A signal handler raised a psycopg2 error. Never leaves the callback.
 
-    What it raised is the argument. Any other error of psycopg2's that comes out of a wait says that
-    the connection has failed.
+    The argument is that error. Any other psycopg2 error that a wait raises means that the
+    connection has failed.
     """
 
 
@@ -30,39 +30,39 @@ class QueryTimeout(QueryCanceled):
     """A deadline has passed: the query was cancelled.
 
     It is a ``psycopg2.extensions.QueryCanceledError``, and an ``OperationalError``;
-    ``pgcode`` is 57014. The connection is open, and usable after ``rollback()``. Raised
-    while connecting, there is no connection.
+    ``pgcode`` is 57014. The connection is open, and usable after ``rollback()``. If the
+    deadline passed while connecting, there is no connection.
     """
 
-    #: The ``greenwait.timeout()`` block whose deadline it was; None for ``WaitCallback``'s.
+    #: The ``greenwait.timeout()`` block whose deadline passed; None for that of ``WaitCallback``.
     timeout: Any = None
 
     def __init__(self, *args: object) -> None:
-        """Leave *args* as they are: psycopg2 calls this again, with what the server has said."""
+        """Leave *args* as they are: psycopg2 calls this again, with the server's message."""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Without the block, which is of this process.
+        # Without the block, which belongs to this process.
         return type(self), self.args, {"pgerror": self.pgerror, "pgcode": self.pgcode}
 
 
 class CommitInDoubt(OperationalError):  # noqa: N818, the fixed name
-    """A commit was interrupted or lost, and nobody knows its outcome.
+    """A commit was interrupted, or its connection lost, and its outcome is unknown.
 
     The transaction may or may not have been committed; the connection is closed. Look
-    whether it was before doing it again. ``__cause__`` is what came between.
+    before you repeat the transaction. ``__cause__`` is the interrupt or the error.
     """
 
 
 class PoolTimeout(OperationalError):  # noqa: N818, the fixed name
-    """A pool had no connection in time; the message says how it stands.
+    """A pool had no connection in time; the message says how many there are, and their use.
 
-    ``__cause__`` is why the last attempt to make one failed, if that is the reason.
+    ``__cause__`` is the error of the last attempt to connect, if that is the reason.
     """
 
 
 class HostTimeout(OperationalError):  # noqa: N818, as psycopg2's are named
-    """A host has not answered within ``connect_timeout``; private, an OperationalError to all."""
+    """A host has not answered within ``connect_timeout``; private: users see OperationalError."""
 
-    #: The name, address and port of each that has not, in that order; the last one fell silent
-    #: after it had accepted, and libpq would not have gone on to the next.
+    #: The name, address and port of each host that has not, in order. The last one accepted
+    #: before it fell silent, and libpq would not have tried the next.
     places: list[tuple[str, str, int]]

@@ -1,4 +1,4 @@
-"""The warning that a wait stops an event loop which runs in the same thread."""
+"""The warning that a wait stops the event loop of its thread."""
 
 import sys
 import warnings
@@ -10,7 +10,7 @@ _told: set[tuple[str, int]] = set()
 
 
 def tell(is_raised: bool, only_in_debug_mode: bool) -> None:
-    """Warn of it, once for each line, or raise RuntimeError."""
+    """Warn that a wait stops the event loop, once for each line, or raise RuntimeError."""
     event_loop = running_loop()
     if event_loop is None or (only_in_debug_mode and not event_loop.get_debug()):
         return
@@ -21,7 +21,7 @@ def tell(is_raised: bool, only_in_debug_mode: bool) -> None:
     if is_raised:
         raise RuntimeError(message)
     try:
-        # Compiled modules have none: it is whose query it is.
+        # Compiled modules have no frames: this is the frame of the query's caller.
         frame = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]
     except ValueError:  # pragma: no cover: not traced where no Python code called
         return

@@ -1,12 +1,12 @@
 """Registering with psycopg2: the shim around ``set_wait_callback()``.
 
 psycopg2 has one wait callback for the whole process. Each ``install()`` or
-``installed()`` is an entry that remembers what it replaced; ending it puts
-exactly that back.
+``installed()`` is an entry that remembers the callback it replaced, and restores
+exactly that when it ends.
 
-It is compiled because an interrupt, or another thread, must not come between two steps of it;
-a lock would not do, as CPython 3.14 may leave its ``with`` block without giving it back (cpython
-issue 148874).
+It is compiled because neither an interrupt nor another thread must come between two of its
+steps. A lock would not do: CPython 3.14 may leave the lock's ``with`` block without releasing it
+(cpython issue 148874).
 """
 
 from cpython.exc cimport PyErr_CheckSignals
@@ -29,7 +29,7 @@ class _Entry:
 
     def __init__(self, callback, replaced, bint is_block):
         self.callback = callback
-        self.replaced = replaced  # whatever was registered: a callable, or None
+        self.replaced = replaced  # the callback registered before, or None
         self.is_block = is_block  # ended by leaving the block, not by uninstall()
 
 
@@ -42,7 +42,7 @@ cdef object register(object callback, bint is_block):
     _entries.append(entry)
     try:
         set_wait_callback(callback)
-    except BaseException:  # the one that it replaced was freed, and what that runs was interrupted
+    except BaseException:  # the callback it replaced was freed, and its finalizer interrupted
         _entries.remove(entry)
         set_wait_callback(entry.replaced)
         raise
@@ -50,13 +50,13 @@ cdef object register(object callback, bint is_block):
 
 
 cdef int unregister(object entry) except -1:
-    # Ended out of turn, by another thread say: whoever came next has this one's
-    # predecessor to put back.
+    # Ended out of order, by another thread for instance: the next entry has to restore
+    # this one's predecessor.
     following = _entries[_entries.index(entry) + 1 :]
     registered = following[0].replaced if following else get_wait_callback()
     if registered is not entry.callback:
         if entry.is_block:
-            _entries.remove(entry)  # there is no second time to leave it
+            _entries.remove(entry)  # a block can't be left a second time
         raise RuntimeError(
             f"{registered!r} was registered after greenwait was installed, and stays: "
             "uninstall that first, then greenwait"
@@ -75,21 +75,21 @@ def install(**options):
     """Register ``WaitCallback(**options)`` as the wait callback of the process.
 
     :param options: as for :class:`WaitCallback`.
-    :returns: the callback now registered. ``uninstall()`` puts back the one it
+    :returns: the callback now registered. ``uninstall()`` restores the one it
         replaced; calls nest.
     :raises ValueError: an option's value is not available here.
     :raises TypeError: an option is unknown or has the wrong type.
 
     Connections opened before use the callback too, from their next statement on. In a
-    process that gevent or eventlet has patched it warns, once: what is needed there is
-    ``greenwait.gevent.patch_psycopg()``.
+    process that gevent or eventlet has patched it warns, once: call
+    ``greenwait.gevent.patch_psycopg()``, or eventlet's, instead.
     """
     warn_of_patches()
     return register(WaitCallback(**options), False).callback
 
 
 cdef int warn_of_patches() except -1:
-    """Monkey patching does not reach a wait in C: it would stop all greenlets."""
+    """Warn, once, in a monkey-patched process, where a wait in C would stop all greenlets."""
     global _has_warned
     for name, module, function in (
         ("gevent", "gevent.monkey", "is_module_patched"),
@@ -109,7 +109,7 @@ cdef int warn_of_patches() except -1:
 
 
 def uninstall():
-    """Put back the callback that the last ``install()`` replaced.
+    """Restore the callback that the last ``install()`` replaced.
 
     :raises RuntimeError: nothing is installed, or another callback was
         registered meanwhile, which is left in place.
@@ -143,7 +143,7 @@ class installed(ContextDecorator):
         unregister(self._entered.pop())
 
     def __call__(self, function, /):
-        # Not ContextDecorator's, whose with statement is Python's.
+        # Not ContextDecorator's, whose with statement is Python code.
         def call(*args, **kwargs):
             with self:
                 return function(*args, **kwargs)
@@ -152,13 +152,13 @@ class installed(ContextDecorator):
 
 
 def is_registered():
-    """Return whether psycopg2 calls us where it waits."""
+    """Return whether psycopg2 calls greenwait where it waits."""
     registered = get_wait_callback()
     return registered is wait or isinstance(registered, WaitCallback)
 
 
 def check_registered(what):
-    """Complain unless psycopg2 calls us where it waits: *what* needs that."""
+    """Raise RuntimeError unless psycopg2 calls greenwait where it waits, as *what* needs."""
     if not is_registered():
         raise RuntimeError(
             f"{what} needs greenwait's wait callback, and {get_wait_callback()!r} is registered: "

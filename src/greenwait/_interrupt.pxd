@@ -1,4 +1,4 @@
-"""Stopping a query whose wait is interrupted."""
+"""Stopping a query whose wait is interrupted: cancel, drain, deliver, keep the connection."""
 
 from greenwait._poll cimport Options
 

@@ -77,15 +77,15 @@ cdef object handler_raised = HandlerRaised
 cdef object ask_caller = ending_of_caller
 cdef object log_slow = log_slow_wait
 
-# From one cancel to the next, as long as the query goes on. One that the server has not taken is
-# repeated soon; one that it has may have come before the query had begun, or waits in a pooler.
+# The pauses between two cancels, while the query goes on. A request that failed is repeated soon;
+# one that succeeded may have arrived before the query began, or may wait in a pooler.
 cdef int64_t PAUSE_AFTER_FAILURE_NS = 10_000_000
 cdef int64_t PAUSE_NS = 50_000_000
 cdef int64_t LONGEST_PAUSE_NS = 1_000_000_000
 
 
 cdef int wait_or_stop(object conn, const Options* options) except -1:
-    """Wait for what *conn* waits for; stop that when the wait is interrupted."""
+    """Wait until *conn* is done; stop its query if the wait is interrupted."""
     cdef ConnectionState state = None
     cdef timeout_block block = None
     cdef Wait wait
@@ -122,7 +122,7 @@ cdef int wait_or_stop(object conn, const Options* options) except -1:
         if wait.draining:
             reason = with_later(reason)
             if reason is not None and state.is_async:
-                raise_again(reason)  # psycopg2 is not told
+                raise_again(reason)  # psycopg2 does not wait, and so can't raise it
         if reason is not None:
             hand_over(conn, &wait, reason)
     except BaseException as exc:
@@ -136,7 +136,7 @@ cdef int wait_or_stop(object conn, const Options* options) except -1:
 
 
 cdef object wait_and_log(object conn, Wait* wait):
-    """Say so if it took long."""
+    """Wait, and log the wait if it took long."""
     cdef int64_t waited_ns, began_ns = monotonic_ns()
     failure = reason = interruption = None
     try:
@@ -145,7 +145,7 @@ cdef object wait_and_log(object conn, Wait* wait):
         failure = exc
     waited_ns = monotonic_ns() - began_ns
     if waited_ns > wait.options.slow_ns:
-        token = leave_blocks()  # a handler that queries is not to be struck by an expired one
+        token = leave_blocks()  # an expired block must not end the queries of a log handler
         try:
             log_slow(conn, waited_ns / 1e9)
         except Exception as exc:
@@ -159,7 +159,7 @@ cdef object wait_and_log(object conn, Wait* wait):
         if failure is not None:
             failure = higher(failure, interruption)
         elif not is_prepared(wait) or (<ConnectionState>wait.state).is_async:
-            failure = interruption  # there is nothing to keep; or psycopg2 is not told
+            failure = interruption  # there is nothing to keep; or psycopg2 does not wait
         else:
             interruption = begin_stopping(wait, interruption)
             is_exception = isinstance(reason, BaseException)
@@ -170,7 +170,7 @@ cdef object wait_and_log(object conn, Wait* wait):
 
 
 cdef object wait_for_result(object conn, Wait* wait):
-    """Wait; return what has stopped the query, if psycopg2's caller is to get that, or None."""
+    """Wait; return what psycopg2's caller is to get in place of the answer, or None."""
     cdef ConnectionState state = <ConnectionState>wait.state
     interruption = None
     try:
@@ -188,7 +188,7 @@ cdef object wait_for_result(object conn, Wait* wait):
             wait_until_connected(conn, wait)
     except BaseException as exc:
         interruption = exc
-    # From here on, so that nothing raised has that for its context.
+    # Not in the except block, where it would become the context of everything raised.
     if interruption is None:
         return None
     if is_prepared(wait):
@@ -197,17 +197,17 @@ cdef object wait_for_result(object conn, Wait* wait):
 
 
 cdef object stop_at_once(object conn, Wait* wait):
-    """Stop a query whose BEGIN was interrupted; return what has stopped it."""
+    """Stop a query whose BEGIN was interrupted; return what psycopg2's caller is to get."""
     cdef ConnectionState state = <ConnectionState>wait.state
     exc, state.interrupted_begin = state.interrupted_begin, None
     return stop(conn, wait, handler_raised(exc))
 
 
 cdef int wait_in_hub(object conn, Wait* wait) except -1:
-    """Wait in the greenlet of a framework's hub, which stops all others of the thread.
+    """Wait in a framework's hub greenlet, which stops all others of the thread.
 
-    A finalizer's rollback may come to that. It has the grace and no more: closing the connection
-    ends the transaction too. Any other statement takes as long as it takes.
+    A finalizer's rollback may run there. It is given no more than the grace: closing the connection
+    ends the transaction too. Any other statement has no such limit.
     """
     cdef Wait grace = phase_of(wait, after(wait.options.grace_ns))
     try:
@@ -229,7 +229,7 @@ cdef int wait_in_hub(object conn, Wait* wait) except -1:
 
 
 cdef timeout_block set_deadline(Wait* wait):
-    """Set the wait's deadline; return the block whose it is, or None if it is the callback's."""
+    """Set the wait's deadline; return the block that sets it, or None if the callback does."""
     cdef bint is_connecting = wait.state is not <PyObject*>None and not is_prepared(wait)
     cdef timeout_block block = nearest_block() if blocks_entered > 0 else None
     cdef int64_t own_ns
@@ -246,7 +246,7 @@ cdef timeout_block set_deadline(Wait* wait):
 # -- A query is stopped
 
 cdef object stop(object conn, Wait* wait, object interruption):
-    """End the query; raise what costs the connection, or return what does not."""
+    """End the query; raise an exception that costs the connection, or return one that does not."""
     cdef ConnectionState state = <ConnectionState>wait.state
     cdef timeout_block block = <timeout_block>wait.block
     cdef bint is_deadline
@@ -258,10 +258,10 @@ cdef object stop(object conn, Wait* wait, object interruption):
     if not is_deadline:
         reason = raised_by(interruption)
     if not (state.is_async or is_active(conn)):
-        # It was not psycopg2 that called: it would have asked the server for something.
+        # Not called by psycopg2, which would have sent something to the server.
         if is_deadline:
             reason = timeout_error(
-                block, wait.options.timeout_ns, "The server was asked for nothing"
+                block, wait.options.timeout_ns, "Nothing had been sent to the server"
             )
         raise_again(reason)
     complaints = []
@@ -284,7 +284,7 @@ cdef object stop(object conn, Wait* wait, object interruption):
         state.is_failed = has_error(conn) and is_in_transaction(conn)
         return reason
     if not has_error(conn):
-        return None  # a result that comes as the deadline passes stands
+        return None  # a result that arrives as the deadline passes is kept
     state.is_failed = is_in_transaction(conn)
     count_timeout(block)
     wait.is_deadline = True
@@ -294,16 +294,16 @@ cdef object stop(object conn, Wait* wait, object interruption):
 
 
 cdef object begin_stopping(Wait* wait, object interruption):
-    """Give the server the grace from now on; return what interrupts the wait."""
+    """Start the grace now; return the interrupt, as ``find_ending()`` does."""
     wait.deadline_ns = after(wait.options.grace_ns)
     wait.draining = True
     return find_ending(wait, interruption)
 
 
 cdef object find_ending(Wait* wait, object interruption):
-    """Find out whether the end of a transaction is waited for; return what interrupts the wait.
+    """Find out whether the query ends a transaction; return the interrupt of the wait.
 
-    That may be another exception, which comes as the caller's code is looked at.
+    That may be a new exception, raised while the caller's code is read.
     """
     cdef ConnectionState state = <ConnectionState>wait.state
     wait.ending, wait.is_two_phase = NO_ENDING, False
@@ -333,17 +333,17 @@ cdef object find_ending(Wait* wait, object interruption):
 
 
 cdef bint is_active(object conn) except -1:
-    """Is the server at work for the connection, or is there an answer still to be read?"""
+    """Is the server executing a query, or is its answer still to be read?"""
     return connection_info.__get__(conn).transaction_status == PQTRANS_ACTIVE
 
 
 cdef int drain(object conn, Wait* wait, list complaints) except -1:
-    """Cancel the query, if it is one to be cancelled, and wait for its end."""
+    """Cancel the query, unless it ends a transaction, and wait for its end."""
     cdef ConnectionState state = <ConnectionState>wait.state
     cdef Wait attempt
     cdef int64_t pause_ns = 0
     cdef int64_t began_ns
-    # The server takes no notice of a cancel before it has the whole statement.
+    # The server ignores a cancel until it has the whole statement.
     if wait_until_sent(conn, wait) == POLL_OK:
         return 0
     wait.is_answered = True
@@ -361,13 +361,16 @@ cdef int drain(object conn, Wait* wait, list complaints) except -1:
         try:
             return wait_until_ok(conn, &attempt)
         except deadline_passed:
-            # One that comes before the server has begun with the query stops nothing.
+            # A cancel that arrives before the server has begun the query stops nothing.
             if monotonic_ns() >= wait.deadline_ns:
                 raise
 
 
 cdef int send_cancel(object conn, Wait* wait, list complaints) except -1:
-    """Cancel what *conn* is doing: when this returns, the server process has been told."""
+    """Send a cancel request for *conn*, and wait for its end.
+
+    When this returns, the server process has been signalled, or *complaints* says why not.
+    """
     counters.cancels += 1
     complaints.clear()
     cdef Wait sending = wait[0]
@@ -385,7 +388,7 @@ cdef int send_cancel(object conn, Wait* wait, list complaints) except -1:
                 if wait.draining or (first is None and isinstance(exc, deadline_passed)):
                     raise  # which costs the connection
                 later = exc
-            # That one goes on to be used, and this request must not strike a later query.
+            # The connection would stay in use, and this request must not strike a later query.
             if first is not None:
                 shut_down(conn)
                 break
@@ -418,7 +421,7 @@ cdef int abandon_copy(object conn, Wait* wait) except -1:
 # -- An exception is handed over to psycopg2
 
 cdef int hand_over(object conn, Wait* wait, object reason) except -1:
-    """Have psycopg2 raise *reason*; raise it here where it can't, which costs the connection."""
+    """Make psycopg2 raise *reason*; raise it here if it can't, which costs the connection."""
     cdef ConnectionState state = <ConnectionState>wait.state
     cdef bint is_refused = False
     failure = None

@@ -1,8 +1,8 @@
 """The exceptions of a wait that was interrupted, or whose connection was lost.
 
-These functions return what is to be raised; the two interrupts of a query that was interrupted
-twice are in one chain of contexts. They are compiled, as ``_ranks`` is: no signal handler strikes
-before what they return is raised.
+These functions return the exception to raise; if a query was interrupted twice, both interrupts are
+in one chain of contexts. They are compiled, as ``_ranks`` is: no signal handler strikes before the
+exception is raised.
 """
 
 from cpython.object cimport PyObject
@@ -32,7 +32,7 @@ cdef int CONNECTION_BAD = 1
 
 
 cdef object no_query_error(Wait* wait, object interruption):
-    """While connecting, or before that: there is nothing to cancel, and nothing to keep."""
+    """Return the exception of a wait without a query: there is nothing to cancel or to keep."""
     if not isinstance(interruption, deadline_passed):
         return raised_by(interruption)
     return timeout_error_without_query(
@@ -44,11 +44,11 @@ cdef object no_query_error(Wait* wait, object interruption):
 
 
 cdef object lost_error(object conn, Wait* wait, object exc):
-    """The connection was lost, which nobody caused here: raise that, or leave it to psycopg2.
+    """Raise the error of a connection that was lost by itself, or leave it to psycopg2.
 
-    psycopg2 has the server's last words and their SQLSTATE, if there were any, which say what
-    has become of a commit. So returned is a function for ``deliver()``, or None where a method of
-    a Connection calls it.
+    psycopg2 has the server's last message and its SQLSTATE, if there was one, which tell the
+    outcome of a commit. To leave the error to psycopg2, return a function for ``deliver()``, or
+    None if a method of a Connection will call that function.
     """
     if wait.ending != COMMIT or not isinstance(exc, OperationalError):
         raise_again(exc)
@@ -60,9 +60,9 @@ cdef object lost_error(object conn, Wait* wait, object exc):
 cdef object given_up_error(
     object conn, Wait* wait, object reason, object failure, list complaints
 ):
-    """The query could not be stopped, or a second interrupt does not want to wait for that.
+    """Return the exception for a query that was not stopped in time, or was interrupted twice.
 
-    *reason* is None where it was to be stopped because of a deadline.
+    *reason* is None if it was to be stopped because of a deadline.
     """
     cdef bint is_async = (<ConnectionState>wait.state).is_async
     cdef str grace = f"{wait.options.grace_ns / 1e9:g} s"
@@ -91,7 +91,7 @@ cdef object given_up_error(
             "the server may still be at work on the query, so look before you repeat it"
         )
         if is_async:
-            conn.close()  # else psycopg2 does, because of what is raised
+            conn.close()  # otherwise psycopg2 does, because of the exception
         return unanswered_error(
             wait, f"the commit was not answered within {grace} of an interrupt or a deadline",
             reason, is_deadline, failure)
@@ -100,7 +100,7 @@ cdef object given_up_error(
     if wait.ending != COMMIT:
         return higher(reason, failure)
     doubt = in_doubt("a second interrupt ended the wait for a commit", None)
-    # A QueryTimeout would say that the transaction has failed.
+    # A QueryTimeout would mean that the transaction has failed.
     raised = higher(doubt if is_deadline else reason, failure)
     if raised.__cause__ is None:
         raised.__cause__ = failure if raised is doubt else doubt
@@ -108,7 +108,7 @@ cdef object given_up_error(
 
 
 cdef object unanswered_error(Wait* wait, str what, object reason, bint is_deadline, object failure):
-    """The server has not answered, and will not."""
+    """Return the exception for a query that the server has not answered, and will not answer."""
     if wait.ending == COMMIT:
         return in_doubt(what, failure if is_deadline else reason)
     if is_deadline:
@@ -119,7 +119,7 @@ cdef object unanswered_error(Wait* wait, str what, object reason, bint is_deadli
 
 
 cdef object answered_error(object reason, bint is_deadline, object answer):
-    """What the caller of an async connection's wait gets, the server having ended the query."""
+    """Return the exception for an async connection's query that the server has ended."""
     if not is_deadline:
         return reason
     if not isinstance(answer, ServerHasCanceled):
@@ -129,16 +129,16 @@ cdef object answered_error(object reason, bint is_deadline, object answer):
 
 
 cdef object later_than(object reason):
-    """Return an interrupt that has left the drain to its end, or None.
+    """Return an interrupt that was put off until the end of the drain, or None.
 
-    A job's cancel() does, and a task's. Raised in the next wait, it would come after a statement.
+    A job's cancel() is, and a task's. Raised only in the next wait, it would come a statement late.
     """
     cdef Waiter waiter = waiter_here() if waiters_entered > 0 else None
     return None if waiter is None else waiter.take_interruption(reason)
 
 
 cdef object with_later(object reason):
-    """Return what is to be raised, *reason* and what has come since considered."""
+    """Return the exception to raise: *reason*, or an interrupt that has come since."""
     later = later_than(reason)
     if later is None:
         return reason
@@ -146,12 +146,12 @@ cdef object with_later(object reason):
 
 
 cdef object raised_by(object interruption):
-    """What has interrupted the wait, and for that a signal handler's error of psycopg2's itself."""
+    """Return the interrupt itself: for HandlerRaised, the psycopg2 error that it carries."""
     return interruption.args[0] if isinstance(interruption, handler_raised) else interruption
 
 
 cdef object in_doubt(str what, object cause):
-    """The exception for a commit to which *what* has happened, because of *cause*."""
+    """Return the exception for a commit to which *what* has happened, because of *cause*."""
     exc = CommitInDoubt(
         f"{what}: the transaction may or may not have been committed. The connection is "
         "closed; connect again, and look before you repeat the transaction"

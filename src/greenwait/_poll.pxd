@@ -14,7 +14,7 @@ cdef enum:
     POLL_READ = 1
     POLL_WRITE = 2
 
-# What a WaitCallback was given, as C has it.
+# The options of a WaitCallback, in C.
 cdef struct Options:
     Poller poller
     bint spin_auto
@@ -26,15 +26,16 @@ cdef struct Options:
 
 cdef Options default_options
 
+# A wait for a connection, or a phase of one.
 cdef struct Wait:
     const Options* options
     int64_t deadline_ns
     PyObject* state   # the connection's ConnectionState; None: it is not a psycopg2 connection
-    PyObject* block   # whose deadline it is; None: the callback's own, or none
+    PyObject* block   # the timeout() block that sets the deadline; None: the callback, or nothing
     bint is_answered  # some of the answer may have arrived before
     bint was_idle     # no transaction was open on the server before it
-    bint draining     # what is waited for is the end of a query that was interrupted
-    # Of a query that is being stopped:
+    bint draining     # it waits for the end of an interrupted query
+    # For a query that is being stopped:
     bint is_deadline  # the wait's own deadline has stopped it
     Ending ending     # it ends a transaction
     bint is_two_phase  # ... of two phases
@@ -47,19 +48,19 @@ cdef int sleep_for(object conn, int polled, Wait* wait) except -1
 
 
 cdef inline bint is_prepared(const Wait* wait) noexcept:
-    """Is it that of a psycopg2 connection in a query?"""
+    """Is it the wait of a psycopg2 connection in a query?"""
     return wait.state is not <PyObject*>None and (<ConnectionState>wait.state).is_prepared
 
 
 cdef inline Wait phase_of(const Wait* wait, int64_t deadline_ns) noexcept:
-    """Return a part of the wait, which is over by then at the latest."""
+    """Return a phase of the wait, which ends at *deadline_ns* at the latest."""
     cdef Wait phase = wait[0]
     phase.deadline_ns = min(wait.deadline_ns, deadline_ns)
     return phase
 
 
 cdef inline Sleep new_sleep(int events, const Wait* wait) noexcept:
-    """Return one sleep of the wait."""
+    """Return a new sleep of the wait."""
     cdef Sleep sleep
     memset(&sleep, 0, sizeof(sleep))
     sleep.events = events

@@ -4,9 +4,9 @@ psycopg2 calls a wait callback with the GIL held and, in a query, with the
 connection's mutex held: nothing here may call a method of the connection that
 takes that mutex (``poll``, ``fileno``, ``status`` and ``cancel`` do not).
 
-The loop keeps no state between calls, but for what is known of a connection. That is
-what lets it be entered from any thread, again from a ``__del__`` or a signal handler
-that runs a query, in a forked child, and while the interpreter shuts down.
+The loop keeps no state between calls, except the ConnectionState. So it can be entered
+from any thread, again from a ``__del__`` or a signal handler that runs a query, in a
+forked child, and while the interpreter shuts down.
 """
 
 from cpython.long cimport PyLong_AsLongAndOverflow
@@ -46,19 +46,19 @@ default_options.on_event_loop = WARN_IN_DEBUG_MODE
 cdef int wait_until_ok(object conn, Wait* wait) except -1:
     """Call ``conn.poll()`` until POLL_OK, and sleep in between.
 
-    Between two calls there is a sleep, however short, which looks at the clock and at signals;
-    only after something was sent the next call follows at once, and then a sleep.
+    Between two calls there is a sleep, however short, which checks the clock and signals;
+    only after something was sent does the next call follow at once, and then a sleep.
 
-    It is called for the first that arrives of an answer, which is cheapest for most
-    answers. Where more is to come, libpq takes that in by itself, without the GIL.
+    ``poll()`` reads the first part of an answer, which is cheapest for most answers. libpq
+    receives the rest by itself, without the GIL.
     """
     cdef bint is_received = False  # by libpq, without poll()
     cdef bint is_whole, is_same
     cdef int64_t polled_ns
     cdef bint has_sent = False     # and read what came meanwhile, which poll(2) won't show again
     cdef int64_t period_ns = LONGEST_PERIOD_NS
-    cdef int64_t rested_ns = 0     # when libpq has last left off, because that was over
-    cdef tuple messages = None     # what there was by then
+    cdef int64_t rested_ns = 0     # when libpq last stopped, because the period was over
+    cdef tuple messages = None     # messages_of() then
     cdef int polled
     while True:
         polled = call_poll(conn)
@@ -99,7 +99,7 @@ cdef int wait_until_ok(object conn, Wait* wait) except -1:
 
 
 cdef int wait_until_sent(object conn, Wait* wait) except -1:
-    """Wait until what is to be sent is. Returns what poll() says then: POLL_READ or POLL_OK."""
+    """Wait until all is sent. Returns what ``poll()`` returns then: POLL_READ or POLL_OK."""
     cdef int polled
     while True:
         polled = call_poll(conn)
@@ -161,14 +161,14 @@ cdef inline bint rechecks_tls(const Wait* wait) noexcept:
 # -- One step of a wait: a sleep, and what is done without the GIL when it ends
 
 cdef bint sleep_for_answer(object conn, Wait* wait) except -1:
-    """Sleep until the first of the answer is there, or spin for it."""
+    """Sleep, or spin, until the first part of the answer arrives."""
     cdef Sleep sleep = new_sleep(READINESS_READ, wait)
     cdef bint learns = wait.options.spin_auto and is_prepared(wait)
     if learns:
         sleep.spin_ns = spin_limit_ns(&(<ConnectionState>wait.state).spin)
     elif wait.state is <PyObject*>None or is_prepared(wait):  # connecting takes too long
         sleep.spin_ns = wait.options.spin_ns
-    # Whoever waits for an async_=1 connection may have polled it before.
+    # The program may have polled an async_=1 connection before.
     if rechecks_tls(wait) and (<ConnectionState>wait.state).is_async:
         sleep.recheck_tls = True
     if not sleep_until_ready(conn, wait.options.poller, &sleep):
@@ -186,28 +186,28 @@ cdef int sleep_for_rest(object conn, Wait* wait) except -1:
     return 0
 
 
-# What an advance returns besides 0, "go on sleeping", and CALL_AGAIN.
+# The results of an advance besides 0, "go on sleeping", and CALL_AGAIN.
 cdef enum:
     DONE = 1
     FAILED = 2  # the connection is lost
 
 
-# How long libpq takes in a result before ``poll()`` is called in between. Only that decodes the
-# notices and notifications that have come with it, all that there are, with the GIL held. Not
-# sooner without need: it also reads, as long as the server keeps up.
+# How long libpq receives a result before ``poll()`` is called in between. Only ``poll()`` decodes
+# the notices and notifications that have arrived, all of them with the GIL held. It is not called
+# sooner without need, because it also reads, as long as the server keeps up.
 cdef int64_t LONGEST_PERIOD_NS = 100_000_000
 cdef int64_t SHORTEST_PERIOD_NS = 1_000_000
 
 
 cdef inline int64_t next_period_ns(int64_t period_ns, int64_t polled_ns) noexcept:
-    """Return how long the next one is, *poll()* having decoded for that long after the last."""
+    """Return the next period, if ``poll()`` decoded for *polled_ns* after the last one."""
     if 4 * polled_ns > period_ns:
         return max(period_ns // 4, SHORTEST_PERIOD_NS)
     return min(2 * period_ns, LONGEST_PERIOD_NS)
 
 
 cdef tuple messages_of(object conn):
-    """Return what is another one when notices or notifications have been decoded."""
+    """Return a value that changes when notices or notifications are decoded."""
     notices = connection_notices.__get__(conn)
     notifies = connection_notifies.__get__(conn)
     return (
@@ -217,12 +217,12 @@ cdef tuple messages_of(object conn):
 
 
 cdef inline bint are_same(tuple these, tuple those) noexcept:
-    # A server may repeat its notice, and the text be equal; what *those* keep is no other one.
+    # By identity: a server may repeat a notice's text. *those* keeps its notice from being freed.
     return these[0] is those[0] and these[1] == those[1]
 
 
 cdef bint receive(object conn, Wait* wait, int64_t period_ns) except -1:
-    """Let libpq take in the rest of a result. Returns whether it has, or it is time to poll()."""
+    """Let libpq receive the rest of a result. Returns False if it is time to poll() before."""
     cdef Sleep sleep = new_sleep(READINESS_READ, wait)
     cdef PGconn* pgconn = pgconn_of(conn)
     cdef int rc
@@ -279,8 +279,8 @@ cdef inline bint has_pending(PGconn* pgconn) noexcept nogil:
 
 
 cdef int raise_lost(PGconn* pgconn) except -1:
-    """Raise what psycopg2's ``poll()`` would have raised in the place of libpq's function.
+    """Raise the error that psycopg2's ``poll()`` would have raised.
 
-    Asked now, it would call that a second time, and libpq add "connection not open".
+    Called now, it would call libpq's function again, which adds "connection not open".
     """
     raise OperationalError(libpq.errorMessage(pgconn).decode("utf-8", "replace"))

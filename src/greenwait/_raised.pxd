@@ -1,6 +1,6 @@
-"""The exception that this thread's wait callback raised last, should psycopg2 lose it."""
+"""The last exception of each thread's wait callback, kept in case psycopg2 loses it."""
 
-# In how many threads is there something to take?
+# The number of exceptions that are kept, in all threads.
 cdef Py_ssize_t raised_count
 
 cdef int remember_raised(object exc) except -1

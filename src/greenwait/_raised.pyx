@@ -1,6 +1,6 @@
-"""The exception that this thread's wait callback raised last, should psycopg2 lose it.
+"""The last exception of each thread's wait callback, kept in case psycopg2 loses it.
 
-During commit() and rollback() it does where a notification or notice is still to be decoded: it
+psycopg2 loses it in commit() and rollback() if a notification or notice is still to be decoded: it
 decodes that with the exception set, and then raises OperationalError("unknown error") (pq_commit,
 pq_abort, pq_complete_error). So the exception is kept until the thread's next wait, or its end.
 """
@@ -30,7 +30,7 @@ cdef class Raised:
 
 
 cdef int remember_raised(object exc) except -1:
-    """Have *exc* raised even if psycopg2 loses it; to be called last in a wait that raises it."""
+    """Keep *exc*, in case psycopg2 loses it; call this last in a wait that raises it."""
     cdef PyObject* thread = PyThreadState_GetDict()
     cdef Raised own = Raised.__new__(Raised)
     own.exception = exc
@@ -40,7 +40,7 @@ cdef int remember_raised(object exc) except -1:
 
 
 cdef object take_raised():
-    """Return what was raised last in this thread, or None, and forget it."""
+    """Return and forget the exception that was raised last in this thread, or None."""
     cdef PyObject* thread = PyThreadState_GetDict()
     cdef Raised found = None if thread is NULL else (<dict>thread).pop(KEY, None)
     return None if found is None else found.exception

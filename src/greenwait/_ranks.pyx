@@ -1,12 +1,12 @@
-"""The order of two interrupts: which one is raised, and that the other is its context.
+"""The order of two interrupts: one is raised, and the other is its context.
 
-Compiled: before a line of Python code a signal handler may raise, and the interrupt that is at
-hand would be lost with it.
+Compiled: before any line of Python code a signal handler may raise, and the current interrupt
+would be lost.
 """
 
 __all__ = ["outranks", "time_limits"]
 
-#: Time limits; of frameworks, also those that are not an Exception, as gevent.Timeout is.
+#: The classes of time limits: Exception, and those of frameworks that do not derive from it.
 time_limits = [Exception]
 
 cdef list limits = time_limits
@@ -19,7 +19,7 @@ cpdef bint outranks(object exc, object other) except -1:
 
 
 cdef object higher(object first, object second):
-    """Return which of two interrupts is raised; the other one becomes its context."""
+    """Return the one of two interrupts that is to be raised; the other becomes its context."""
     if outranks(second, first):
         first, second = second, first
     chain(first, second)
@@ -27,7 +27,7 @@ cdef object higher(object first, object second):
 
 
 cdef int chain(object exc, object context) except -1:
-    """Make *context* the context of *exc*; what that was before comes after it."""
+    """Make *context* the context of *exc*, followed by the previous context."""
     if context is exc or is_among(context, contexts_of(exc)):
         return 0
     before, exc.__context__ = exc.__context__, None
@@ -39,7 +39,7 @@ cdef int chain(object exc, object context) except -1:
 
 
 cdef int append(object exc, object context) except -1:
-    """Put *context* at the end of the chain of contexts of *exc*; None is nothing."""
+    """Append *context* to the chain of contexts of *exc*; None has no effect."""
     cdef list links = [exc, *contexts_of(exc)]
     if context is None:
         return 0
@@ -52,7 +52,7 @@ cdef int append(object exc, object context) except -1:
 
 cdef bint is_among(object exc, list others) noexcept:
     for each in others:
-        if each is exc:  # what `in` asks as well, __eq__(), may be Python code
+        if each is exc:  # not `in`, which also calls __eq__(), possibly Python code
             return True
     return False
 
@@ -60,7 +60,7 @@ cdef bint is_among(object exc, list others) noexcept:
 cdef list contexts_of(object exc):
     cdef list found = []
     link = exc.__context__
-    while link is not None and not is_among(link, found):  # a cycle that somebody has made
+    while link is not None and not is_among(link, found):  # a cycle made by other code
         found.append(link)
         link = link.__context__
     return found

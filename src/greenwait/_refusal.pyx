@@ -1,8 +1,8 @@
 """A statement that the server refuses, so that psycopg2 finds an error and not a success.
 
-An interrupt reaches psycopg2's caller in the place of the server's error. After a success the
+An interrupt reaches psycopg2's caller in place of the server's error. After a success the
 server is sent one more statement, which it refuses. psycopg2 must be right about the server's
-state then; where it could not be, nothing is sent.
+state after that; where it could not be, nothing is sent.
 """
 
 from greenwait._poll cimport POLL_WRITE, Wait, sleep_for, wait_until_ok
@@ -22,8 +22,8 @@ cdef object connection_info = psycopg2.connection.info
 cdef object connection_autocommit = psycopg2.connection.autocommit
 cdef object connection_encoding = psycopg2.connection.encoding
 
-# The server refuses it whatever its state: for what it says, or since the transaction has failed
-# before, or since it takes no queries. Its log has the text.
+# The server refuses these in any state: for the invalid cast, or because the transaction has
+# failed before, or because it takes no queries. The text is for its log.
 cdef const char* REFUSED = b"select 'greenwait: a statement was interrupted as it succeeded'::int"
 cdef const char* ROLLED_BACK = (
     b"rollback; select 'greenwait: a transaction was interrupted as it began'::int"
@@ -41,8 +41,8 @@ cdef bint has_error(object conn) except -1:
 cdef bint is_begin(object conn, Wait* wait) except -1:
     """Was it psycopg2's own BEGIN, after which it sends the query at once?
 
-    If the server were behind that, or had failed the transaction, psycopg2 would not know. A
-    transaction of two phases has no such query.
+    If the server had not begun the transaction, or had failed it, psycopg2 would not know. A
+    two-phase transaction has no such query.
     """
     return (
         is_ready(conn)
@@ -53,11 +53,11 @@ cdef bint is_begin(object conn, Wait* wait) except -1:
 
 
 cdef bint have_refused(object conn, Wait* wait) except -1:
-    """Have the server refuse a statement, so that psycopg2 finds an error and no success.
+    """Make the server refuse a statement, so that psycopg2 finds an error and not a success.
 
-    ``poll()`` may be called when the answer is there ("just check for notifications",
-    ``_conn_poll_query`` in psycopg2), and then replaces the result that psycopg2 will look at,
-    unless that is an error. Returns whether there is one.
+    ``poll()`` may be called once the answer has arrived ("just check for notifications",
+    ``_conn_poll_query`` in psycopg2), and then replaces the result that psycopg2 will read,
+    unless that is an error. Returns whether there is an error.
     """
     cdef ConnectionState state = <ConnectionState>wait.state
     cdef PGconn* pgconn = pgconn_of(conn)
@@ -75,7 +75,7 @@ cdef bint have_refused(object conn, Wait* wait) except -1:
     while True:
         if not libpq.sendQuery(pgconn, statement):
             return False
-        while libpq.flush(pgconn) == 1:  # of an error poll() tells
+        while libpq.flush(pgconn) == 1:  # poll() reports an error
             sleep_for(conn, POLL_WRITE, wait)
         wait.is_answered = False
         wait_until_ok(conn, wait)
@@ -91,8 +91,8 @@ cdef bint have_refused(object conn, Wait* wait) except -1:
 cdef const char* statement_to_refuse(object conn, PGconn* pgconn, Wait* wait) except? NULL:
     """Return the statement after which psycopg2 is right about the server's state, or NULL.
 
-    psycopg2 takes for granted that a statement that has failed has changed nothing, but for
-    commit(), after which it sees no transaction in any case (``pq_commit``).
+    psycopg2 assumes that a failed statement has changed nothing, except commit(), after which
+    it sees no transaction in any case (``pq_commit``).
     """
     cdef int status = libpq.transactionStatus(pgconn)
     if has_other_encoding(conn):
@@ -111,7 +111,7 @@ cdef const char* statement_to_refuse(object conn, PGconn* pgconn, Wait* wait) ex
 
 
 cdef bint has_other_encoding(object conn) except -1:
-    """Has the server another encoding by now than psycopg2, which was to be told on success?"""
+    """Does the server's encoding differ from psycopg2's, which changes only on success?"""
     found = connection_info.__get__(conn).parameter_status("client_encoding")
     return bool(found) and plain_name(found) != plain_name(connection_encoding.__get__(conn))
 

@@ -1,11 +1,11 @@
 """The sleep of a plain thread, in poll(2) or epoll_wait(2), without the GIL.
 
-The one place that sleeps for a plain thread: it runs Python's signal handlers, and
-turns the kernel's errors into exceptions.
+No other module sleeps for a plain thread. This one runs Python's signal handlers, and turns
+the kernel's errors into exceptions.
 
-Each step of each wait comes through ``sleep_until_ready()``, in every context, and that looks
-at the clock before it sleeps. So a server that always has something to say can't hold off a
-deadline or a signal, and no loop above this one needs a clock of its own.
+Every step of every wait, in every context, calls ``sleep_until_ready()``, which checks the
+clock before it sleeps. So a server that never stops sending can't delay a deadline or a
+signal, and no loop above this one needs a clock of its own.
 """
 
 cimport cython
@@ -55,8 +55,8 @@ cdef int[2] SLICE_MS = [SIGNALS_MS, CLOSED_MS]  # by role
 # How long the main thread may go on without the GIL while data keeps coming: a signal
 # waits that long. Taking the GIL from a busy thread takes 5 ms (sys.getswitchinterval).
 cdef int64_t LONGEST_WITHOUT_GIL_NS = 80_000_000
-# ... and how long a greenlet may, before others have their step. Not less: what is in the
-# sockets' buffers, some megabytes, is to be drained within the grace beside one that computes.
+# How long a greenlet may go on before others run. Not less: the contents of the sockets' buffers,
+# some megabytes, must be drained within the grace beside a greenlet that computes.
 cdef int64_t LONGEST_STAY_NS = 1_000_000
 
 cdef object Psycopg2Error = psycopg2.Error
@@ -77,11 +77,11 @@ cdef object thread_epoll_key = object()
 
 
 def _after_fork_in_child():
-    """Inherited descriptors are the parent's.
+    """Close the inherited descriptors, which are the parent's.
 
-    They are closed here and now, before the child's own code closes "all" descriptors
-    and their numbers go to others. (Of threads that slept in epoll_wait they stay open
-    in the child, unused: nobody is left to let go of them.)
+    At once, before the child's own code closes "all" descriptors and their numbers are
+    reused. (Those of threads that slept in epoll_wait stay open in the child, unused: no
+    thread is left to close them.)
     """
     cdef PyObject* thread_dict = <PyObject*>PyThreadState_GetDict()
     cdef int role
@@ -117,7 +117,7 @@ cdef class ThreadEpoll:
         self.epfd = readiness_epoll_create(self.ticker)
 
     def __dealloc__(self):
-        # The number may be another's by now, if somebody closed it.
+        # If the descriptor was closed, its number may have been reused.
         if self.epfd >= 0 and readiness_epoll_is_set(self.epfd):
             readiness_epoll_close(self.epfd)
 
@@ -128,8 +128,8 @@ seal_type(ThreadEpoll, "a thread that waits makes it")
 cdef ThreadEpoll thread_epoll(int role):
     """Return this thread's epoll set, made on first use.
 
-    None where there is none to be had (no more descriptors, the thread's state
-    is already gone): the caller sleeps in poll(2), which needs nothing.
+    None if it can't be made (no more descriptors, or the thread's state is gone):
+    the caller sleeps in poll(2), which needs nothing.
     """
     cdef PyObject* found
     cdef PyObject* thread_dict = <PyObject*>PyThreadState_GetDict()
@@ -148,16 +148,16 @@ cdef ThreadEpoll thread_epoll(int role):
 
 # -- Without the GIL
 
-# From one look at Python's signals to the next.
+# The part of a sleep between two checks of Python's signals.
 cdef struct SleepStep:
     int fd
     int epfd             # < 0: poll(2)
-    int ticker           # set to -1 where it proves to be none
+    int ticker           # set to -1 if it proves to be closed
     int slice_ms
     int64_t longest_ns
     # out:
     int rc               # of the last sleep, as in readiness.h
-    int done             # nonzero: what the sleep shall return
+    int done             # nonzero: the result of the sleep
     int sleeps
     int64_t asleep_ns
     int64_t spun_ns
@@ -165,7 +165,7 @@ cdef struct SleepStep:
 
 
 cdef void sleep_step(Sleep* sleep, SleepStep* step) noexcept nogil:
-    """Spin, sleep and advance until that is done, or Python is wanted."""
+    """Spin, sleep and advance until the sleep is over, or Python code has to run."""
     cdef int64_t until_ns = sleep.deadline_ns
     step.now_ns = monotonic_ns()
     if sleep.began_ns == 0:
@@ -200,7 +200,7 @@ cdef void sleep_step(Sleep* sleep, SleepStep* step) noexcept nogil:
 
 
 cdef int advance_until(int64_t until_ns, Sleep* sleep, int revents) noexcept nogil:
-    """Advance as long as that takes no sleep, or until then. Returns what ends the sleep, or 0."""
+    """Advance until it takes a sleep, or until *until_ns*. Returns the sleep's result, or 0."""
     cdef int done = sleep.advance(sleep.argument, revents)
     while done == CALL_AGAIN:
         if monotonic_ns() >= until_ns:
@@ -227,7 +227,7 @@ cdef inline void sleep_slice(Sleep* sleep, SleepStep* step) noexcept nogil:
     cdef int64_t began_ns = step.now_ns
     cdef int left_ms = -1
     if sleep.deadline_ns != NO_DEADLINE:
-        # Rounded up: it must have passed when the sleep is over. Longer than a slice is long.
+        # Rounded up: the deadline must have passed when the sleep ends. Capped far above a slice.
         left_ms = <int>max(0, min((sleep.deadline_ns - began_ns + 999_999) // 1_000_000, 100_000))
     if step.epfd >= 0:
         step.rc = readiness_epoll(
@@ -239,22 +239,22 @@ cdef inline void sleep_slice(Sleep* sleep, SleepStep* step) noexcept nogil:
     step.sleeps += 1
 
 
-# -- With it
+# -- With the GIL
 
 cdef inline int fileno_of(object conn, Sleep* sleep) except? -1:
-    """Return the connection's descriptor; -1 is one that was closed, to libpq."""
+    """Return the connection's descriptor; -1: libpq has closed it."""
     if sleep.has_socket is not NULL:
         return libpq.socket(sleep.has_socket)
     return conn.fileno()
 
 
-# What sleep_in_epoll() returns where epoll can't do it.
+# The result of sleep_in_epoll() if epoll can't wait for the descriptor.
 cdef enum:
     TAKE_POLL = -2
 
 
 cdef int run_signal_handlers() except -1:
-    """Run Python's handlers of the signals that have come."""
+    """Run Python's handlers of the signals that have arrived."""
     try:
         PyErr_CheckSignals()
     except Psycopg2Error as exc:
@@ -265,28 +265,28 @@ cdef int run_signal_handlers() except -1:
 cdef int sleep_until_ready(object conn, Poller poller, Sleep* sleep) except -1:
     """Sleep until the connection's descriptor is ready.
 
-    Returns 1 when it is, 0 when it is time to look again (``recheck_tls``, ``rest_ns``), or
-    what ``advance`` returned. Signal handlers run as often as it takes, and before it returns if
-    this is the main thread, whoever waits. Raises DeadlinePassed, also where the descriptor
-    is ready, if the deadline had passed before: what comes during the sleep stands.
+    Returns 1 when it is, 0 when it is time to check again (``recheck_tls``, ``rest_ns``), or
+    the result of ``advance``. Signal handlers run during the sleep, and in the main thread also
+    before it returns. Raises DeadlinePassed if the deadline had passed before, even if the
+    descriptor is ready; a readiness that comes during the sleep is returned.
     """
     if waiters_entered > 0:
         waiter = waiter_here()
         if waiter is not None:
             return step_aside(conn, sleep, waiter)
-    # Has asyncio been imported since the last look?
+    # Has asyncio been imported since the last check?
     if not sleep.draining and (tell is not None or len(modules) != modules_seen):
         warn_blocks_event_loop(sleep.on_event_loop)
     return sleep_here(conn, poller, sleep)
 
 
-cdef object running_loop = None  # as soon as asyncio is imported
+cdef object running_loop = None  # set once asyncio is imported
 cdef object tell = None
 cdef Py_ssize_t modules_seen = 0
 
 
 cdef int warn_blocks_event_loop(OnEventLoop what) except -1:
-    """Say so if an event loop runs in this thread, which the sleep will stop."""
+    """Warn, or raise, if the sleep will stop an event loop that runs in this thread."""
     global modules_seen, running_loop, tell
     if tell is None:
         modules_seen = len(modules)
@@ -332,8 +332,8 @@ cdef int step_aside(object conn, Sleep* sleep, Waiter waiter) except -1:
                 raise handler_raised(exc) from None
             counters.sleeps += 1
             waiter.stay_until_ns = monotonic_ns() + LONGEST_STAY_NS
-        # A thread that is never idle may run no Python code of its own, which is where handlers
-        # run: a hub or an event loop in C, and us.
+        # Handlers run in Python code, of which a thread that is never idle may run none: a hub or
+        # an event loop in C is not, nor is this.
         run_signal_handlers()
         now_ns = monotonic_ns()
         sleep.answer_ns = now_ns - began_ns
@@ -358,11 +358,11 @@ cdef int step_aside(object conn, Sleep* sleep, Waiter waiter) except -1:
 
 
 cdef int sleep_here(object conn, Poller poller, Sleep* sleep) except -1:
-    """Stop the thread for as long."""
+    """Sleep in this thread, which stops it."""
     cdef int role = MAIN_THREAD if is_main_thread() else OTHER_THREAD
     cdef SleepStep step
     cdef int done = TAKE_POLL
-    # Only the main thread's ticker is fast enough to look again by.
+    # Only the main thread's ticker fires often enough for recheck_tls.
     step.slice_ms = SLICE_MS[MAIN_THREAD if sleep.recheck_tls else role]
     step.longest_ns = LONGEST_WITHOUT_GIL_NS if role == MAIN_THREAD else INT64_MAX
     sleep.began_ns = 0
@@ -372,8 +372,8 @@ cdef int sleep_here(object conn, Poller poller, Sleep* sleep) except -1:
         done = sleep_in_poll(conn, role, sleep, &step)
     sleep.answer_ns = step.now_ns - sleep.began_ns
     if role == MAIN_THREAD and done != 0:
-        # What has come by now is not to strike the Python code that psycopg2 decodes a
-        # notification with: it would lose both.
+        # A signal that has arrived must not strike the Python code with which psycopg2 decodes
+        # a notification: psycopg2 would lose both.
         run_signal_handlers()
     return done
 
@@ -420,7 +420,7 @@ cdef int sleep_in_epoll(object conn, int role, Sleep* sleep, SleepStep* step) ex
                 # poll(2) takes what epoll does not (a file, one watch too many), and says
                 # which of the two descriptors was closed.
                 if not readiness_epoll_is_set(step.epfd):
-                    epoll.epfd = -1  # abandoned: the number may be another's by now
+                    epoll.epfd = -1  # abandoned: its number may have been reused
                 return TAKE_POLL
             if is_to_rest(sleep, step):
                 return 0
@@ -431,7 +431,7 @@ cdef int sleep_in_epoll(object conn, int role, Sleep* sleep, SleepStep* step) ex
 
 
 cdef inline int look_up(Sleep* sleep, SleepStep* step) except -1:
-    """Between two turns: whatever else ends the wait."""
+    """Check, between two steps, for what else ends the wait: a signal handler, the deadline."""
     run_signal_handlers()
     if step.now_ns >= sleep.deadline_ns:
         raise deadline_passed
@@ -439,7 +439,7 @@ cdef inline int look_up(Sleep* sleep, SleepStep* step) except -1:
 
 
 cdef inline bint is_to_rest(Sleep* sleep, SleepStep* step) noexcept:
-    """Is it time for the caller to look for itself?"""
+    """Is it time for the caller to check by itself?"""
     return sleep.recheck_tls if step.rc == 0 else step.rc > 0 and step.now_ns >= sleep.rest_ns
 
 
@@ -460,7 +460,7 @@ cdef inline void release_gil(Sleep* sleep, SleepStep* step) noexcept:
 
 
 cdef void forget_ticker(int role, int ticker) noexcept:
-    """Somebody closed it, as a daemon does with all descriptors: the next sleep makes another."""
+    """Forget a ticker that was closed, as a daemon closes all; the next sleep makes another."""
     if tickers[role] == ticker:
         tickers[role] = -1
 

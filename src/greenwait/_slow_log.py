@@ -1,4 +1,4 @@
-"""The log records of waits that took long, with the line of Python that waited."""
+"""The log records of slow waits, with the line of Python that waited."""
 
 import logging
 import sys
@@ -10,10 +10,10 @@ _logger = logging.getLogger("greenwait")
 
 
 def log_slow_wait(conn: Any, seconds: float) -> None:
-    """Log that *conn* was waited for that long.
+    """Log that a wait for *conn* took *seconds*.
 
     Called from the wait callback: the compiled callback and psycopg2 have no Python
-    frames, so the caller's is the line that called ``execute()``, ``connect()``, ...
+    frames, so the nearest frame is at the line that called ``execute()``, ``connect()``, ...
     """
     pid = getattr(getattr(conn, "info", None), "backend_pid", None)
     try:

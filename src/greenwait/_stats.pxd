@@ -1,4 +1,7 @@
-"""The counters of this process. Written with the GIL held, so plain numbers do."""
+"""The counters of what greenwait has done in this process, cheap enough to be always on.
+
+They are written with the GIL held, so plain numbers do.
+"""
 
 from libc.stdint cimport int64_t
 

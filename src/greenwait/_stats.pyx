@@ -1,4 +1,4 @@
-"""Counters of what greenwait has done, cheap enough to be always on."""
+"""The counters of what greenwait has done in this process, cheap enough to be always on."""
 
 from libc.string cimport memset
 
@@ -13,8 +13,8 @@ def stats(*, reset=False):
     """Return greenwait's counters of this process.
 
     :param reset: start again from zero, in the same step: nothing is counted twice or lost.
-    :returns: a ``Stats`` named tuple. Waits under way are counted in ``waits``, and with
-        what they have slept as far as they have looked up.
+    :returns: a ``Stats`` named tuple. Waits under way are counted in ``waits``, and their
+        sleeps up to the last time they woke.
 
     May be called anywhere and at any time: it takes no lock. A forked child starts
     from zero.

@@ -1,4 +1,4 @@
-"""The version, in the one place that the build reads too."""
+"""The version of greenwait, which the build reads too."""
 
 __all__ = ["__version__"]
 

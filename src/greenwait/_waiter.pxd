@@ -1,12 +1,12 @@
-"""The interface of those who wait in a thread's place: a hub, or a framework's adapter."""
+"""The interface of a waiter, which waits in a thread's place: a hub, or a framework's adapter."""
 
 from libc.stdint cimport int64_t
 
 from greenwait._psycopg.state cimport ConnectionState
 
 cdef class Waiter:
-    cdef int forks              # how many there had been when it was made
-    cdef int64_t stay_until_ns  # whoever runs need not step aside before, if there is work to do
+    cdef int forks              # the number of forks when it was made
+    cdef int64_t stay_until_ns  # a greenlet with work to do need not step aside before
     cdef bint is_inherited(self) noexcept
     cdef int wait_for(
         self, int fd, int events, int64_t deadline_ns, bint draining, ConnectionState state
@@ -29,9 +29,9 @@ cdef class WakeupFd:
     cpdef int wake(self) except -1
     cdef int clear(self) except -1
 
-# How many there are in all threads: 0 spares everybody the look for one.
+# The number of waiters in all threads: if it is 0, no wait need search for one.
 cdef int waiters_entered
-# ... of them, those that are entered, which a thread has to itself: hubs.
+# ... of these, the hubs, each of which is entered in one thread.
 cdef int hubs_entered
 
 cdef int check_fd(int fd) except? 1

@@ -1,8 +1,8 @@
-"""The interface of those who wait in a thread's place: a hub, or a framework's adapter.
+"""The interface of a waiter, which waits in a thread's place: a hub, or a framework's adapter.
 
-A hub of ours is entered in a thread; from then on every wait there, in whichever greenlet,
-steps aside in favour of another one. Other frameworks have an adapter, for all threads,
-which is asked whether it is at home in this one.
+A greenwait hub is entered in a thread; from then on every wait there, in any greenlet, steps
+aside for another greenlet. A framework has one adapter for all threads, which is asked whether
+it is active in this one.
 """
 
 cimport cython
@@ -33,25 +33,25 @@ cdef int waiters_entered = 0
 cdef int hubs_entered = 0
 cdef list adapters = []
 
-# eventfd(2) is Linux's.
+# eventfd(2) exists on Linux only.
 cdef object new_eventfd = getattr(os, "eventfd", None)
 cdef object write_eventfd = getattr(os, "eventfd_write", None)
 cdef object read_eventfd = getattr(os, "eventfd_read", None)
 cdef object close_descriptor = os.close
-# socket's own is for what is patched: gevent's has an event loop in each thread that it is used in.
+# Not socket.socketpair(), which may be patched: gevent's starts an event loop in each thread.
 cdef object new_pair = getattr(_socket, "socketpair", socket.socketpair)  # Windows has that one
 cdef int EVENTFD_FLAGS = (os.EFD_CLOEXEC | os.EFD_NONBLOCK) if hasattr(os, "eventfd") else 0
 
 
 @cython.auto_pickle(False)
 cdef class Waiter:
-    """See ``_waiter.pxd``."""
+    """The base class of hubs and adapters; see ``_waiter.pxd``."""
 
     def __cinit__(self):
         self.forks = forks
 
     cdef bint is_inherited(self) noexcept:
-        """Is this a forked child of the process that made it? Its greenlets go on in that one."""
+        """Is this a forked child of the process that made it, where its greenlets go on?"""
         return self.forks != forks
 
     cdef int wait_for(
@@ -59,66 +59,66 @@ cdef class Waiter:
     ) except -1:
         """Step aside until the descriptor is ready.
 
-        Returns poll(2)'s bits for it, or 0 when the deadline has passed. What it raises
-        interrupts the wait; *draining* says that this is a wait for the end of a query
-        that was interrupted, and that it will be given up then. *state* is None where
-        the descriptor may be another one's the next time.
+        Returns poll(2)'s bits for it, 0 when the deadline has passed, or -errno. An
+        exception interrupts the wait. *draining*: it is a wait for the end of an interrupted
+        query, which an exception would give up. *state* is None if the descriptor may
+        belong to another connection the next time.
         """
         raise NotImplementedError
 
     cdef bint postpone(self, object exc) except -1:
-        """Raise it in the greenlet's next wait, or at its end; returns whether that can be.
+        """Raise *exc* in the greenlet's next wait, or at its end; return whether that is possible.
 
-        It is one that this waiter has raised in the greenlet that runs.
+        It must be an exception that this waiter has raised in the running greenlet.
         """
         return False
 
     # Waiting for another greenlet or thread, and not for a descriptor.
 
     cdef object new_wakeup(self):
-        """Return what *wait_for_wakeup* and *wake* take: a wakeup, for one wait."""
+        """Return a wakeup for one wait, for *wait_for_wakeup* and *wake*."""
         raise NotImplementedError
 
     cdef int wait_for_wakeup(self, object wakeup, int64_t deadline_ns) except -1:
-        """Step aside until there is the wakeup, or the deadline has passed, or sooner."""
+        """Step aside until *wakeup* is woken or the deadline has passed; may return sooner."""
         raise NotImplementedError
 
     cdef int wake(self, object wakeup) except -1:
-        """End the wait there, now or to come; from whichever thread."""
+        """End the wait for *wakeup*, whether it has begun or not; from any thread."""
         raise NotImplementedError
 
     cdef object take_interruption(self, object reason):
-        """Return what has left this greenlet to wait for the end of a query, or None.
+        """Return the interrupt that was put off until the end of a query, or None.
 
-        *reason*, or None, is why the query was stopped.
+        *reason* is the exception that stopped the query, or None.
         """
         return None
 
 
 @cython.auto_pickle(False)
 cdef class Adapter(Waiter):
-    """A framework's waits, written in Python: a subclass has these two methods."""
+    """A framework's waiter, written in Python: a subclass has ``is_active()`` and ``wait()``."""
 
     cpdef bint is_active(self) except -1:
         """Does the framework run this thread, and may this greenlet step aside?"""
         raise NotImplementedError
 
     def wait(self, fd, events, seconds):
-        """Step aside for at most *seconds*, or None; return the events that have come."""
+        """Step aside for at most *seconds* if not None; return the events that came, or 0."""
         raise NotImplementedError
 
     cpdef bint is_hub_itself(self) except -1:
-        """Does the framework's own greenlet run, so that a wait stops all others?"""
+        """Is the framework's own greenlet running, so that a wait stops all others?"""
         return False
 
     cdef Waiter find_waiter(self):
-        """Return who waits in this thread, or None: the framework is not at home."""
+        """Return the waiter of this thread, or None if the framework is not active in it."""
         return self if self.is_active() else None
 
     cdef int wait_for(
         self, int fd, int events, int64_t deadline_ns, bint draining, ConnectionState state
     ) except -1:
-        # Nobody tells a framework of a descriptor that is closed meanwhile.
+        # A framework does not notice that a descriptor was closed meanwhile.
         cdef int come = self.wait(fd, events, seconds_until_look(deadline_ns))
         return come if come != 0 else check_fd(fd)
 
@@ -134,17 +134,17 @@ cdef class Adapter(Waiter):
 
 
 cdef int check_fd(int fd) except? 1:
-    """Return 0, or if that is not open, -errno."""
+    """Return 0, or -errno if the descriptor is not open."""
     return readiness_check(fd)
 
 
 cdef object seconds_until_look(int64_t deadline_ns):
-    """Return how long that is, or how long to the next look for a closed descriptor."""
+    """Return the seconds until the deadline, or until the next check for closed descriptors."""
     return seconds_until(min(deadline_ns, monotonic_ns() + CLOSED_MS * <int64_t>1_000_000))
 
 
 cdef object seconds_until(int64_t deadline_ns):
-    """Return how long that is, at least 0; None if there is no deadline."""
+    """Return the seconds until the deadline, at least 0; None if there is no deadline."""
     return None if deadline_ns == NO_DEADLINE else max(0, deadline_ns - monotonic_ns()) / 1e9
 
 
@@ -199,7 +199,7 @@ cdef class WakeupFd:
 
 
 def register(Adapter adapter):
-    """Have all threads ask *adapter*, from now on; again makes no difference."""
+    """Make all threads ask *adapter* from now on; a second call has no effect."""
     global waiters_entered
     if adapter in adapters:
         return
@@ -208,7 +208,7 @@ def register(Adapter adapter):
 
 
 cdef int register_first(Adapter adapter) except -1:
-    """Have all threads ask *adapter* before the others: those may be at home around it."""
+    """Make all threads ask *adapter* before the others, which may be active around it."""
     global waiters_entered
     if adapter not in adapters:
         adapters.insert(0, adapter)
@@ -236,7 +236,7 @@ cdef Waiter waiter_here():
 
 
 cdef bint is_hub_itself() except -1:
-    """Is it a framework's own greenlet that runs here, and stops all others if it waits?"""
+    """Is a framework's own greenlet running, so that a wait stops all others?"""
     if Py_IsFinalizing():
         return False
     for adapter in adapters:
@@ -246,7 +246,7 @@ cdef bint is_hub_itself() except -1:
 
 
 cdef int enter_waiter(Waiter waiter) except -1:
-    """Make it this thread's."""
+    """Make it this thread's waiter."""
     global hubs_entered, waiters_entered
     PyDict_SetItem(<dict><PyObject*>PyThreadState_GetDict(), waiter_key, waiter)
     waiters_entered += 1
@@ -255,23 +255,23 @@ cdef int enter_waiter(Waiter waiter) except -1:
 
 
 cdef int leave_waiter() except -1:
-    """Have this thread wait for itself again."""
+    """Make this thread wait by itself again."""
     global hubs_entered, waiters_entered
     waiters_entered -= 1
     hubs_entered -= 1
-    # At its end the thread loses its dict first; then a generator is closed that it had kept.
+    # An ending thread loses its dict first; then a generator that it kept may be closed.
     (<dict><PyObject*>PyThreadState_GetDict()).pop(waiter_key, None)
     return 0
 
 
 cdef int keep_waiter(Waiter waiter) except -1:
-    """Have it still be this thread's, though the thread is at its end and has lost its dict."""
+    """Keep it this thread's waiter, even if the thread is ending and has lost its dict."""
     PyDict_SetItem(<dict><PyObject*>PyThreadState_GetDict(), waiter_key, waiter)
     return 0
 
 
 def _after_fork_in_child():
-    """Those of other threads are gone; that of this one is the parent's."""
+    """Forget the hubs: those of other threads are gone, and this thread's is the parent's."""
     global hubs_entered, waiters_entered
     cdef dict thread_dict = <dict><PyObject*>PyThreadState_GetDict()
     waiters_entered = len(adapters)

@@ -1,4 +1,4 @@
-"""Connections that greenlets and threads may share, and that know when they commit."""
+"""Connections that greenlets and threads can share, and that know when they commit."""
 
 from greenwait._connections.connection import Connection, Cursor, guarded
 from greenwait._system.identity import publish

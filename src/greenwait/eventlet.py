@@ -1,4 +1,4 @@
-"""psycopg2 in eventlet programs: its waits let other green threads go on.
+"""psycopg2 in eventlet programs: its waits let other green threads run.
 
 A drop-in for ``psycogreen.eventlet``. Eventlet itself advises against its use in new programs.
 """
@@ -42,7 +42,7 @@ class _Eventlet(Adapter):
         try:
             for wanted, kind in ((READ, hub.READ), (WRITE, hub.WRITE)):
                 if events & wanted and fd in hub.listeners[kind]:
-                    # Another green thread waits on it: look now and then.
+                    # Another green thread waits on the descriptor: poll it every 10 ms.
                     seconds, too_late = min(seconds or 0.01, 0.01), None
                 elif events & wanted:
                     listeners.append(hub.add(kind, fd, current.switch, current.throw, lambda: None))
@@ -62,28 +62,27 @@ _adapter = _Eventlet()
 
 
 def patch_psycopg(**options: "Unpack[Options]") -> WaitCallback:
-    """Have psycopg2's waits step aside for eventlet's other green threads, in the whole process.
+    """Make psycopg2's waits yield to other eventlet green threads, in the whole process.
 
     :param options: as for ``greenwait.WaitCallback``.
-    :returns: the callback that is registered now; ``greenwait.uninstall()`` puts back the
-        one that was.
+    :returns: the callback now registered; ``greenwait.uninstall()`` restores the one before it.
 
-    ``eventlet.Timeout``, ``kill()`` and whatever else is thrown into a green thread that
-    waits: its query is cancelled on the server, the exception raised as it is, and the
-    connection stays usable. Threads without a hub of eventlet's sleep by themselves.
+    When ``eventlet.Timeout``, ``kill()`` or anything else raises an exception in a green thread
+    that waits, its query is cancelled on the server, the exception is raised unchanged, and the
+    connection stays usable. Threads without an eventlet hub sleep by themselves.
 
     It may be called before ``eventlet.monkey_patch()`` or after it.
     """
     register(_adapter)
     callback = install(**options)
-    # monkey_patch() would register a callback of eventlet's own, in place of ours.
+    # Otherwise monkey_patch() would replace our callback with eventlet's.
     patched: dict[str, Any] = patcher.already_patched  # pyright: ignore[reportUnknownMemberType]
     patched.setdefault("psycopg", _UnlessReplaced())
     return callback
 
 
 class _UnlessReplaced:
-    """Says, to ``eventlet.monkey_patch()``, that psycopg2 is patched while it is by us."""
+    """A flag for ``eventlet.monkey_patch()``, true while our callback is registered."""
 
     def __bool__(self) -> bool:
         return is_registered()

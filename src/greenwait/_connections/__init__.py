@@ -1,1 +1,1 @@
-"""What is built on a wait: connecting, shared connections, pools, notifications."""
+"""Features built on the wait: connecting, shared connections, pools, notifications."""

@@ -1,4 +1,4 @@
-"""``connect()``: psycopg2's, without a silent host or a slow name server holding it up."""
+"""``connect()``: psycopg2's, with a time limit for silent hosts and slow name servers."""
 
 import ipaddress
 import random
@@ -24,7 +24,7 @@ _LONGEST_TIMEOUT = 2**31 - 1  # libpq has an int for it, and refuses more by its
 
 
 class _Host(NamedTuple):
-    """One of the places that libpq shall try; the fields are libpq's options."""
+    """A host that libpq shall try; the fields are libpq's options."""
 
     host: str
     hostaddr: str
@@ -32,7 +32,7 @@ class _Host(NamedTuple):
 
     @property
     def is_name(self) -> bool:
-        """Is it to be looked up? Not an address, and not a directory of Unix sockets."""
+        """Is it a name to look up, neither an address nor a directory of Unix sockets?"""
         if self.hostaddr or not self.host or self.host.startswith(("/", "@")):
             return False
         try:
@@ -42,7 +42,7 @@ class _Host(NamedTuple):
         return False
 
     def is_at(self, place: tuple[str, str, int]) -> bool:
-        """Is it what libpq calls by this name, address and port?"""
+        """Is it the host that libpq reports by this name, address and port?"""
         name, address, port = place
         return (
             self.host in (name, "")
@@ -91,27 +91,27 @@ def connect(
     :param dsn: the connection string, as a list of options or a URI.
     :param connection_factory: the connection's class, ``greenwait.Connection`` by default.
     :param cursor_factory: the class of its cursors.
-    :param kwargs: further options of libpq's; and ``async_``, with which the connection is
+    :param kwargs: further libpq options; and ``async_``, with which the connection is
         returned before it is made, as psycopg2 does.
     :returns: the connection.
-    :raises psycopg2.OperationalError: no host has let us in. It says of each that was silent
-        for ``connect_timeout`` seconds how far it had got.
+    :raises psycopg2.OperationalError: no host has accepted the connection. The message says
+        how far each host got that was silent for ``connect_timeout`` seconds.
     :raises greenwait.QueryTimeout: an outer ``greenwait.timeout()`` has expired.
     :raises ValueError: the connection string contains a NUL.
 
-    ``connect_timeout`` is of the connection string, of ``PGCONNECT_TIMEOUT``, or of a service
-    file, and is for each host and address, and for looking up a name. Without it a silent
-    host is waited for. Names are looked up in threads, all at the same time, before the
-    first host is tried: by getaddrinfo(3), or by a function that a program, but not gevent or
-    eventlet, has put in the place of ``socket.getaddrinfo``. What else libpq does with
-    several hosts stays as it is.
+    ``connect_timeout`` comes from the connection string, ``PGCONNECT_TIMEOUT`` or a service
+    file. It applies to each host and address, and to the lookup of a name. Without it a
+    silent host is waited for without limit. Names are looked up in threads, all at the same
+    time, before the first host is tried: by getaddrinfo(3), or by a function with which the
+    program, but not gevent or eventlet, has replaced ``socket.getaddrinfo``. libpq's other
+    rules for several hosts are unchanged.
 
-    With greenwait's callback registered, ``psycopg2.connect()`` does the rest, but two
-    things: it does not go on to the next host when one has accepted and is silent, or, but on
-    Linux, has not even accepted; and it looks up names with the GIL held.
+    With greenwait's callback registered, ``psycopg2.connect()`` does the same, with two
+    exceptions. It does not try the next host after one that accepted and fell silent, nor,
+    except on Linux, after one that did not accept; and it looks up names with the GIL held.
 
-    May be called from any thread. A signal handler runs at once, and if it raises, that
-    is raised, and nothing is left of the connection.
+    May be called from any thread. A signal handler runs at once; if it raises, its exception
+    is raised here, and nothing is left of the connection.
     """
     if connection_factory is None:
         connection_factory = Connection
@@ -120,7 +120,7 @@ def connect(
 
     def connect_to(dsn: str) -> Any:
         try:
-            # By their names, so that whoever wraps psycopg2.connect() can change them.
+            # By keyword, so that a wrapper of psycopg2.connect() can change them.
             return psycopg2.connect(
                 dsn, connection_factory=connection_factory, cursor_factory=cursor_factory, **flags
             )
@@ -171,7 +171,7 @@ def _why_no_socket() -> str:
 
 
 def _hosts(options: dict[str, str]) -> list[_Host]:
-    """Return the hosts that libpq would try, in that order; none where it is to complain."""
+    """Return the hosts that libpq would try, in order; none where it will reject the options."""
     names, addresses, ports = (options.get(name, "").split(",") for name in _Host._fields)
     count = max(len(names), len(addresses))
     for column in (names, addresses, ports):
@@ -200,7 +200,7 @@ def _looked_up(
 def _addresses(
     names: Sequence[str], options: dict[str, str], complaints: list[str]
 ) -> dict[str, list[str]]:
-    """Look all *names* up, and complain of those that have no address."""
+    """Look up all *names*, and add a complaint for each that has no address."""
     seconds = _connect_timeout(options)
     lookups: dict[str, Lookup] = {}
     try:
@@ -213,7 +213,7 @@ def _addresses(
         deadline = deadline_after("connect_timeout", seconds)
         for name, lookup in lookups.items():
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
-            # Not what is registered: its timeout is for statements.
+            # Not by the registered callback, whose timeout is for statements.
             wait_at_most(lookup, left, hears_blocks=False)
             if not lookup.addresses:
                 reason = lookup.error or f"no answer within {seconds} s (connect_timeout)"
@@ -233,7 +233,7 @@ def _addresses(
 def _connect_timeout(options: dict[str, str]) -> int | None:
     try:
         seconds = int(options.get("connect_timeout", 0))
-    except ValueError:  # libpq will say so
+    except ValueError:  # libpq will report it
         return None
     return min(seconds, _LONGEST_TIMEOUT) if seconds > 0 else None
 
@@ -245,11 +245,11 @@ def _dsn_for(dsn: str, hosts: Sequence[_Host]) -> str:
 
 
 def _left(hosts: Sequence[_Host], exc: HostTimeout, options: dict[str, str]) -> list[_Host]:
-    """Return the hosts that may still let us in, now that one of them was silent."""
+    """Return the hosts that are still to be tried, now that one of them was silent."""
     silent = next((i for i, host in enumerate(hosts) if host.is_at(exc.places[-1])), None)
-    if silent is None:  # libpq calls it by another name; the same hosts again would take for ever
+    if silent is None:  # libpq reports another name; retrying the same hosts would never end
         return []
     if options.get("target_session_attrs") != "prefer-standby":
         return list(hosts[silent + 1 :])
-    # Those before it have only been put off: libpq comes back to a primary.
+    # The hosts before it were only put off: libpq comes back to a primary.
     return [host for host in hosts if not any(host.is_at(place) for place in exc.places)]

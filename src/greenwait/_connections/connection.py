@@ -1,9 +1,9 @@
-"""Connections that greenlets and threads may share, and that know when they commit.
+"""Connections that greenlets and threads can share, and that know when they commit.
 
-psycopg2 guards a connection with a mutex, which stops the thread of whoever waits for it.
-Two greenlets of one thread that use the same connection stop for ever: the one that waits
-for its answer can't be switched to any more. So here each method that takes the mutex
-waits for its turn first, and lets other greenlets go on meanwhile.
+psycopg2 guards a connection with a mutex, which stops the thread that waits for it. Two
+greenlets of one thread that use the same connection deadlock: the one that waits for its
+answer can't be switched to any more. So each method that takes the mutex takes a fair lock
+first, and lets other greenlets run while it waits for that.
 """
 
 import functools
@@ -39,7 +39,7 @@ _Result = TypeVar("_Result")
 
 
 def _set_in_turn(name: str, base: type) -> Any:
-    """Return *base*'s attribute, to be set when it is the caller's turn."""
+    """Return a property for *base*'s attribute, which is set while holding the lock."""
     own = getattr(base, name)
 
     set_whole = _whole(own.__set__)
@@ -53,7 +53,7 @@ def _set_in_turn(name: str, base: type) -> Any:
 def _told(
     method: Callable[..., _Result], kind: Literal["rollback", "tpc_begin"], keeps_interrupt: bool
 ) -> Callable[..., _Result]:
-    """Return psycopg2's *method*, of which the callback is told; see ``begin_method()``."""
+    """Return psycopg2's *method*, announced to the callback; see ``begin_method()``."""
 
     @functools.wraps(method)
     def told(self: Any, *args: Any, **kwargs: Any) -> _Result:
@@ -67,44 +67,44 @@ def _told(
 
 
 def _whole(method: Callable[..., _Result]) -> Callable[..., _Result]:
-    """Return psycopg2's *method* with no error of the server's where that has reported success.
+    """Return psycopg2's *method*, which must not see an error where the server reported success.
 
-    psycopg2 changes its own state only then: to another encoding, or another isolation level.
-    What interrupts the method is raised when it is through.
+    psycopg2 changes its own state, such as the encoding or the isolation level, only on success.
+    An interrupt of the method is raised when it has returned.
     """
     return _told(method, "rollback", True)
 
 
 class Connection(connection):
-    """A psycopg2 connection that greenlets may share, and that loses track of no commit.
+    """A psycopg2 connection that greenlets can share, and that knows when it commits.
 
-    To be used as ``connection_factory``; ``greenwait.connect()`` does. Whoever calls a method
-    while another greenlet or thread is at work on the connection waits for its turn; in a
-    signal handler or a ``__del__`` that interrupts the connection's own work there is none,
-    and ``psycopg2.ProgrammingError`` is raised. ``cancel()`` is always possible.
+    Use it as ``connection_factory``; ``greenwait.connect()`` does. A method waits while another
+    greenlet or thread uses the connection. In a signal handler or a ``__del__`` that interrupts
+    the connection's own work it can't wait, and raises ``psycopg2.ProgrammingError``.
+    ``cancel()`` is always possible.
 
-    ``with conn:`` is psycopg2's, and does not wait: entered while another block of it is open,
-    in this greenlet or thread or another one, it raises ``psycopg2.ProgrammingError``. A block
-    whose end is interrupted before its turn has come is rolled back by whoever has the next one.
+    ``with conn:`` is psycopg2's, and does not wait: entered while another block of the connection
+    is open, in any greenlet or thread, it raises ``psycopg2.ProgrammingError``. If the end of a
+    block is interrupted while it waits, the next user of the connection rolls the block back.
 
-    Its cursors are guarded in the same way, whatever class they are asked to be of.
-    Besides the methods below these wait for their turn, and are otherwise psycopg2's:
+    Its cursors are guarded in the same way, whatever their class.
+    Besides the methods below these wait too, and are otherwise psycopg2's:
     ``close()``, ``reset()``, ``set_session()``, ``set_isolation_level()``,
     ``set_client_encoding()``, ``lobject()``, ``tpc_begin()``, ``tpc_prepare()``,
     ``tpc_recover()``, and setting ``autocommit``, ``isolation_level``, ``readonly`` or
     ``deferrable``.
 
     A commit that is interrupted or whose connection is lost raises
-    ``greenwait.CommitInDoubt`` when nobody knows whether the transaction was committed. Of
-    psycopg2's own class that is promised for ``conn.commit()`` and ``with conn:`` only, and
-    for a deadline or an interrupt.
+    ``greenwait.CommitInDoubt`` if its outcome is unknown. With psycopg2's own class that is
+    promised only for ``conn.commit()`` and ``with conn:``, and only for a deadline or an
+    interrupt.
     """
 
     _lock: FairLock
 
     def __new__(cls, *args: Any, **kwargs: Any) -> "Self":
-        # Not in __init__, which connects: the traceback of what that raises would keep the
-        # connection, and its socket with it.
+        # Not in __init__, which connects: the traceback of its exception would keep the
+        # connection, and with it the socket.
         self = super().__new__(cls, *args, **kwargs)
         self._lock = FairLock()
         return self
@@ -141,10 +141,10 @@ class Connection(connection):
         *args: Any,
         **kwargs: Any,
     ) -> Any:
-        """Return a new cursor, as psycopg2 does; its class is one that waits for its turn.
+        """Return a new cursor, as psycopg2 does, of a class that waits for the connection.
 
-        :param name: of a cursor on the server, which fetches ``itersize`` rows at a time.
-        :param cursor_factory: its class; a subclass of that is made, which waits for its turn.
+        :param name: the name of a server-side cursor, which fetches ``itersize`` rows at a time.
+        :param cursor_factory: its class; a subclass of that is made, which waits.
         :param kwargs: further arguments for the class.
         """
         factory = cursor_factory or self.cursor_factory
@@ -154,7 +154,7 @@ class Connection(connection):
             factory = guarded(factory)
         if args:
             return super().cursor(name, factory, *args, **kwargs)
-        # By its name: psycopg2.extras.LoggingConnection's takes it so.
+        # By keyword: psycopg2.extras.LoggingConnection's takes it so.
         return super().cursor(name, cursor_factory=factory, **kwargs)
 
     def commit(self) -> None:
@@ -162,30 +162,30 @@ class Connection(connection):
 
         A deadline or an interrupt does not cancel it: the outcome is waited for.
 
-        :raises CommitInDoubt: there was none, within the callback's ``cancel_grace``, or the
-            connection was lost.
+        :raises CommitInDoubt: the outcome is unknown: none came within the callback's
+            ``cancel_grace``, or the connection was lost.
         """
         self._lock.run(self, "commit()", _end, self, "commit", super().commit)
 
     def rollback(self) -> None:
-        """Roll back all changes done to the database; it is not cancelled either."""
+        """Roll back all changes to the database; it is not cancelled either."""
         self._lock.run(self, "rollback()", _end, self, "rollback", super().rollback)
 
     def tpc_commit(self, *xid: Any) -> None:
-        """Commit a transaction of two phases; otherwise like ``commit()``.
+        """Commit a two-phase transaction; otherwise like ``commit()``.
 
-        :param xid: that of a recovered transaction, if it is one.
+        :param xid: the id of a recovered transaction, if it is one.
         """
         self._lock.run(self, "tpc_commit()", _end, self, "commit", super().tpc_commit, *xid)
 
     def tpc_rollback(self, *xid: Any) -> None:
-        """Abort a transaction of two phases; otherwise like ``rollback()``.
+        """Roll back a two-phase transaction; otherwise like ``rollback()``.
 
-        :param xid: that of a recovered transaction, if it is one.
+        :param xid: the id of a recovered transaction, if it is one.
         """
         self._lock.run(self, "tpc_rollback()", _end, self, "rollback", super().tpc_rollback, *xid)
 
-    # Not in the methods above, lest the end of a block were no more than a call of them.
+    # Guarded by themselves: the end of a block is more than a call of a method above.
     __enter__ = block_alone(connection.__enter__)
     __exit__ = block_end(connection.__exit__)
     close = with_lock(connection.close, "close")
@@ -228,12 +228,12 @@ def _end(
 # -- Cursors
 
 _METHODS = ("execute", "executemany", "callproc", "copy_from", "copy_to", "copy_expert")
-# These wait only where the server keeps the rows.
+# These wait only for server-side cursors.
 _METHODS_OF_NAMED = ("fetchone", "fetchmany", "fetchall", "scroll", "__next__", "close")
 
 
 def _guard(cls: _Class) -> _Class:
-    """Have the methods of a cursor class, *cls*, wait for their turn on the connection."""
+    """Make the methods of the cursor class *cls* wait for the connection."""
     base = cls.__mro__[1]
     for name in _METHODS:
         setattr(cls, name, cursor_with_lock(getattr(base, name), name))
@@ -244,11 +244,11 @@ def _guard(cls: _Class) -> _Class:
 
 @_guard
 class Cursor(cursor):
-    """A psycopg2 cursor that waits for its turn on a ``greenwait.Connection``.
+    """A psycopg2 cursor that waits while others use its ``greenwait.Connection``.
 
-    To be used as ``cursor_factory``. ``Connection.cursor()`` makes such a class of any other.
-    The methods are psycopg2's. Those that wait for the server wait for their turn first: of a
-    cursor without a name the fetching ones do not.
+    Use it as ``cursor_factory``. ``Connection.cursor()`` makes such a class of any other.
+    The methods are psycopg2's. Those that wait for the server wait for the connection first;
+    the fetching methods of a cursor without a name do not.
     """
 
     _waits_its_turn = True
@@ -258,9 +258,9 @@ _guarded_classes: dict[type, type] = {}
 
 
 def guarded(factory: type) -> type:
-    """Return *factory* itself if it waits for its turn, or a subclass that does.
+    """Return *factory* itself if it waits for the connection, or a subclass that does.
 
-    :param factory: a class of cursors. ``Connection.cursor()`` calls this by itself.
+    :param factory: a cursor class. ``Connection.cursor()`` calls this by itself.
     :returns: the class, the same one each time.
     """
     if hasattr(factory, "_waits_its_turn"):

@@ -1,7 +1,7 @@
-"""A fair lock, for which greenlets and threads wait side by side: each shared connection has one.
+"""A fair lock for greenlets and threads; each shared connection has one.
 
-psycopg2 has a mutex for each connection, which stops the thread of whoever has to wait for
-it, and with it the greenlet that is to give it back. So a turn is taken before.
+psycopg2 has a mutex for each connection. A wait for it stops the thread, and with it the
+greenlet that is to release the mutex. So this lock is taken before.
 """
 
 cimport cython
@@ -23,7 +23,7 @@ __all__ = ["FairLock", "block_alone", "block_end", "cursor_with_lock", "with_loc
 
 cdef object current_greenlet = getcurrent
 cdef object programming_error = ProgrammingError
-cdef object at_exit = object()  # owns turns when greenlets are no more
+cdef object at_exit = object()  # the owner when the greenlet module is gone
 cdef object end_of_block = connection.__exit__
 cdef int STATUS_IN_TRANSACTION = STATUS_BEGIN
 
@@ -38,12 +38,12 @@ cdef str ENTERED = (
 @cython.auto_pickle(False)
 @cython.final
 cdef class FairLock:
-    """The turn on one connection."""
+    """The lock of one connection."""
 
     cdef FairSemaphore semaphore
-    cdef object owner  # the greenlet whose turn it is, or None; each thread has one at least
-    # A block was left, and its end interrupted before its turn came: it is not committed, and
-    # whoever has the next turn rolls it back.
+    cdef object owner  # the greenlet that holds it, or None; each thread has at least one
+    # The end of a block was interrupted before it held the lock: the block is not committed, and
+    # the next owner rolls it back.
     cdef readonly bint is_left_open
 
     def __cinit__(self):
@@ -51,21 +51,22 @@ cdef class FairLock:
 
     @property
     def is_taken(self):
-        """Is it somebody's, or about to be?"""
+        """Whether the lock is held, or about to be."""
         return self.semaphore.free == 0
 
     def run(self, conn, str what, function, /, *args, **kwargs):
-        """Call the function when it is this greenlet's turn, and return what it returns.
+        """Call the function while holding the lock, and return its result.
 
         :param conn: the connection.
-        :param what: the method of it, or of a cursor, that is called.
-        :raises psycopg2.ProgrammingError: psycopg2 is at work on it below this very greenlet; or
-            another one is, and this one can't wait: an event loop's own, or at interpreter exit.
+        :param what: the method of the connection, or of a cursor, that is called.
+        :raises psycopg2.ProgrammingError: psycopg2 is at work on the connection in this very
+            greenlet; or another greenlet holds the lock, and this one can't wait, because it is
+            an event loop's own, or at interpreter exit.
 
         A method may call another one, and so may an adapter or a typecaster: psycopg2 calls them
-        without its mutex. A signal handler's exception, or a deadline, ends the
-        wait. Not a pair of methods to take a turn and to give it back: an interrupt between
-        the two would keep it for ever.
+        without its mutex. A signal handler's exception, or a deadline, ends the wait. Not a pair
+        of methods to take the lock and to release it: an interrupt between the two would keep it
+        for ever.
         """
         here = at_exit if Py_IsFinalizing() else current_greenlet()
         if self.owner is here:
@@ -73,7 +74,7 @@ cdef class FairLock:
                 return function(*args, **kwargs)
             raise programming_error(
                 f"{what}: this connection is at work for the very greenlet or thread that "
-                "calls, below a signal handler or a __del__; use another connection there, "
+                "calls, from a signal handler or a __del__; use another connection there, "
                 "or cancel()"
             )
         if self.semaphore.free == 0 and (
@@ -96,10 +97,10 @@ cdef class FairLock:
             self.semaphore.leave()
 
     cdef int leave_block(self, conn, base_method, tuple exc_info) except -1:
-        """End the transaction of a block, when it is this greenlet's turn."""
+        """End the transaction of a block while holding the lock."""
         cdef list begun = []
 
-        if self.owner is current_greenlet():  # below a method of the connection's, see run()
+        if self.owner is current_greenlet():  # within a method of the connection, see run()
             base_method(conn, *exc_info)
             return 0
 
@@ -122,9 +123,9 @@ def nothing():
 
 
 def block_alone(base_method):
-    """Return a connection's ``__enter__()``, which says what it means where it can't be entered.
+    """Return a connection's ``__enter__()``, whose error explains why no block can be entered.
 
-    Compiled, as is the other one: an interrupt between two lines would leave it entered.
+    Compiled, as ``block_end()`` is: an interrupt between two lines would leave it entered.
     """
 
     def __enter__(self, /):
@@ -160,12 +161,12 @@ def with_lock(base_method, str name):
 
 
 def cursor_with_lock(base_method, str name, *, bint only_named=False):
-    """Return a cursor's method that does so; *only_named*: others do not wait for the server."""
+    """Return a cursor's method that holds the lock; *only_named*: unless it has no name."""
     cdef str what = f"{name}()"
 
     def method(self, /, *args, **kwargs):
         conn = self.connection
-        lock = getattr(conn, "_lock", None)  # of a Connection, that is
+        lock = getattr(conn, "_lock", None)  # only a Connection has one
         if lock is None or (only_named and self.name is None):
             return base_method(self, *args, **kwargs)
         return lock.run(conn, what, base_method, self, *args, **kwargs)

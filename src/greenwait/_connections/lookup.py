@@ -1,7 +1,7 @@
-"""Name lookups that stop nobody but the caller: getaddrinfo() in a native thread.
+"""Name lookups that block only their caller: getaddrinfo() in a native thread.
 
-libpq resolves names itself, in the middle of connecting, by a call that keeps the GIL and
-the thread, and with it an event loop that runs there. So it is given addresses.
+libpq resolves names itself, in the middle of connecting, by a call that holds the GIL and
+stops the thread, and with it an event loop that runs there. So libpq is given addresses.
 """
 
 import _socket
@@ -22,13 +22,13 @@ __all__ = ["Lookup"]
 _socketpair = getattr(_socket, "socketpair", socket.socketpair)
 
 # Monkey patching replaces socket.getaddrinfo, and leaves the module below it alone. gevent's and
-# eventlet's would open a hub in the thread, which nobody closes: two descriptors each.
+# eventlet's would open a hub in the thread, which is never closed: two descriptors each.
 _getaddrinfo = _socket.getaddrinfo
 _FRAMEWORKS = ("gevent", "eventlet")
 
 
 def _native_start_new_thread() -> Callable[..., int]:
-    """Return _thread's own, which starts no greenlet, though that be patched."""
+    """Return the original of ``_thread``, which starts no greenlet, even if that is patched."""
     start = _thread.start_new_thread
     if not isinstance(start, BuiltinFunctionType):
         if "gevent.monkey" in sys.modules:
@@ -42,9 +42,9 @@ _start_native_thread = _native_start_new_thread()
 
 
 def _is_replaced() -> bool:
-    """Has somebody put an own function in the place of ``socket.getaddrinfo``?
+    """Has the program replaced ``socket.getaddrinfo``?
 
-    As tests do, and programs with a name server of their own. A framework's counts as none.
+    Tests do, and programs with a name server of their own. A framework's function does not count.
     """
     function = socket.getaddrinfo
     if type(function) is not FunctionType:  # a wrapper passes itself off as what it wraps
@@ -54,20 +54,20 @@ def _is_replaced() -> bool:
 
 
 class Lookup:
-    """The addresses of a host, looked up in a thread. It is waited for as a connection is.
+    """A lookup of a host's addresses, in a thread. It is waited for as a connection is.
 
-    One that is given up ends by itself, when getaddrinfo(3) does, and keeps nothing open.
+    A lookup that is given up ends by itself, when getaddrinfo(3) does, and keeps nothing open.
     """
 
     def __init__(self, host: str) -> None:
         self.host = host
         self.addresses: list[str] = []
-        #: Why there are none.
+        #: The error, if there are no addresses.
         self.error: OSError | UnicodeError | None = None
         pair: tuple[Any, Any] = _socketpair()
         self._reading, writing = pair
         self._reading.setblocking(False)
-        # Not a threading.Thread: an interrupt while it starts would keep that for ever.
+        # Not a threading.Thread: an interrupt while it starts would keep the object for ever.
         if _is_replaced():  # it may be written for green threads: these, where threads are patched
             _thread.start_new_thread(self._look_up, (writing, socket.getaddrinfo))
         else:
@@ -80,17 +80,17 @@ class Lookup:
             try:
                 found = getaddrinfo(self.host, None, type=_socket.SOCK_STREAM)
                 self.addresses = list(dict.fromkeys(str(each[4][0]) for each in found))
-            except (OSError, UnicodeError) as exc:  # UnicodeError: no name at all, to IDNA
+            except (OSError, UnicodeError) as exc:  # UnicodeError: not a name, to IDNA
                 self.error = exc
-            with contextlib.suppress(OSError):  # nobody is interested any more
+            with contextlib.suppress(OSError):  # the lookup was given up
                 writing.send(b"x")
 
     def fileno(self) -> int:
-        """Return what gets readable when the addresses are there."""
+        """Return a descriptor that is readable once the addresses are there."""
         return int(self._reading.fileno())
 
     def poll(self) -> int:
-        """Are they there?"""
+        """Return POLL_OK if the addresses are there, else POLL_READ."""
         try:
             self._reading.recv(1)
         except BlockingIOError:
@@ -98,5 +98,5 @@ class Lookup:
         return POLL_OK
 
     def close(self) -> None:
-        """Take no more interest in it."""
+        """Give the lookup up."""
         self._reading.close()

@@ -14,11 +14,11 @@ __all__ = ["Listening", "notifies"]
 
 
 class _Listener:
-    """A connection that is waited for until it has a notification."""
+    """A connection, to be waited for until it has a notification."""
 
     def __init__(self, conn: Any) -> None:
         self._conn = conn
-        self._lock = getattr(conn, "_lock", None)  # of a greenwait.Connection, that is
+        self._lock = getattr(conn, "_lock", None)  # only a greenwait.Connection has one
         self.polls = 0
 
     def fileno(self) -> int:
@@ -35,9 +35,9 @@ class _Listener:
 
 
 class Listening:
-    """One listening to a connection, until a deadline of ``time.monotonic()``, or None.
+    """One listener on a connection, until a deadline of ``time.monotonic()``, or None.
 
-    Others may listen to the same one, and take what this one has waited for.
+    Others may listen on the same connection, and take the notification that this one waited for.
     """
 
     def __init__(self, conn: Any, deadline: float | None) -> None:
@@ -47,7 +47,7 @@ class Listening:
 
     def has_next(self) -> bool:
         """Wait until there is a notification, or the time is over."""
-        check_deadline()  # also where others keep the list from getting empty
+        check_deadline()  # also where the list is never empty
         while not (self.conn.notifies or self._is_over):
             self._wait()
         return bool(self.conn.notifies)
@@ -62,30 +62,30 @@ class Listening:
 
     def _wait(self) -> None:
         left = None if self._deadline is None else self._deadline - time.monotonic()
-        self._is_over = left is not None and left <= 0  # one last look, whatever that brings
+        self._is_over = left is not None and left <= 0  # one last check, whatever it finds
         listener = _Listener(self.conn)
         wait_at_most(listener, None if left is None else max(0.0, left))
         if listener.polls == 1 and not self._is_over:
-            # They come faster than they are taken, and nobody has waited.
+            # They come faster than they are taken, and there was no wait.
             give_way()
 
 
 def notifies(conn: Any, timeout: float | None = None) -> Generator[Notify, None, None]:
-    """Yield the notifications that *conn* gets, as they come.
+    """Yield the notifications that *conn* gets, as they arrive.
 
     :param conn: a connection that has executed ``LISTEN``, and committed it.
-    :param timeout: seconds after which it ends, once it has given what is there by then; None:
-        never. 0 gives what is there already.
+    :param timeout: seconds after which it ends, once it has yielded what has arrived by then;
+        None: never. 0 yields only what has arrived already.
     :returns: an iterator of ``psycopg2.extensions.Notify``.
     :raises psycopg2.OperationalError: the connection is lost.
     :raises ValueError: *timeout* is negative or not finite.
-    :raises TypeError: it is not a number.
+    :raises TypeError: *timeout* is not a number.
 
     It waits as queries do, in every context. A signal handler's exception or an outer
-    ``greenwait.timeout()`` ends the wait, and the connection stays usable. What comes while
-    nobody asks for the next one is kept, in ``conn.notifies``, and given first. The server
-    sends nothing to a connection that is in a transaction. Where several greenlets or threads
-    listen to one connection, each notification is given to one of them.
+    ``greenwait.timeout()`` ends the wait, and the connection stays usable. Notifications that
+    arrive between two requests are kept, in ``conn.notifies``, and yielded first. The server
+    sends nothing to a connection that is in a transaction. If several greenlets or threads
+    listen on one connection, each notification goes to one of them.
     """
     return _notifies(Listening(conn, deadline_after("timeout", timeout)))
 

@@ -1,11 +1,11 @@
 """A connection pool, fair to greenlets, tasks and threads alike.
 
-Whoever borrows a connection makes it, if there is none and there may be one more: so it is
-made in the borrower's context, and there is no thread or greenlet of the pool's own. The
-semaphore is for places, not for connections; a place is taken before a connection is looked
-for, and given back after it.
+A borrower makes its connection itself, if none is idle and the pool is not full: so it is made
+in the borrower's context, and the pool has no thread or greenlet of its own. The semaphore
+counts places, not connections; a place is taken before a connection is looked for, and given
+back after the connection.
 
-It is compiled because an interrupt must not come between two steps of it: a place that is
+It is compiled because an interrupt must not come between two of its steps: a place that is
 lost that way is lost for good.
 """
 
@@ -41,24 +41,24 @@ cdef int IDLE = TRANSACTION_STATUS_IDLE
 cdef int STATUS_BEGIN = psycopg2.STATUS_BEGIN
 cdef int STATUS_READY = psycopg2.STATUS_READY
 
-# From one attempt to connect to the next: then twice as long, and so on; and a little less,
-# so that not all who wait for a server try at the same moment.
+# The pause between two attempts to connect, doubled each time; and shortened at random, so that
+# not all borrowers try at the same moment.
 cdef int64_t SHORTEST_PAUSE_NS = 20_000_000
 cdef int64_t LONGEST_PAUSE_NS = 640_000_000
 
-# A connection that gets so many messages while nobody uses it is a listener, and alive.
+# An idle connection is discarded if it still has messages after so many have been read,
 cdef enum:
     MESSAGES = 64
 
-# ... and one whose messages take so long to read is, too.
+# ... or after reading them has taken so long.
 cdef int64_t LONGEST_LOOK_NS = 20_000_000
 
-# So often it is tried to clean a connection while that is interrupted: for psycopg2's rollback,
-# for its view of that, and for one of the settings.
+# The attempts to clean a connection while that is interrupted: in psycopg2's rollback, in its
+# view of that, and in one of the settings.
 cdef enum:
     ATTEMPTS = 4
 
-# Connection settings that a borrower may change, and the next one wants as they were.
+# Connection settings that a borrower may change, and that are restored for the next one.
 cdef tuple SETTINGS = ("autocommit", "isolation_level", "readonly", "deferrable")
 
 
@@ -66,12 +66,12 @@ cdef tuple SETTINGS = ("autocommit", "isolation_level", "readonly", "deferrable"
 @cython.final
 @cython.internal
 cdef class Member:
-    """A connection of the pool's."""
+    """A connection of the pool."""
 
     cdef object conn
     cdef FairSemaphore places   # the pool's when it was lent: a forked child has another one
     cdef bint is_lent
-    cdef bint is_in_block      # a Borrowed's, which gives it back
+    cdef bint is_in_block       # lent to a Borrowed, which gives it back
     cdef int64_t expires_ns
     cdef int64_t idle_since_ns
     cdef tuple settings
@@ -81,7 +81,7 @@ cdef class Member:
 @cython.final
 @cython.internal
 cdef class Borrowed:
-    """A ``with`` block that has a connection of the pool's."""
+    """A ``with`` block that borrows a connection of the pool."""
 
     cdef Pool pool
     cdef object timeout
@@ -107,8 +107,8 @@ cdef class Borrowed:
             raise RuntimeError("this block is not entered: use connection() in a with statement")
         self.member = None
         try:
-            # One that the block has closed itself has rolled back. If the server did, and the
-            # block took no notice, commit() says so.
+            # A connection that the block itself has closed is rolled back. If the server closed
+            # it, and the block did not notice, commit() raises.
             if exc is None and member.conn.closed != 1 and member.places is self.pool.places:
                 member.conn.commit()
         finally:
@@ -127,26 +127,27 @@ cdef class Pool:
 check=None, **kwargs)
 --
 
-    Connections that threads, greenlets and jobs borrow one after the other.
+    A pool of connections that threads, greenlets and jobs borrow.
 
     :param dsn: the connection string, as for ``greenwait.connect()``, which makes them.
-    :param min_size: how many are made now, and stay however idle they are.
+    :param min_size: how many are made now, and kept however long they are idle.
     :param max_size: how many there may be.
     :param timeout: seconds to wait for one.
-    :param max_idle: seconds after which one that nobody uses is closed; None: never.
-    :param max_lifetime: seconds after which one is closed, when it is not in use; None: never.
+    :param max_idle: seconds after which an idle connection is closed; None: never.
+    :param max_lifetime: seconds after which a connection that is not in use is closed; None:
+        never.
     :param check: a function that is called with each connection before it is lent again, and
         raises a psycopg2.Error if that is to be closed. Without it, the pool finds out,
-        at no cost, whether the server has closed it.
+        at no cost, whether the server has closed the connection.
     :param kwargs: further arguments of ``greenwait.connect()``.
-    :raises psycopg2.Error: as soon as a first connection fails.
+    :raises psycopg2.Error: one of the first *min_size* connections failed.
     :raises TypeError: an argument is of the wrong type.
     :raises ValueError: an argument is out of its range.
 
-    Who comes first is served first, in whatever context: a plain thread, a job of a hub, a
-    greenlet of gevent's or eventlet's; and whoever waits stops nobody else. Idle
-    connections are looked through when one is lent or comes back. A forked child has none
-    of its parent's, and begins anew.
+    First come, first served, in any context: a plain thread, a job of a hub, a gevent or
+    eventlet greenlet. A borrower that waits stops no one else. Idle connections are checked
+    when one is lent or given back. A forked child does not get its parent's connections; its
+    pool makes new ones.
     """
 
     cdef str dsn
@@ -159,9 +160,9 @@ check=None, **kwargs)
     cdef object check
     cdef FairSemaphore places
     cdef dict members       # by the connection's id(); not those that are being made
-    cdef object idle        # members; who came back last is lent first
+    cdef object idle        # members; the one given back last is lent first
     cdef bint is_closed
-    cdef FairSemaphore empty         # entered when no place is taken, by those who close it
+    cdef FairSemaphore empty  # opened when no place is taken; close() waits for that
     cdef Py_ssize_t taken   # places
     cdef Py_ssize_t making
     cdef Py_ssize_t in_use
@@ -173,7 +174,7 @@ check=None, **kwargs)
     cdef int64_t waited_ns
     cdef object __weakref__
 
-    # Not in __init__(), which a pool may lack, and which may be called again.
+    # Not in __init__(), which may never be called, or be called again.
     def __cinit__(
         self, dsn=None, *, min_size=0, max_size=10, timeout=30.0, max_idle=600.0,
         max_lifetime=3600.0, check=None, **kwargs
@@ -212,17 +213,17 @@ check=None, **kwargs)
         return 0
 
     def connection(self, timeout=None):
-        """Return a ``with`` block that has a connection; it commits, or rolls back on an exception.
+        """Return a ``with`` block with a connection; it commits, or rolls back on an exception.
 
         :param timeout: seconds to wait for one, instead of the pool's.
-        :raises PoolTimeout: on entering, there was none in that time; it says how it stands.
+        :raises PoolTimeout: on entering, there was none in that time; the message has the counts.
         :raises psycopg2.OperationalError: on entering, the pool could not make a first connection.
         :raises QueryTimeout: on entering, an outer ``greenwait.timeout()`` has expired.
         :raises psycopg2.InterfaceError: the pool is closed.
-        :raises CommitInDoubt: on leaving, it is not known what has become of the commit.
+        :raises CommitInDoubt: on leaving, the outcome of the commit is unknown.
 
         A signal handler's exception, an outer ``greenwait.timeout()`` or a cancellation ends
-        the wait, and whoever is next moves up. A lost connection is not lent again.
+        the wait, and the next borrower moves up. A lost connection is not lent again.
         """
         cdef Borrowed block = Borrowed.__new__(Borrowed)
         block.pool = self
@@ -233,21 +234,21 @@ check=None, **kwargs)
         """Return a connection, to be given back by ``putconn()``.
 
         :param timeout: seconds to wait for one, instead of the pool's.
-        :raises PoolTimeout: there was none in that time; it says how it stands.
+        :raises PoolTimeout: there was none in that time; the message has the counts.
         :raises psycopg2.OperationalError: the pool could not make its first connection.
         :raises QueryTimeout: an outer ``greenwait.timeout()`` has expired.
         :raises psycopg2.InterfaceError: the pool is closed.
 
-        What ends the wait is the same as in ``connection()``.
+        The wait ends as in ``connection()``.
         """
         return self.lend(timeout).conn
 
     def putconn(self, conn):
-        """Give a connection back. What it has not committed is rolled back.
+        """Give a connection back. Uncommitted changes are rolled back.
 
-        :param conn: one that ``getconn()`` has returned.
-        :raises ValueError: it is none of this pool's, was given back already, or will be by the
-            ``with`` block of ``connection()``.
+        :param conn: a connection that ``getconn()`` has returned.
+        :raises ValueError: it does not belong to this pool, was given back already, or will be
+            by the ``with`` block of ``connection()``.
         """
         cdef Member member = self.members.get(id(conn))
         if member is None or not member.is_lent:
@@ -257,7 +258,7 @@ check=None, **kwargs)
         self.take_back(member)
 
     def stats(self):
-        """Return how it stands, a ``PoolStats``; it takes no lock."""
+        """Return the pool's counts, a ``PoolStats``; it takes no lock."""
         return PoolStats(
             size=len(self.members) + self.making,
             max_size=self.max_size,
@@ -276,9 +277,10 @@ check=None, **kwargs)
         """Lend no more, close what is idle, and wait for what is in use.
 
         :param timeout: seconds to wait for that.
-        :raises PoolTimeout: there are still some in use; each is closed when it comes back.
+        :raises PoolTimeout: there are still some in use; each is closed when it is given back.
 
-        Who waits for a connection gets psycopg2.InterfaceError. It may be called again.
+        A borrower that waits for a connection gets psycopg2.InterfaceError. It may be called
+        again.
         """
         cdef int64_t deadline_ns = after(to_ns(checked_seconds("timeout", timeout, "")))
         self.is_closed = True
@@ -369,7 +371,7 @@ check=None, **kwargs)
             self.check_open()
 
     cdef bint is_fit(self, Member member) except -1:
-        """Is this idle connection to be lent? If not, it is closed."""
+        """Is this idle connection fit to be lent? If not, it is closed."""
         cdef bint is_fit = False
         try:
             if monotonic_ns() < member.expires_ns and is_alive(member.conn):
@@ -411,7 +413,7 @@ check=None, **kwargs)
         return member
 
     cdef object too_late(self, int64_t began_ns, object cause):
-        """Return the exception for it."""
+        """Return the exception of a borrower that has waited too long."""
         self.timeouts += 1
         why = f"; the last attempt to connect failed: {str(cause).strip()}" if cause else ""
         exc = PoolTimeout(
@@ -431,8 +433,8 @@ check=None, **kwargs)
         member.is_lent = False
         interruption = None
         try:
-            # What interrupts it once may do so again and again, as anyio's cancel scopes do; each
-            # time the answer of the server has come, or the connection is closed.
+            # An interrupt may come again and again, as from anyio's cancel scopes; each time the
+            # server's answer has come, or the connection is closed.
             for _ in range(ATTEMPTS):
                 try:
                     is_clean = not self.is_closed and self.is_clean(member)
@@ -464,7 +466,7 @@ check=None, **kwargs)
         return 0
 
     cdef bint is_clean(self, Member member) except -1:
-        """Have it as it was when it was made. Returns whether it is."""
+        """Restore the state that the connection was made in. Returns whether it has that."""
         conn = member.conn
         try:
             if conn.closed == 0 and conn.info.transaction_status != IDLE:
@@ -475,7 +477,7 @@ check=None, **kwargs)
                 return False
             if conn.status == STATUS_BEGIN:
                 # A rollback was done, and interrupted: psycopg2 has seen an error, and does not
-                # know that there is no transaction. It does after a commit, whatever that does.
+                # know that there is no transaction. After a commit it does, whatever that does.
                 conn.commit()
             if conn.status != STATUS_READY:
                 return False  # prepared: psycopg2 wants that to be ended here or nowhere
@@ -492,14 +494,14 @@ check=None, **kwargs)
         cdef int64_t now_ns = monotonic_ns()
         member.idle_since_ns = now_ns
         if getattr(member.conn, "_event_loop", None) is not None:
-            member.conn._event_loop = None  # greenwait.aio's: the next task may be another one's
+            member.conn._event_loop = None  # greenwait.aio's: the next task may run in another
         if member.expires_ns <= now_ns:
             return self.discard(member)
         self.idle.append(member)
         return self.discard_idle(now_ns)
 
     cdef int discard_idle(self, int64_t now_ns) except -1:
-        """Close those that nobody has used for long."""
+        """Close the connections that have been idle for ``max_idle`` seconds."""
         cdef Member oldest
         while self.max_idle_ns != NO_DEADLINE and len(self.members) > self.min_size and self.idle:
             oldest = self.idle[0]
@@ -514,12 +516,12 @@ check=None, **kwargs)
         try:
             member.conn.close()
         except Psycopg2Error:
-            pass  # whoever else is at work on it has it
+            pass  # another thread or greenlet is at work on it
         return 0
 
 
 def give_up(Pool pool, conn):
-    """Close a connection that *pool* has lent and nobody will give back; it does not wait."""
+    """Close a connection that *pool* has lent and that is never given back; it does not wait."""
     cdef Member member = pool.members.get(id(conn))
     if member is None or not member.is_lent or member.places is not pool.places:
         return
@@ -532,9 +534,10 @@ def give_up(Pool pool, conn):
 
 
 cdef bint is_alive(object conn) except -1:
-    """Has the server left it open? It sends nothing but notices to one that is idle.
+    """Has the server left it open? An idle connection gets nothing but notices.
 
-    Of one that has more to say than can be read now nobody knows whether it ends in a farewell.
+    If there is more than can be read now, its end may be the server's farewell: it counts as
+    closed.
     """
     cdef int messages = 0
     cdef int64_t until_ns = after(LONGEST_LOOK_NS)
@@ -580,7 +583,7 @@ pools = WeakSet()
 
 
 def _after_fork_in_child():
-    """The parent's connections are not ours; psycopg2 does not end them when they go."""
+    """Forget the parent's connections; psycopg2 does not end them when they are freed."""
     cdef Pool pool
     for pool in pools:
         pool.begin()

@@ -6,18 +6,18 @@ __all__ = ["PoolStats"]
 
 
 class PoolStats(NamedTuple):
-    """What ``Pool.stats()`` returns; the first five are as of now, the others since it was made.
+    """The counts that ``Pool.stats()`` returns: five current ones, the others since it was made.
 
-    :param size: connections there are: in use, idle, or being made.
+    :param size: connections in the pool: in use, idle, or being made.
     :param max_size: how many there may be.
-    :param in_use: those that are lent.
-    :param idle: those that are not.
-    :param waiting: who waits for a connection.
-    :param lent: how often one was lent.
-    :param seconds_waited: how long was waited for that, by all together.
+    :param in_use: connections that are lent.
+    :param idle: connections that are not lent.
+    :param waiting: borrowers that wait for a connection.
+    :param lent: how often a connection was lent.
+    :param seconds_waited: the time that all borrowers have waited for that.
     :param timeouts: how often ``PoolTimeout`` was raised instead.
     :param made: connections made.
-    :param failures: failures to make one.
+    :param failures: failed attempts to make one.
     :param discarded: connections closed.
     """
 

@@ -1,10 +1,10 @@
-"""A fair semaphore."""
+"""A fair semaphore for threads, and for greenlets of any framework."""
 
 from libc.stdint cimport int64_t
 
 cdef class FairSemaphore:
     cdef Py_ssize_t free     # how many may enter
-    cdef bint is_open        # nobody waits any more
+    cdef bint is_open        # everybody may enter
     cdef object waiting      # wakeups
     cdef bint enter(self, int64_t deadline_ns) except -1
     cdef int leave(self) except -1

@@ -1,10 +1,10 @@
-"""A fair semaphore, for which greenlets of any framework and threads wait side by side.
+"""A fair semaphore for threads, and for greenlets of any framework.
 
-Greenlets of a hub's or of a framework's, and threads, stand in one and the same line, and
-who comes first is served first. A greenlet lets others of its thread go on meanwhile.
+Threads, and greenlets of a hub or a framework, wait in one queue: first come, first served. A
+greenlet that waits lets others of its thread run.
 
 The GIL makes these methods atomic, since compiled code is not interrupted between two lines. Only
-where a wakeup is made other code may run: that of an adapter, or of a finalizer.
+while a wakeup is made may other code run: that of an adapter, or of a finalizer.
 """
 
 cimport cython
@@ -54,7 +54,7 @@ cdef class Wakeup:
 
     cdef bint is_woken
     cdef Waiter waiter            # None: this thread waits, for the lock
-    cdef object inner             # the waiter's
+    cdef object inner             # the waiter's own wakeup
     cdef PyThread_type_lock lock  # taken until it is woken
 
     def __cinit__(self):
@@ -74,7 +74,7 @@ cdef class Wakeup:
             PyThread_free_lock(self.lock)
 
     cdef int wake(self) except -1:
-        """End the wait, now or to come; once, from whichever thread."""
+        """End the wait, whether it has begun or not; once, from any thread."""
         self.is_woken = True
         if self.waiter is not None:
             self.waiter.wake(self.inner)
@@ -85,7 +85,7 @@ cdef class Wakeup:
     cdef int wait(self, int64_t deadline_ns) except -1:
         """Wait until it is woken, or the deadline has passed.
 
-        Raises QueryTimeout if an outer timeout() expires, and what interrupts the wait.
+        Raises QueryTimeout if an outer timeout() expires, or the interrupt of the wait.
         """
         cdef timeout_block block = nearest_block() if blocks_entered > 0 else None
         cdef int64_t until_ns = deadline_ns
@@ -101,7 +101,7 @@ cdef class Wakeup:
         return 0
 
     cdef int sleep(self, int64_t deadline_ns) except -1:
-        """Stop this thread until it is woken, or it is time to look up."""
+        """Stop this thread until it is woken, or it is time to check signals or the deadline."""
         cdef long long left_us = LONGEST_SLEEP_US
         cdef int acquired
         if deadline_ns != NO_DEADLINE:
@@ -121,7 +121,7 @@ seal_type(Wakeup, "whoever waits in a FairSemaphore makes it")
 
 @cython.auto_pickle(False)
 cdef class FairSemaphore:
-    """A semaphore: so many may have entered at a time, the next ones wait in line."""
+    """A semaphore: at most *free* may have entered at a time, the next ones wait in a queue."""
 
     def __cinit__(self, Py_ssize_t free=1):
         self.free = free
@@ -136,7 +136,7 @@ cdef class FairSemaphore:
         if self.has_room():
             return True
         wakeup = Wakeup.__new__(Wakeup)
-        if self.has_room():  # somebody has left meanwhile
+        if self.has_room():  # another one has left meanwhile
             return True
         self.waiting.append(wakeup)
         try:
@@ -160,7 +160,7 @@ cdef class FairSemaphore:
         return 0
 
     cdef bint has_room(self) noexcept:
-        """Whether the caller may enter; then it has."""
+        """Enter if there is room. Returns whether there was."""
         if self.is_open:
             return True
         if self.free > 0:
@@ -169,14 +169,14 @@ cdef class FairSemaphore:
         return False
 
     cdef int open(self) except -1:
-        """Let in everybody who waits, and everybody who comes, room or not."""
+        """Let in all that wait, and all that come later, whether there is room or not."""
         self.is_open = True
         while self.waiting:
             self.wake_next()
         return 0
 
     cdef bint wake_next(self) except -1:
-        """Let in the first who waits. Returns whether that one can be told."""
+        """Let in the first in the queue. Returns whether it could be woken."""
         cdef Wakeup wakeup = self.waiting.popleft()
         try:
             wakeup.wake()
@@ -187,7 +187,7 @@ cdef class FairSemaphore:
 
 
 cdef int pause_until(int64_t deadline_ns) except -1:
-    """Let time pass, as FairSemaphore.enter() does."""
+    """Wait until the deadline, as FairSemaphore.enter() waits."""
     cdef Wakeup wakeup = Wakeup.__new__(Wakeup)
     wakeup.wait(deadline_ns)
     return 0
@@ -201,9 +201,9 @@ def check_deadline():
 
 
 def give_way():
-    """Let others go on, as a wait does, where there was nothing to wait for.
+    """Let others run, as a wait does, where there was nothing to wait for.
 
-    Raises what interrupts it, and QueryTimeout as ``check_deadline()`` does.
+    Raises an interrupt, or QueryTimeout as ``check_deadline()`` does.
     """
     cdef Waiter waiter = waiter_here() if waiters_entered > 0 else None
     if waiter is not None:

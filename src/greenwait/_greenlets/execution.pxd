@@ -1,4 +1,4 @@
-"""A function that runs in a greenlet of its own, and what it comes to."""
+"""A call of a function in a greenlet of its own, and its outcome."""
 
 from greenwait._greenlets.scheduler cimport InterruptTarget
 

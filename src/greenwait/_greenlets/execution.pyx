@@ -1,4 +1,4 @@
-"""A function that runs in a greenlet of its own, and what it comes to."""
+"""A call of a function in a greenlet of its own, and its outcome."""
 
 cimport cython
 from cpython.contextvars cimport PyContext_Enter, PyContext_Exit
@@ -8,10 +8,10 @@ from greenwait._ranks cimport higher
 
 @cython.auto_pickle(False)
 cdef class Execution:
-    """See ``execution.pxd``."""
+    """A call of a function in a greenlet of its own; see ``execution.pxd``."""
 
     cdef int execute(self) except -1:
-        """Call the function; nothing comes out of it."""
+        """Call the function, and keep what it returns or raises."""
         function, args, kwargs = self.function, self.args, self.kwargs
         self.function = self.args = self.kwargs = None
         PyContext_Enter(self.context)
@@ -23,7 +23,7 @@ cdef class Execution:
         return 0
 
     cdef int deliver_late(self) except -1:
-        """Have it raise the interrupt that came too late to strike a wait, if there is one."""
+        """Make the call raise the interrupt, if any, that came too late to strike a wait."""
         late, self.target.interruption = self.target.interruption, None
         if late is not None:
             raised = self.exception_raised

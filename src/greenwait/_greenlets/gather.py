@@ -1,4 +1,4 @@
-"""Many calls at once, and their results in order: ``gather()`` and ``map()``."""
+"""Concurrent calls, with their results in order: ``gather()`` and ``map()``."""
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -28,19 +28,19 @@ def gather(*callables: Callable[[], _Result], limit: int | None = None) -> list[
     """Call all of *callables*, each as a job of this thread's hub, and return their results.
 
     :param callables: functions without parameters; ``functools.partial`` gives them some.
-    :param limit: how many run at once; None is all.
-    :returns: what they have returned, in their order.
+    :param limit: how many run at once; None: all of them.
+    :returns: their results, in their order.
     :raises BaseException: what the first of them that failed has raised. The others are
         cancelled then: their queries stop on the server, their connections stay usable.
-        What else failed by itself is its ``__cause__``, an ExceptionGroup where that
-        is several.
-    :raises TypeError: one of *callables* is not callable, or *limit* no number.
+        If others failed by themselves, their exceptions are its ``__cause__``, several of
+        them as an ExceptionGroup.
+    :raises TypeError: one of *callables* is not callable, or *limit* is not an integer.
     :raises ValueError: *limit* is less than 1.
     :raises RuntimeError: greenwait's callback is not registered.
 
-    An interrupt, as Ctrl-C, cancels all of them, and is raised when they have ended. A
+    An interrupt, such as Ctrl-C, cancels all of them, and is raised when they have ended. A
     second one costs their connections. Each is called in a copy of the caller's context
-    variables: a ``greenwait.timeout()`` that is entered around ``gather()`` holds for all.
+    variables: a ``greenwait.timeout()`` that is entered around ``gather()`` applies to all.
     """
     _check(callables, "gather() takes functions")
     context = copy_context()  # not that of a worker, which calls several
@@ -87,16 +87,16 @@ def map(  # noqa: A001, the fixed name
     """Yield ``fn(item)`` for each item, in order; several are under way at once.
 
     :param fn: the function; each call is a job of this thread's hub.
-    :param iterable: its items are asked for as the results are.
+    :param iterable: the items; they are consumed as results are requested.
     :param concurrency: how many calls are under way, or done and not yielded yet.
-    :raises BaseException: what a call has raised, in its place. What was under way is cancelled.
-    :raises TypeError: *fn* is not callable, or *concurrency* no number.
+    :raises BaseException: what a call has raised, in its place. Calls under way are cancelled.
+    :raises TypeError: *fn* is not callable, or *concurrency* is not an integer.
     :raises ValueError: *concurrency* is less than 1.
     :raises RuntimeError: greenwait's callback is not registered.
 
-    It begins with the first result that is asked for. Closing the iterator cancels what is
-    under way: the queries stop on the server, the connections stay usable. Each call has a
-    copy of the context variables of whoever asked for a result when it began.
+    It begins when the first result is requested. Closing the iterator cancels the calls under
+    way: their queries stop on the server, their connections stay usable. Each call runs in a
+    copy of the context variables of the code that requested a result when the call began.
     """
     _check([fn], "map() takes a function")
     map_in = partial(_map, fn, iter(iterable), _checked(concurrency, "concurrency"))
@@ -122,7 +122,7 @@ def _map(
 
 
 def _first_result(jobs: "deque[Job[_Result]]") -> _Result:
-    """Return what the first of them has returned; until then it is one that is under way."""
+    """Wait for the first job, remove it, and return its result."""
     result = jobs[0].result()
     jobs.popleft()
     return result
@@ -135,7 +135,7 @@ def _check(callables: Iterable[Any], what: str) -> None:
 
 
 def _checked(value: int, name: str) -> int:
-    # Whoever calls it may have no type checker.
+    # Callers may not use a type checker.
     if isinstance(value, bool) or not isinstance(value, int):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise TypeError(f"{name} must be a number of calls, not {type(value).__name__!r}")
     if value < 1:

@@ -1,6 +1,6 @@
 """The hub: many jobs on one thread, each in a greenlet.
 
-A job is a function that runs in a greenlet; ``scheduler.pyx`` says which one goes on.
+A job is a function that runs in a greenlet; ``scheduler.pyx`` decides which one runs next.
 """
 
 cimport cython
@@ -80,19 +80,19 @@ cdef class Job(Execution):
     cdef int state
     cdef bint was_told        # to end, once
     cdef bint is_cancelled
-    cdef bint failure_retrieved    # a failure need not be raised at the end of the block
-    cdef list watchers        # who waits for the end
+    cdef bint failure_retrieved  # a failure need not be raised at the end of the block
+    cdef list watchers        # the waits for its end
 
     __class_getitem__ = classmethod(GenericAlias)  # Job[int] is a type to annotate with
 
     def done(self):
-        """Return whether it has ended, in whichever way."""
+        """Return whether it has ended: returned, failed or been cancelled."""
         return self.state == DONE
 
     def result(self, timeout=None):
         """Return what the function has returned, or raise what it has raised.
 
-        :param timeout: seconds to wait for that; None waits as long as it takes.
+        :param timeout: seconds to wait for that; None sets no limit.
         :raises TimeoutError: it is still at work.
         :raises concurrent.futures.CancelledError: it was cancelled.
         :raises RuntimeError: called in another thread than the hub's, or by the job itself.
@@ -116,15 +116,15 @@ cdef class Job(Execution):
         return self.outcome()
 
     def cancel(self):
-        """Have the job's wait raise ``greenlet.GreenletExit``; its query stops on the server.
+        """Make the job's wait raise ``greenlet.GreenletExit``; its query stops on the server.
 
         :returns: whether there was something to cancel: False once it is done.
         :raises RuntimeError: called in another thread than the hub's.
 
-        One that has not begun never does. It does not wait for the end: ``result()`` does.
-        A query that is being stopped already, by a deadline for instance, is left to that,
-        and the exception raised when it has been. A second cancel does not wait for the
-        server any more, and costs the connection.
+        A job that has not begun never begins. This does not wait for the end; ``result()``
+        does. If the query is being stopped already, by a deadline for instance, the exception
+        is raised after that. A second cancel does not wait for the server any more, and costs
+        the connection.
         """
         self.hub.check_thread("cancel()")
         if self.state == DONE:
@@ -142,7 +142,7 @@ cdef class Job(Execution):
         return f"<greenwait.Job {state}{', cancelled' if self.is_cancelled else ''}>"
 
     cdef int run(self) except -1:
-        """Call the function; nothing comes out of it but a bug."""
+        """Call the function, and keep its outcome; only a bug raises here."""
         self.state = RUNNING
         self.execute()
         self.deliver_late()
@@ -172,8 +172,8 @@ seal_type(Job, "a Job is made by Hub.spawn()")
 def join(Hub hub not None, jobs, failure=None):
     """Wait until *jobs* are done; cancel them if there is a failure, or when one comes.
 
-    Returns the failure, of two the higher one. A second one ends what a job does because
-    of the first. What the jobs have come to matters to nobody then.
+    Returns the failure, or the higher one of two. A second one interrupts what a job does
+    because of the first. After a failure, those of the jobs are not raised.
     """
     cdef Job job
     cdef InterruptTarget target
@@ -182,9 +182,9 @@ def join(Hub hub not None, jobs, failure=None):
     if failure is not None:
         suppress_failures(hub, jobs)
     if hub.target.interruption is None and all_done(jobs):
-        return failure  # also at interpreter exit, when greenlet is no more
+        return failure  # also at interpreter exit, when the greenlet module is gone
     hub.check_thread("waiting for its jobs")
-    keep_waiter(hub)  # what they do meanwhile is to step aside, not to stop the thread
+    keep_waiter(hub)  # waits must step aside meanwhile, not stop the thread
     target = hub.target_of(current_greenlet())
     while True:
         if failure is not None:
@@ -250,25 +250,25 @@ cdef class Hub(Scheduler):
 
     A ``with`` block in which this thread runs many jobs at once, each in a greenlet.
 
-    Wherever a job waits for the server, through greenwait's callback, another one goes
-    on; so does the block's own code. Leaving the block waits for all jobs, and raises
-    what one of them has raised if nobody has asked for its result. An exception in the
-    block cancels them: their queries stop on the server, their connections stay usable.
+    While a job waits for the server, through greenwait's callback, other jobs run, and so
+    does the block's own code. Leaving the block waits for all jobs, and raises the exception
+    of a job whose result was never requested. An exception in the block cancels them: their
+    queries stop on the server, their connections stay usable.
 
     Ctrl-C is raised where the block waits, as is any other exception of a signal handler.
 
-    :raises RuntimeError: on entering, a hub is at work already in this thread, or an event loop
-        of another framework's; it was entered before; or greenwait's callback is not registered.
+    :raises RuntimeError: on entering, a hub or another framework's event loop is at work already
+        in this thread, the hub was entered before, or greenwait's callback is not registered.
     :raises OSError: on entering, no descriptor is left.
 
-    A child that a job has forked is to end in ``os._exit()``, as multiprocessing's do: the others
-    go on in the parent.
+    A child that a job has forked must end in ``os._exit()``, as multiprocessing's do: the other
+    jobs go on in the parent.
     """
 
     instead = "leave the hub's with block first"
 
     cdef set jobs      # that are not done
-    cdef dict failed   # jobs whose failure nobody has heard of yet, in that order
+    cdef dict failed   # jobs whose failure was not retrieved yet, in that order
     cdef list idle     # workers
     cdef bint is_shared
     cdef Py_ssize_t users  # of one that is shared
@@ -292,7 +292,7 @@ cdef class Hub(Scheduler):
             return
         self.check_thread("leaving the block")
         if current_greenlet() is not self.entered_by:
-            raise RuntimeError("the block is to be left by the greenlet that has entered it")
+            raise RuntimeError("the block must be left by the greenlet that has entered it")
         failure = exc
         while self.jobs or self.target.interruption is not None:
             failure = join(self, list(self.jobs), failure)
@@ -304,16 +304,16 @@ cdef class Hub(Scheduler):
             raise failure
 
     def spawn(self, function, /, *args, **kwargs):
-        """Have ``function(*args, **kwargs)`` run as a job, and return that ``Job``.
+        """Run ``function(*args, **kwargs)`` as a job, and return that ``Job``.
 
         It begins when this greenlet waits next, in a copy of its context variables, so that
-        an outer ``greenwait.timeout()`` holds for it too.
+        an outer ``greenwait.timeout()`` applies to it too.
 
-        :param function: what is called.
+        :param function: the function to call.
         :param args: passed on to it.
         :param kwargs: passed on to it.
         :returns: the job, whose ``result()`` is what the function returns or raises.
-        :raises TypeError: *function* is none.
+        :raises TypeError: *function* is not callable.
         :raises RuntimeError: called in another thread, or outside of the block.
         """
         self.check_thread("spawn()")
@@ -330,11 +330,11 @@ cdef class Hub(Scheduler):
         return job
 
     def sleep(self, seconds, /):
-        """Let other jobs go on for so many seconds; 0 lets those that are due.
+        """Let other jobs run for that many seconds; 0 lets those run that are due.
 
-        :param seconds: how long.
-        :raises ValueError: it is negative or not finite.
-        :raises TypeError: it is not a number.
+        :param seconds: the time to sleep.
+        :raises ValueError: *seconds* is negative or not finite.
+        :raises TypeError: *seconds* is not a number.
         :raises RuntimeError: called in another thread, or outside of the block.
         """
         self.check_thread("sleep()")
@@ -345,7 +345,7 @@ cdef class Hub(Scheduler):
             self.make_due(suspended)
         self.suspend(suspended)
 
-    # What is below is called in the hub's thread only.
+    # The methods below are called in the hub's thread only.
 
     cdef int close(self) except -1:
         leave_waiter()
@@ -367,8 +367,8 @@ cdef class Hub(Scheduler):
         elif here is self.entered_by or self.target.innermost is None:
             worker = Worker(_work, self.entered_by)
         else:
-            # A greenlet begins at the depth of recursion, and of the C stack, of whoever
-            # starts it: so that is always the one that waits outermost.
+            # A greenlet begins at the recursion depth and the C stack depth of the greenlet that
+            # starts it: so the one that waits outermost always starts it.
             self.due.appendleft(due)
             self.left_of_batch += 1
             switch_to(self.entered_by)
@@ -380,10 +380,10 @@ cdef class Hub(Scheduler):
 @cython.auto_pickle(False)
 @cython.final
 cdef class SharedHub:
-    """The hub at work in this thread, or a new one until its last user is through.
+    """A ``with`` block with the thread's hub, or a new one that lasts until its last user leaves.
 
-    gather() and map() have it in their ``with`` blocks, which may overlap in any order.
-    Compiled, lest an interrupt between two lines leave it entered.
+    gather() and map() use it; their blocks may overlap in any order. Compiled, so that no
+    interrupt between two lines leaves it entered.
     """
 
     cdef Hub hub
@@ -392,7 +392,7 @@ cdef class SharedHub:
         cdef Hub hub
         PyErr_CheckSignals()  # see timeout.__enter__()
         if self.hub is not None:
-            raise RuntimeError("this block is entered already: have a SharedHub for each")
+            raise RuntimeError("this block is entered already: use a SharedHub for each")
         hub = hub_here()
         if hub is None:
             hub = Hub()
@@ -406,7 +406,7 @@ cdef class SharedHub:
     def __exit__(self, kind, exc, traceback):
         cdef Hub hub = self.hub
         if hub is None:
-            raise RuntimeError("this block is not entered, or was left: have a SharedHub for each")
+            raise RuntimeError("this block is not entered, or was left: use a SharedHub for each")
         self.hub = None
         if hub.is_inherited() or not hub.is_shared:
             return
@@ -418,7 +418,7 @@ cdef class SharedHub:
 def in_shared_hub(function, /):
     """Return ``function(hub)``, called within a SharedHub's block.
 
-    For Python code, whose own ``with`` may be interrupted before it protects anything (see
+    For Python code, whose own ``with`` may be interrupted before its block begins (see
     ``timeout.__enter__()``).
     """
     with SharedHub() as hub:
@@ -432,7 +432,7 @@ def each_in_shared_hub(function, /):
 
 
 def _work(Job job not None):
-    """The life of a worker: a job, and the next one."""
+    """Run one job after another, as a worker."""
     cdef Hub hub = job.hub
     here = current_greenlet()
     while job is not None:
@@ -451,11 +451,11 @@ def _work(Job job not None):
             if due is not None:
                 (<SuspendedWait>due).is_due = True
                 next_greenlet = (<SuspendedWait>due).greenlet
-            job = switch_to(next_greenlet)  # until somebody hands over a job, or None
+            job = switch_to(next_greenlet)  # until a job is handed over, or None
 
 
 cdef int raise_in_child(Job job) except -1:
-    """Leave the block in a child that *job* has forked: raised where the hub was entered."""
+    """Raise *job*'s exception, or a RuntimeError, to leave the block in a child that it forked."""
     if job.exception_raised is None or isinstance(job.exception_raised, greenlet_exit):
         raise RuntimeError(
             "a job has returned in a child that it has forked, in which the others do not go on: "
@@ -472,7 +472,7 @@ cdef int check_can_enter() except -1:
             "which join in"
         )
     if waiter is not None:
-        raise RuntimeError(f"a hub would stop the others of this thread: {waiter.instead}")
+        raise RuntimeError(f"a hub would stop all else in this thread: {waiter.instead}")
     check_registered("a hub")
     return 0
 
@@ -482,7 +482,7 @@ cdef object exception_of(Job job):
 
 
 def raise_first(failures):
-    """Raise the first of several; the others are its cause, if it has none of its own."""
+    """Raise the first of several; the others become its cause, unless it has one already."""
     first, *others = failures
     if others and first.__cause__ is None:
         first.__cause__ = (

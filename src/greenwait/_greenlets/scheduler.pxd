@@ -15,33 +15,33 @@ cdef class SuspendedWait:
     cdef int64_t deadline_ns
 
 cdef class InterruptTarget:
-    cdef SuspendedWait innermost  # where it waits, if it does
-    cdef object interruption      # to be raised there, or where it waits next
-    cdef object raised            # it was
-    cdef bint wait_for_drain      # ... but not where it waits for the end of an interrupted query
+    cdef SuspendedWait innermost  # its innermost wait, or None
+    cdef object interruption      # to be raised there, or in its next wait
+    cdef object raised            # the one raised last
+    cdef bint wait_for_drain      # the interruption is not raised in a wait for a drain
 
 cdef class WatchedFd:
-    cdef SuspendedWait suspended  # who waits for it
-    cdef ConnectionState state    # whose it is, and stays; None: it is in the set for one wait only
+    cdef SuspendedWait suspended  # the wait for it
+    cdef ConnectionState state    # its connection's; None: it is in the set for one wait only
     cdef int events               # 0: it is not in the set
-    cdef uint32_t generation      # tells its readiness from that of what had the number before
+    cdef uint32_t generation      # tells its readiness from an earlier descriptor's of its number
 
 cdef class Scheduler(Waiter):
     cdef readiness_set_t ready_set
     cdef bint is_open
     cdef unsigned long thread
     cdef bint is_main_thread
-    cdef object entered_by        # the greenlet
-    cdef InterruptTarget target   # its own
-    cdef object due               # waits that are over, and what is to begin, in that order
+    cdef object entered_by        # the greenlet that entered it
+    cdef InterruptTarget target   # that greenlet's
+    cdef object due               # waits that are over, and jobs or calls to begin, in order
     cdef Py_ssize_t left_of_batch
     cdef list watched             # by descriptor
     cdef list timers              # a heap
     cdef uint32_t generation
-    cdef Py_ssize_t timers_left   # when they were cleared last
-    cdef int64_t last_look_ns     # for descriptors that were closed
-    cdef WakeupFd wakeup_fd       # for other threads; None as long as nobody waits for these
-    cdef object woken             # waits that they have ended
+    cdef Py_ssize_t timers_left   # their number when they were last cleared
+    cdef int64_t last_look_ns     # the last check for closed descriptors
+    cdef WakeupFd wakeup_fd       # for other threads; None until a wait depends on one
+    cdef object woken             # waits that other threads have ended
 
     cdef InterruptTarget target_of(self, object here)
     cdef bint may_begin(self, object due) except -1

@@ -1,12 +1,12 @@
 """A scheduler of greenlets that wait for descriptors, timers and each other.
 
-Where one would wait for the server it steps aside: the descriptor is armed, and the next
-greenlet that is due goes on. There is no greenlet for the loop: whoever steps aside and
-finds nobody due looks for what is ready, sleeps if nothing is, and switches straight to
-whoever it is for, or just returns if that is itself.
+Where a greenlet would wait for the server it steps aside: its descriptor is armed, and the next
+greenlet that is due runs. The loop has no greenlet of its own: a greenlet that steps aside and
+finds none due polls the descriptors, sleeps if none is ready, and switches straight to the
+greenlet whose wait is over, or just returns if that is itself.
 
-All of a loop happens in one thread. Everything a greenlet may be switched away from lies in
-objects: its C stack is copied away meanwhile, and pointers into it lead nowhere.
+A loop runs in one thread. Everything that is in use across a switch lies in objects: a
+greenlet's C stack is copied away meanwhile, and pointers into it are invalid.
 """
 
 cimport cython
@@ -56,7 +56,7 @@ cdef int64_t CLOSED_NS = CLOSED_MS * <int64_t>1_000_000
 @cython.auto_pickle(False)
 @cython.final
 cdef class InterruptTarget:
-    """What a greenlet has that can be interrupted: each job, and whoever entered the hub."""
+    """The interrupt state of a greenlet: that of a job, or the one that entered the hub."""
 
 
 @cython.auto_pickle(False)
@@ -68,7 +68,7 @@ cdef class SuspendedWait:
 @cython.auto_pickle(False)
 @cython.final
 cdef class WatchedFd:
-    """A descriptor, and what the readiness set knows of it."""
+    """A descriptor, and its registration in the readiness set."""
 
 
 seal_type(SuspendedWait, "a greenlet that waits makes it")
@@ -84,7 +84,7 @@ cdef SuspendedWait new_suspended_wait(int fd, int64_t deadline_ns):
 
 @cython.auto_pickle(False)
 cdef class Scheduler(Waiter):
-    """See ``_loop.pxd``; what a subclass begins, and in which greenlets, is its own."""
+    """The base class of schedulers; a subclass decides what begins, and in which greenlets."""
 
     def __cinit__(self):
         self.due = deque()
@@ -101,26 +101,26 @@ cdef class Scheduler(Waiter):
         raise NotImplementedError
 
     cdef bint may_begin(self, object due) except -1:
-        """Is it still to begin, what is due and no wait?"""
+        """Is *due*, which is not a wait, still to begin?"""
         raise NotImplementedError
 
     cdef int begin(self, object due, object here) except -1:
-        """Switch to a greenlet in which that begins."""
+        """Switch to a greenlet in which *due* begins."""
         raise NotImplementedError
 
     cdef int check_thread(self, str what) except -1:
         if not self.is_open:
             raise RuntimeError(f"{what}: the hub's with block is over, or has not begun")
         if PyThread_get_thread_ident() != self.thread:
-            raise RuntimeError(f"{what}: a hub is its thread's alone; this is another one")
+            raise RuntimeError(f"{what}: a hub belongs to its thread; this is another one")
         if self.is_inherited():
-            raise RuntimeError(f"{what}: the hub's jobs are the parent process's; make another hub")
+            raise RuntimeError(f"{what}: its jobs belong to the parent process; make another hub")
         return 0
 
-    # What is below is called in the loop's thread only.
+    # The methods below are called in the loop's thread only.
 
     cdef int open(self) except -1:
-        """Belong to this thread, and to the greenlet that runs now."""
+        """Bind the loop to this thread and to the running greenlet."""
         cdef int rc = readiness_set_open(&self.ready_set)
         if rc < 0:
             raise OSError(-rc, f"no descriptor for a hub: {os.strerror(-rc)}")
@@ -133,7 +133,7 @@ cdef class Scheduler(Waiter):
         return 0
 
     cdef int close(self) except -1:
-        """Let go of everything; nobody waits any more."""
+        """Close all descriptors of the loop; no greenlet waits any more."""
         readiness_set_close(&self.ready_set)
         self.wakeup_fd = None
         self.is_open = False
@@ -167,7 +167,7 @@ cdef class Scheduler(Waiter):
         return suspended.revents
 
     cdef int wait_beside(self, SuspendedWait suspended, int events) except -1:
-        """Look now and then: another greenlet waits on the same descriptor."""
+        """Return after 10 ms, as if it were ready: another greenlet waits on the descriptor."""
         suspended.fd, suspended.revents = -1, events
         suspended.deadline_ns = min(suspended.deadline_ns, after(10_000_000))
         self.suspend(suspended)
@@ -197,12 +197,12 @@ cdef class Scheduler(Waiter):
         if PyThread_get_thread_ident() == self.thread:
             return self.make_due(wakeup)
         self.woken.append(wakeup)
-        if self.wakeup_fd is not None:  # or the hub is closed, and nobody waits in it
+        if self.wakeup_fd is not None:  # or the hub is closed, and no wait is left
             self.wakeup_fd.wake()
         return 0
 
     cdef int listen(self) except -1:
-        """Have wakeup_fd end the next sleep."""
+        """Make wakeup_fd end the next sleep."""
         cdef int fd = self.wakeup_fd.fileno()
         cdef int rc = readiness_set_watch(&self.ready_set, fd, READINESS_READ, 0)
         if rc < 0:
@@ -210,8 +210,8 @@ cdef class Scheduler(Waiter):
         return 0
 
     cdef int see_to_woken(self) except -1:
-        """See whom other threads have woken."""
-        self.wakeup_fd.clear()  # first: what is woken from now on is told again
+        """Make the waits due that other threads have woken."""
+        self.wakeup_fd.clear()  # first: a later wake() makes it readable again
         while self.woken:
             self.make_due(self.woken.popleft())
         return 0
@@ -222,20 +222,20 @@ cdef class Scheduler(Waiter):
         return self.watched[fd]
 
     cdef int watch(self, int fd, int events, uint32_t generation) except? -1:
-        """Take it into the set; returns 0 or -errno."""
+        """Add it to the set; returns 0 or -errno."""
         return readiness_set_watch(&self.ready_set, fd, events, generation)
 
     cdef int forget(self, WatchedFd watched, int fd) except -1:
-        """Take it out of the set."""
+        """Remove it from the set."""
         watched.state, watched.events = None, 0
         readiness_set_forget(&self.ready_set, fd)
         return 0
 
     cdef int rebuild_set(self) except -1:
-        """Make a new set: of this one's descriptors one is closed, and its file still open.
+        """Replace the set, one of whose descriptors is closed while its file is still open.
 
-        A forked child has it, for instance. epoll goes on reporting it, and nobody can take
-        it out any more, epoll(7) Q6.
+        A forked child has it open, for instance. epoll goes on reporting it, and it can't be
+        removed any more, epoll(7) Q6.
         """
         cdef WatchedFd watched
         cdef int fd, rc
@@ -254,7 +254,7 @@ cdef class Scheduler(Waiter):
         return 0
 
     cdef int suspend(self, SuspendedWait suspended) except -1:
-        """Let others go on until it is due; raise what interrupts this greenlet."""
+        """Let others run until it is due; raise what interrupts this greenlet."""
         here = current_greenlet()
         cdef InterruptTarget target = self.target_of(here)
         cdef SuspendedWait outer = None if target is None else target.innermost
@@ -270,7 +270,7 @@ cdef class Scheduler(Waiter):
                 if due is not None:
                     self.go_on(due, here)
         finally:
-            suspended.is_due = True  # for its timer, and for whoever has made it due
+            suspended.is_due = True  # for its timer, and if it was made due since
             if target is not None:
                 target.innermost = outer
         if target is not None:
@@ -291,7 +291,7 @@ cdef class Scheduler(Waiter):
         return exc
 
     cdef int go_on(self, object due, object here) except -1:
-        """Switch to whoever *due* is for, unless that is *here*."""
+        """Switch to the greenlet of *due*, unless that is *here*."""
         cdef SuspendedWait suspended
         if not isinstance(due, SuspendedWait):
             return self.begin(due, here)
@@ -302,7 +302,7 @@ cdef class Scheduler(Waiter):
         return 0
 
     cdef int interrupt(self, InterruptTarget target, object exc, bint wait_for_drain) except -1:
-        """Have its wait, now or next, raise *exc*; of two that wait for that, the higher one."""
+        """Make its current or next wait raise *exc*, or the higher of two that are pending."""
         earlier = target.interruption
         target.interruption = exc if earlier is None else higher(earlier, exc)
         target.wait_for_drain = wait_for_drain
@@ -330,9 +330,9 @@ cdef class Scheduler(Waiter):
     cdef object next_due(self, SuspendedWait own):
         """Return a wait that is over, or what is to begin, as soon as there is one.
 
-        None when *own* is: a signal handler that waited in this greenlet has seen to that. If this
-        greenlet does not wait, None when the one that has entered can look in its place: a
-        handler is not to wait where nobody waits for it.
+        None once *own* is due, which a signal handler that waited in this greenlet has seen.
+        Without *own* this greenlet does not wait: None if the one that entered can poll instead,
+        because a signal handler must not wait in a greenlet that no one waits for.
         """
         while True:
             while self.left_of_batch > 0:
@@ -345,14 +345,14 @@ cdef class Scheduler(Waiter):
                     return due
             if own is None and self.target.innermost is not None:
                 return None
-            # Those who became due meanwhile have their turn after those who are ready now.
+            # Waits that became due meanwhile come after those that are ready now.
             self.poll(not self.due)
             self.left_of_batch = len(self.due)
             if own is not None and own.is_due:
                 return None
 
     cdef int poll(self, bint may_sleep) except -1:
-        """See who is due; sleep until somebody is, or it is time to look up."""
+        """Collect the waits that are due; sleep until one is, or it is time for a check."""
         cdef readiness_t[BATCH] ready
         cdef int64_t began_ns = monotonic_ns()
         cdef int64_t now_ns
@@ -376,7 +376,7 @@ cdef class Scheduler(Waiter):
             if watched.generation != ready[i].generation:
                 is_stale = True
             elif watched.suspended is None:
-                self.forget(watched, ready[i].fd)  # nobody reads: it would end every sleep
+                self.forget(watched, ready[i].fd)  # without a reader it would end every sleep
             else:
                 watched.suspended.revents = ready[i].revents
                 self.due.append(watched.suspended)
@@ -405,7 +405,7 @@ cdef class Scheduler(Waiter):
         return <int>max(0, (until_ns - now_ns + 999_999) // 1_000_000)
 
     cdef int look_for_closed(self) except -1:
-        """Somebody may have closed a descriptor under a wait, which epoll keeps to itself."""
+        """End the waits whose descriptor was closed, which epoll does not report."""
         cdef WatchedFd watched
         cdef int complaint, fd
         # Not enumerate(), which Cython does not check for the None that the collector leaves.

@@ -1,1 +1,1 @@
-"""psycopg2 and libpq as greenwait sees them, and what is kept of a connection; nothing waits."""
+"""psycopg2, libpq, and the state kept for a connection; nothing here waits."""

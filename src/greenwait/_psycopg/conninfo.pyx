@@ -9,10 +9,10 @@ from greenwait._psycopg.psycopg2 import make_dsn, parse_dsn
 
 __all__ = ["connection_options"]
 
-# libpq refuses it, after it has read all settings and before it does anything with them.
+# libpq rejects this value after reading all settings and before using any.
 cdef str NO_SSLMODE = "none of libpq's"
 
-# The variables of those options that connect() looks at (libpq manual, "Environment Variables").
+# The variables of the options that connect() reads (libpq manual, "Environment Variables").
 _VARIABLES = {
     "host": "PGHOST",
     "hostaddr": "PGHOSTADDR",
@@ -25,20 +25,20 @@ if psycopg2.LIBPQ_VERSION >= 160000:
 
 
 def connection_options(str dsn):
-    """Return the options that hold for *dsn*: its own, the service file's, the environment's.
+    """Return the options in effect for *dsn*: its own, the service file's, the environment's.
 
-    libpq reads them itself, so that all its rules are kept. There are none where it can't,
-    and will say so. Where libpq can't be reached, the service file is not read.
+    libpq reads them itself, so that all its rules are kept. Where it fails to, there are none,
+    and connecting fails too. Where libpq can't be reached, the service file is not read.
 
     :raises psycopg2.ProgrammingError: *dsn* is not a connection string.
-    :raises ValueError: it contains a NUL, where C's strings end: libpq would see another host.
+    :raises ValueError: *dsn* contains a NUL, which ends a C string: libpq would see another host.
     """
     cdef PGconn* pgconn
     cdef PQconninfoOption* options
     cdef PQconninfoOption* option
     cdef bytes encoded
     if "\0" in dsn:
-        raise ValueError("embedded null character")  # psycopg2.connect()'s words
+        raise ValueError("embedded null character")  # as psycopg2.connect() says it
     own = parse_dsn(dsn)
     if not can_merge_options:
         return {

@@ -1,10 +1,10 @@
-"""psycopg2's decoders in C, which run no Python code and so no signal handler.
+"""Decoders in C for psycopg2, which run no Python code and so no signal handler.
 
 psycopg2 decodes each notice, notification, error message and command status with the ``decode`` of
-Python's codec (``conn_text_from_chars``), and forgets what that raises, with the message, or with
-the interrupt that greenwait has left for it. Many of these are written in Python, UTF-8's too, and
-a signal's handler may run in Python code at any time. Here are codecs that do the same with
-functions written in C, under names of their own.
+Python's codec (``conn_text_from_chars``). It drops an exception raised there, and with it the
+message, or the interrupt that greenwait has left for psycopg2. Many codecs are written in Python,
+UTF-8's too, and a signal handler may run in Python code at any time. The codecs here do the same
+with functions written in C, under names of their own.
 """
 
 cimport cython
@@ -28,7 +28,7 @@ def _decode_utf_8(data, str errors="strict"):
 @cython.final
 @cython.internal
 cdef class CharmapDecoder:
-    """The decoder of an encoding of single bytes."""
+    """The decoder of a single-byte encoding."""
 
     cdef str table
 
@@ -37,7 +37,7 @@ cdef class CharmapDecoder:
 
 
 cdef object c_decoder(object info):
-    """Return a function in C that does what the codec's decoder does."""
+    """Return a decoder in C that does the same as the codec's."""
     cdef CharmapDecoder decoder
     if isinstance(info.decode, builtin):
         return info.decode
@@ -50,13 +50,13 @@ cdef object c_decoder(object info):
 
 
 def _search(str name):
-    """Return the codec for one of our names, as codecs.register() wants it."""
+    """Return the codec for one of our names, as codecs.register() requires."""
     if not name.startswith(PREFIX):
         return None
     info = codecs.lookup(name[len(PREFIX):])
     try:
         decode = c_decoder(info)
-    except (ImportError, AttributeError):  # somebody else's codec
+    except (ImportError, AttributeError):  # a third party's codec
         decode = info.decode
     return codecs.CodecInfo(
         info.encode,
@@ -73,9 +73,9 @@ codecs.register(_search)
 
 
 class _Name(str):
-    """The name of one of ours, which for all but the registry of codecs is that of Python's.
+    """The name of one of these codecs; it equals that of Python's, except in codecs' registry.
 
-    psycopg2 tells it by QuotedString.encoding, and others compare it.
+    psycopg2 returns it as QuotedString.encoding, and programs compare it.
     """
 
     __slots__ = ()
@@ -100,7 +100,7 @@ class _Name(str):
 
 
 def use_c_decoders():
-    """Have psycopg2 find these: for connections made from now on, and in set_client_encoding()."""
+    """Make psycopg2 use these codecs for new connections and in set_client_encoding()."""
     for server_name, name in list(encodings.items()):
         if not isinstance(name, _Name):
             encodings[server_name] = _Name(PREFIX + name)

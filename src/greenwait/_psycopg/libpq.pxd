@@ -1,7 +1,7 @@
-"""The libpq functions that greenwait calls, in the library that psycopg2 has loaded.
+"""libpq's functions, found in the library that psycopg2 itself has loaded.
 
-A pointer is NULL where there is no such function. They may be called without the GIL,
-in a query's wait: psycopg2 holds the connection's mutex there, so nobody else closes it.
+A pointer is NULL if this libpq lacks the function. The functions may be called without the GIL
+in a query's wait: psycopg2 holds the connection's mutex there, so no other thread closes it.
 """
 
 cdef extern from *:
@@ -90,7 +90,7 @@ cdef struct Libpq:
 
 cdef Libpq libpq
 
-# Which fast paths have all the functions they need.
+# The fast paths that have all the functions they need.
 cdef bint can_receive
 cdef bint can_send
 cdef bint can_set_nonblocking

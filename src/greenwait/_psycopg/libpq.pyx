@@ -18,11 +18,11 @@ __all__ = ["FAST_PATHS"]
 
 
 class _NotAvailable(Exception):
-    """Why the functions can't be used."""
+    """libpq's functions can't be used; the argument says why."""
 
 
 def _open():
-    """Return the loaded library that psycopg2 calls; psycopg2's module stands for it."""
+    """Return the loaded libpq that psycopg2 calls, as reached through psycopg2's module."""
     if os.environ.get("GREENWAIT_NO_LIBPQ", "0") not in ("", "0"):
         raise _NotAvailable("GREENWAIT_NO_LIBPQ is set")
     if not hasattr(os, "RTLD_NOLOAD"):
@@ -92,17 +92,17 @@ cdef list look_up_all(library):
 def _leaves_tls_bytes(version):
     """Is this a libpq whose PQconsumeInput can leave decrypted TLS bytes unread?
 
-    It reads once, into the free part of its buffer. What is left of a record of up to
-    16 KB stays in OpenSSL, where poll(2) does not see it. Found mended in 17.11 and
-    18.6, where it reads until nothing is pending, and not in 15.18 and 17.10. The
-    releases between count as not mended, which costs a look now and then.
+    It reads once, into the free part of its buffer. The rest of a record of up to 16 KB
+    stays in OpenSSL, where poll(2) does not see it. Found fixed in 17.11 and 18.6, which
+    read until nothing is pending, but not in 15.18 and 17.10. The releases between count
+    as not fixed, which costs an extra check now and then.
     """
     major, minor = divmod(version, 10000)
     return major < 17 or (major == 17 and minor < 11) or (major == 18 and minor < 6)
 
 
 def _find():
-    """Fill in what ``_libpq.pxd`` declares; return the state of each fast path, in words."""
+    """Set the variables of ``libpq.pxd``; return the state of each fast path, in words."""
     global can_receive, can_send, can_set_nonblocking, can_see_pending, leaves_tls_bytes
     global can_cancel, can_cancel_in_thread, can_end_copy, can_merge_options, can_refuse
     leaves_tls_bytes = _leaves_tls_bytes(psycopg2.LIBPQ_VERSION)
@@ -150,7 +150,7 @@ def _find():
     can_end_copy = states["COPY"] == "on"
     can_refuse = states["interrupt"] == "on"
     can_merge_options = states["service"] == "on"
-    # The oldest functions of this kind: they are there if any is.
+    # The oldest cancel functions: libpq has them if it has any.
     can_cancel_in_thread = libpq.cancel is not NULL and not sys.platform.startswith("win")
     if can_cancel:
         states["cancel"] = "on: encrypted as the connection is"

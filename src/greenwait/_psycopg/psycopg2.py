@@ -1,10 +1,10 @@
-"""The psycopg2 that is installed, checked for its version.
+"""The installed psycopg2, with its version checked.
 
-Every module takes what it needs of psycopg2 from here, so that a missing or an old
-one is reported once, in words that say what to install.
+Modules import psycopg2's names from here, so that a missing or an old psycopg2 is reported
+once, with what to install.
 
-Compiled modules copy what they call into C variables of theirs (``cdef object``): these outlive a
-module's dict, so that a query from a ``__del__`` at interpreter exit still finds them.
+Compiled modules copy the functions they call into C variables (``cdef object``): these outlive
+the module's dict, so that a query from a ``__del__`` at interpreter exit still finds them.
 """
 
 __all__ = [
@@ -52,7 +52,7 @@ def _import_version() -> str:
         if exc.name != "psycopg2":
             raise
         raise ImportError(f"greenwait needs psycopg2: {_HOW_TO_INSTALL}", name="psycopg2") from exc
-    version = str(vars(psycopg2)["__version__"])  # which its stubs do not know
+    version = str(vars(psycopg2)["__version__"])  # missing in its stubs
     if version_info(version) < OLDEST:
         raise ImportError(
             f"greenwait needs psycopg2 >= 2.9, and this is {version.split()[0]}: {_HOW_TO_INSTALL}",
@@ -61,10 +61,10 @@ def _import_version() -> str:
     return version
 
 
-#: What psycopg2 calls itself, with its build's features: ``"2.9.13 (dt dec pq3 ext lo64)"``.
+#: psycopg2's version, with its build's features: ``"2.9.13 (dt dec pq3 ext lo64)"``.
 VERSION = _import_version()
 
-from psycopg2 import (  # noqa: E402, only once it is one of ours
+from psycopg2 import (  # noqa: E402, only after the check of its version
     DatabaseError,
     Error,
     InterfaceError,
@@ -88,7 +88,7 @@ from psycopg2.extensions import (  # noqa: E402
 
 #: The libpq that psycopg2 has loaded, as PQlibVersion() puts it: 170006 for 17.6.
 LIBPQ_VERSION = libpq_version()
-#: The class of each SQLSTATE's exception, where psycopg2 itself looks them up.
+#: The exception class of each SQLSTATE, in the dict that psycopg2 itself uses.
 SQLSTATE_ERRORS: dict[str, type[Error]] = _psycopg.sqlstate_errors
-#: psycopg2's compiled module, which is linked with that libpq.
+#: The file of psycopg2's compiled module, which is linked with that libpq.
 EXTENSION_FILE: str | None = getattr(_psycopg, "__file__", None)

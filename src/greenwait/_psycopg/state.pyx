@@ -1,7 +1,7 @@
-"""What greenwait keeps of a connection, from one wait to the next.
+"""The state that greenwait keeps for a connection, from one wait to the next.
 
-What would be too slow to find out in every wait, and what was learned. A connection has
-no room for it, so it is kept beside it, and forgotten with it.
+It holds facts that are too slow to find out in every wait, and those learned in earlier
+waits. A connection has no room for it, so a dict keeps it until the connection is freed.
 """
 
 cimport cython
@@ -26,14 +26,13 @@ from greenwait._psycopg import psycopg2
 
 __all__ = ["begin_method", "end_method"]
 
-# psycopg2's own, whatever a subclass makes of the names. None of them takes a lock.
+# psycopg2's own attributes, even if a subclass overrides them. None of them takes a lock.
 cdef type connection_type = psycopg2.connection
 cdef object connection_pgconn_ptr = connection_type.pgconn_ptr
 cdef object connection_async = connection_type.async_
 cdef object connection_status = connection_type.status
 
-# STATUS_SETUP, STATUS_READY, STATUS_BEGIN; 20 and above are the steps of connecting
-# (psycopg/connection.h).
+# The status of a connection; 20 and above are the steps of connecting (psycopg/connection.h).
 cdef enum:
     STATUS_SETUP = 0
     STATUS_READY = 1
@@ -47,13 +46,13 @@ cdef extern from "connection_mutex.h":
 cdef bint can_see_mutex = connection_mutex_is_known(connection_type)
 
 cdef dict states = {}
-# The one asked for last: a connection that waits usually waited before.
+# The state returned last: the connection that waits is usually the one that waited before.
 cdef size_t last_address = 0
 cdef ConnectionState last = None
 
 
 class _Reference(weakref.ref):
-    """A weak reference that remembers where its object was."""
+    """A weak reference that remembers its object's address."""
 
     __slots__ = ("address",)
 
@@ -68,14 +67,14 @@ def _forget(reference):
 
 @cython.final
 cdef class ConnectionState:
-    """See ``state.pxd``."""
+    """The state kept for a connection; see ``state.pxd``."""
 
 
 seal_type(ConnectionState, "it is made when a connection first waits")
 
 
 cdef ConnectionState state_of(object conn):
-    """Return what is known of a psycopg2 connection; of a new one that is little."""
+    """Return the state of a psycopg2 connection, made on first use."""
     global last, last_address
     cdef size_t address = <size_t><PyObject*>conn
     cdef ConnectionState state
@@ -94,7 +93,7 @@ cdef ConnectionState state_of(object conn):
 
 
 cdef bint is_in_query(object conn) except -1:
-    """Is it connected, so that what it waits for is a query's answer?"""
+    """Is it connected, so that its waits are for a query's answer?"""
     cdef int status = connection_status.__get__(conn)
     return STATUS_SETUP < status < STATUS_CONNECTING
 
@@ -106,7 +105,7 @@ cdef bint is_in_transaction(object conn) except -1:
 
 
 cdef bint is_ready(object conn) except -1:
-    """Is no transaction open, as far as psycopg2 knows, and none prepared?"""
+    """Is there neither an open nor a prepared transaction, as far as psycopg2 knows?"""
     cdef int status = connection_status.__get__(conn)
     return status == STATUS_READY
 
@@ -125,7 +124,7 @@ cdef int prepare(ConnectionState state, object conn) except -1:
     """
     cdef PGconn* pgconn = pgconn_of(conn)
     if can_set_nonblocking and pgconn is not NULL and not libpq.isnonblocking(pgconn):
-        libpq.setnonblocking(pgconn, 1)  # fails if the connection is lost: poll() will say so
+        libpq.setnonblocking(pgconn, 1)  # fails if the connection is lost: poll() will report that
     state.is_plain = not can_receive or state.is_async or not has_own(conn, "poll")
     state.recheck_tls = (
         leaves_tls_bytes
@@ -140,7 +139,7 @@ cdef int prepare(ConnectionState state, object conn) except -1:
 
 
 cdef bint has_own(object conn, str method) except -1:
-    """Is the method psycopg2's, and not a subclass's that wants to be called?"""
+    """Is the method psycopg2's own, not overridden by a subclass or an instance?"""
     if type(conn) is connection_type:
         return True
     own = getattr(type(conn), method) is getattr(connection_type, method)
@@ -148,7 +147,7 @@ cdef bint has_own(object conn, str method) except -1:
 
 
 cdef PGconn* pgconn_of(object conn) except? NULL:
-    """Return libpq's connection; NULL when it is closed."""
+    """Return libpq's connection; NULL if it is closed."""
     pointer = connection_pgconn_ptr.__get__(conn)
     return NULL if pointer is None else <PGconn*>PyLong_AsVoidPtr(pointer)
 
@@ -157,11 +156,11 @@ cdef dict endings = {"commit": COMMIT, "rollback": ROLLBACK, "tpc_begin": TPC_BE
 
 
 def begin_method(conn, kind, bint keeps_interrupt):
-    """Note that this thread is in a method of *conn* that ends a transaction, or sets something.
+    """Record that this thread is in a method of *conn* that ends a transaction or sets an option.
 
     :param kind: ``"commit"``, ``"rollback"``, ``"tpc_begin"``, or None.
-    :param keeps_interrupt: psycopg2 changes its own state only if the method succeeds, and the
-        server must not be ahead of that. So an interrupt is raised by ``end_method()``.
+    :param keeps_interrupt: keep an interrupt for ``end_method()`` to raise. psycopg2 changes its
+        own state only if the method succeeds, and the server must not be ahead of that.
     """
     cdef ConnectionState state = state_of(conn)
     state.ending = endings.get(kind, NO_ENDING)
@@ -170,7 +169,7 @@ def begin_method(conn, kind, bint keeps_interrupt):
 
 
 def end_method(conn):
-    """Note that it is over; raise what has interrupted it, if that was kept."""
+    """Record that the method is over; raise the interrupt that was kept, if any."""
     cdef ConnectionState state = state_of(conn)
     state.ending = NO_ENDING
     state.keeps_interrupt = False

@@ -1,1 +1,1 @@
-"""C and the operating system: nothing here knows of psycopg2 or of greenlets."""
+"""C and the operating system, without psycopg2 or greenlets."""

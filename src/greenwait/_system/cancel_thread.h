@@ -1,9 +1,9 @@
-/* PQcancel() in a thread of its own: it blocks, and knows no timeout.
+/* A thread that calls PQcancel(), which blocks and has no timeout.
  *
- * The thread owns all it works with. Its answer goes into a pipe, 1 or 0 in the
- * first byte and libpq's message after it; then it closes the pipe, which is the last
- * that is heard of it. Whoever does not want to wait any longer closes the other end.
- * It runs no Python and handles no signal; where the process ends first, it ends too.
+ * The thread owns everything it uses. It writes its answer into a pipe, 1 or 0 in the
+ * first byte and libpq's message after it, and closes the pipe as its last act. The
+ * caller stops waiting by closing the other end. The thread runs no Python and handles
+ * no signal; it ends with the process.
  */
 #ifndef GREENWAIT_CANCEL_THREAD_H
 #define GREENWAIT_CANCEL_THREAD_H
@@ -46,7 +46,7 @@ cancel_thread_run(void *argument)
     ssize_t written;
 
     answer[0] = job->cancel(job->request, answer + 1, CANCEL_MESSAGE_SIZE) ? 1 : 0;
-    written = write(job->fd, answer, 1 + strlen(answer + 1)); /* nobody may be reading */
+    written = write(job->fd, answer, 1 + strlen(answer + 1)); /* maybe to no reader */
     (void)written;
     (void)close(job->fd);
     job->release(job->request);
@@ -54,7 +54,7 @@ cancel_thread_run(void *argument)
     return NULL;
 }
 
-/* Takes over the request and the descriptor, if it returns 0; else it is -errno. */
+/* Start the thread. Returns 0, and the thread owns the request and the descriptor; or -errno. */
 static inline int
 cancel_thread_start(void *request, cancel_function cancel, cancel_free_function release, int fd)
 {
@@ -73,7 +73,7 @@ cancel_thread_start(void *request, cancel_function cancel, cancel_free_function 
     error = pthread_attr_init(&attributes);
     if (!error) {
         (void)pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
-        /* It inherits the mask: signals are the others' (and SIGPIPE nobody's). */
+        /* The thread inherits the mask: other threads get the signals, and SIGPIPE is blocked. */
         (void)sigfillset(&all);
         (void)pthread_sigmask(SIG_SETMASK, &all, &before);
         error = pthread_create(&thread, &attributes, cancel_thread_run, job);

@@ -1,12 +1,12 @@
-/* A look at whether psycopg2's mutex of a connection is taken.
+/* A test for whether psycopg2's mutex of a connection is held.
  *
- * psycopg2 tells nobody, and runs Python code with it held: the wait callback, the decoder of
- * notices, of notifications and of column names, and any finalizer that the garbage collector
- * finds meanwhile. The mutex is not recursive: whoever takes it again waits for ever.
+ * psycopg2 does not expose the mutex, and runs Python code while it holds it: the wait callback,
+ * the decoders of notices, notifications and column names, and any finalizer that the garbage
+ * collector runs meanwhile. The mutex is not recursive: a thread that takes it twice deadlocks.
  *
- * It is the first member of psycopg2's connectionObject (psycopg/connection.h), and three
- * pointers lie between it and the member that Python code knows as "closed", whose offset its
- * type tells. Where that is another one, or on Windows, whose mutexes are recursive,
+ * It is the first member of psycopg2's connectionObject (psycopg/connection.h). Three pointers
+ * lie between it and the member that Python code knows as "closed", whose offset the type gives.
+ * Where that offset differs, and on Windows, whose mutexes are recursive,
  * connection_mutex_is_known() is 0.
  */
 #ifndef GREENWAIT_CONNECTION_MUTEX_H
@@ -56,7 +56,7 @@ connection_mutex_is_known(PyTypeObject *type)
     return 0;
 }
 
-/* By any thread, for whatever reason. Needs the GIL, and a connection of that type. */
+/* Held by any thread, for any reason. Needs the GIL, and a connection of a known type. */
 static inline int
 connection_mutex_is_held(PyObject *conn)
 {

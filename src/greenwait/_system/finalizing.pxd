@@ -1,7 +1,7 @@
-"""Py_IsFinalizing(): is the interpreter on its way out? Greenlets can not be switched to then.
+"""Py_IsFinalizing(): is the interpreter shutting down? No greenlet can be switched to then.
 
-It becomes true after the ``atexit`` functions and before the modules are torn down; what runs
-then is a ``__del__``. Public since CPython 3.13, and the same function before.
+It becomes true after the ``atexit`` functions and before the modules are torn down; only
+``__del__`` methods run then. Public since CPython 3.13; before, the same function is private.
 """
 
 cdef extern from *:

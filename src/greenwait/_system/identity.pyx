@@ -1,4 +1,4 @@
-"""The name of the module that users import, in the objects that they import from it."""
+"""The public ``__module__`` of exported objects: the module that users import them from."""
 
 from cpython.object cimport PyTypeObject
 from cpython.ref cimport Py_INCREF
@@ -7,7 +7,7 @@ __all__ = ["publish"]
 
 cdef extern from *:
     """
-    /* A type in C has no __module__ of its own, but is called by its full name. */
+    /* A type in C has no __module__ of its own: its name contains the module's. */
     static int
     rename_static_type(PyTypeObject *type, const char *name)
     {
@@ -22,10 +22,10 @@ cdef extern from *:
 
 
 def publish(str module, objects):
-    """Have classes and functions say that they are *module*'s: in tracebacks, pickles, help().
+    """Make *module* the ``__module__`` of classes and functions: in tracebacks, pickles, help().
 
-    :param module: its name.
-    :param objects: what it exports; what is neither is left alone.
+    :param module: the module's name.
+    :param objects: its exports; those that are neither classes nor functions are left alone.
     """
     for each in objects:
         if not hasattr(each, "__qualname__"):
@@ -33,6 +33,6 @@ def publish(str module, objects):
         if isinstance(each, type):
             name = f"{module}.{each.__name__}".encode()
             if rename_static_type(<PyTypeObject*>each, name):
-                Py_INCREF(name)  # the type keeps the pointer, for ever
+                Py_INCREF(name)  # the type keeps the pointer for ever
                 continue
         each.__module__ = module

@@ -1,8 +1,8 @@
-"""How often a sleep looks up, in milliseconds: nobody sleeps for ever."""
+"""The longest sleeps between two checks, in milliseconds."""
 
 cdef enum:
-    # The main thread, for signals. Python runs their handlers there only, and one that comes just
-    # before a sleep, or to another thread, does not end it.
+    # In the main thread, for signals: Python runs their handlers only there, and a signal that
+    # arrives just before a sleep, or in another thread, does not end the sleep.
     SIGNALS_MS = 50
-    # Everybody, for descriptors that were closed under a wait, which no poller reports.
+    # In every thread, for descriptors closed during a wait, which no poller reports.
     CLOSED_MS = 1000

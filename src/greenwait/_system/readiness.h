@@ -1,4 +1,4 @@
-/* Sleep until one descriptor is ready: poll(2), WSAPoll and epoll(7) behind one
+/* Sleeps until one descriptor is ready: poll(2), WSAPoll and epoll(7) behind one
  * return value. No Python in here: these run without the GIL.
  *
  * The sleeps return
@@ -30,7 +30,7 @@
 #  define READINESS_READ POLLRDNORM
 #  define READINESS_WRITE POLLWRNORM
 
-/* Return 0, or if the socket is not open, -EBADF. fstat(2) takes no sockets there. */
+/* Return 0, or -EBADF if the socket is not open. On Windows, fstat(2) takes no sockets. */
 static inline int
 readiness_check(int fd)
 {
@@ -39,8 +39,8 @@ readiness_check(int fd)
             && WSAGetLastError() == WSAENOTSOCK ? -EBADF : 0;
 }
 
-/* Has the socket's connect() failed? select() tells by its third set. SO_ERROR would as well,
- * but forgets it when asked, and libpq is still to ask. */
+/* Has the socket's connect() failed? select() reports it in its third set. SO_ERROR would too,
+ * but reading it clears it, and libpq has yet to read it. */
 static inline int
 readiness_has_failed(int fd)
 {
@@ -51,10 +51,10 @@ readiness_has_failed(int fd)
     return select(0, NULL, NULL, &failed, &none) > 0;
 }
 
-/* poll(2), by way of WSAPoll, which
- *  - refuses an empty array, and one in which no socket is open, with WSAEINVAL or WSAENOTSOCK;
- *  - reports a failed connect() only as of Windows 10 2004, says its manual. Where somebody
- *    waits to write it is looked for when the sleep is over. */
+/* poll(2), by means of WSAPoll, which
+ *  - rejects an empty array, and one without an open socket, with WSAEINVAL or WSAENOTSOCK;
+ *  - reports a failed connect() only as of Windows 10 2004, says its manual. A socket watched
+ *    for writing is checked for it after the sleep. */
 static inline int
 readiness_poll_all(struct pollfd *watched, int count, int timeout_ms)
 {
@@ -74,7 +74,7 @@ readiness_poll_all(struct pollfd *watched, int count, int timeout_ms)
         if (error)
             watched[i].revents = readiness_check((int)watched[i].fd) < 0 ? POLLNVAL : 0;
         else if (watched[i].revents)
-            continue; /* it is counted */
+            continue; /* counted already */
         else if (watched[i].events == READINESS_WRITE && readiness_has_failed((int)watched[i].fd))
             watched[i].revents = POLLERR;
         n += watched[i].revents != 0;
@@ -89,7 +89,7 @@ readiness_poll_all(struct pollfd *watched, int count, int timeout_ms)
 #  define READINESS_READ POLLIN
 #  define READINESS_WRITE POLLOUT
 
-/* Return 0, or if the descriptor is not open, -errno. */
+/* Return 0, or -errno if the descriptor is not open. */
 static inline int
 readiness_check(int fd)
 {
@@ -119,7 +119,7 @@ readiness_timeout(int slice_ms, int left_ms)
 #  define READINESS_HAS_EPOLL 1
 
 /* Arm the ticker; this also makes it unready. Fails with EINVAL on any other kind
- * of descriptor, which is why it is never read(2): the number may be another's. */
+ * of descriptor, which is why it is never read(2): the number may have been reused. */
 static inline int
 readiness_ticker_arm(int ticker, int slice_ms)
 {
@@ -153,7 +153,7 @@ readiness_poll(int fd, int events, int slice_ms, int left_ms, int *ticker)
 
     if (fd < 0) /* poll(2) would skip it and sleep; libpq has -1 for "no socket" */
         return -EBADF;
-    if (*ticker == fd) /* closed, and the number given to the connection */
+    if (*ticker == fd) /* closed, and its number reused for the connection */
         *ticker = -1;
     if (*ticker < 0)
         n = poll(watched, 1, readiness_timeout(slice_ms, left_ms));
@@ -166,7 +166,7 @@ readiness_poll(int fd, int events, int slice_ms, int left_ms, int *ticker)
     return (watched[0].revents & POLLNVAL) ? -EBADF : (unsigned short)watched[0].revents;
 }
 
-/* Is the descriptor still what it was, or has somebody closed it? */
+/* Is the descriptor still an epoll set, or was it closed? */
 static inline int
 readiness_epoll_is_set(int epfd)
 {
@@ -189,7 +189,7 @@ readiness_epoll_close(int epfd)
 
 /* The ticker, if there is one, stays in the set. It may be in one set only: the
  * first thread to see it fire arms it anew, and epoll then leaves the others asleep.
- * (With poll(2) they have looked at their descriptors at least.) */
+ * (With poll(2) they have at least checked their descriptors.) */
 static inline int
 readiness_epoll_create(int ticker)
 {

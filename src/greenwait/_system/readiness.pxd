@@ -1,6 +1,6 @@
-"""Sleep until one descriptor is ready, without the GIL.
+"""Sleeps until one descriptor is ready, without the GIL.
 
-The return codes, and what a ticker is, stand at the top of ``readiness.h``.
+The top of ``readiness.h`` explains the return codes and the ticker.
 """
 
 cdef extern from "readiness.h" nogil:
@@ -23,6 +23,6 @@ cdef extern from "readiness.h" nogil:
 
 
 cdef inline int readiness_now(int fd, int events) noexcept:
-    """Return what ``readiness_poll()`` does, without sleeping."""
+    """Return the result of ``readiness_poll()`` without sleeping."""
     cdef int no_ticker = -1
     return readiness_poll(fd, events, 0, 0, &no_ticker)

@@ -1,10 +1,10 @@
-/* Wait for many descriptors at once: epoll(7), or poll(2) where there is none. Used by
- * one thread at a time.
+/* A set of descriptors to wait for: epoll(7), or poll(2) elsewhere. One thread uses it at
+ * a time.
  *
- * A descriptor stays in the set, and is reported as long as it is ready, until it is
- * forgotten or closed. It is watched with a generation, a number that tells it from another
- * one that had the same number before: epoll's key is (open file, descriptor), and goes
- * on reporting a descriptor that is closed here and open elsewhere, epoll(7) Q6.
+ * A descriptor stays in the set until it is forgotten or closed, and is reported while it is
+ * ready. Its generation tells it from an earlier descriptor of the same number: epoll's key
+ * is (open file, descriptor), and epoll goes on reporting a descriptor that is closed here
+ * and open elsewhere, epoll(7) Q6.
  *
  * The functions return 0 or a count, or -errno. No Python in here.
  */
@@ -18,7 +18,7 @@
 
 typedef struct {
     int fd;
-    int revents; /* -EBADF: it is closed; epoll does not tell */
+    int revents; /* -EBADF: it is closed; epoll does not report that */
     uint32_t generation;
 } readiness_t;
 
@@ -44,7 +44,7 @@ readiness_set_close(readiness_set_t *set)
     set->epfd = -1;
 }
 
-/* Return a descriptor that is readable when one of the set is ready; -1: there is none. */
+/* Return a descriptor that is readable while one in the set is ready; -1: the set has none. */
 static inline int
 readiness_set_fileno(const readiness_set_t *set)
 {
@@ -91,7 +91,7 @@ typedef struct {
     uint32_t *generations;
     int count;
     int size;
-    int next; /* to be looked at first, so that all have their generation */
+    int next; /* the index to start at, so that no descriptor starves */
 } readiness_set_t;
 
 static inline int

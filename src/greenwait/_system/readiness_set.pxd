@@ -1,4 +1,4 @@
-"""Wait for many descriptors at once, without the GIL; see ``readiness_set.h``."""
+"""A set of descriptors to wait for, without the GIL; see ``readiness_set.h``."""
 
 from libc.stdint cimport uint32_t
 

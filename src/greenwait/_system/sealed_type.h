@@ -1,11 +1,11 @@
-/* Types of which greenwait alone makes instances.
+/* Types that only greenwait can instantiate.
  *
- * Python code can get hold of every type: type(instance), object.__subclasses__(). An instance that it
- * makes of an internal one would be half of one, all of whose attributes are None. What is refused
- * here need not be looked for in each method.
+ * Python code can reach every type: type(instance), object.__subclasses__(). If it instantiated
+ * an internal type, all attributes of the instance would be None. Since it can't, the methods
+ * need no check for that.
  *
- * Py_TPFLAGS_DISALLOW_INSTANTIATION does the same, but has to be there before PyType_Ready(), which
- * is Cython's to call. Compiled code of the type's own module is not affected: it calls Cython's
+ * Py_TPFLAGS_DISALLOW_INSTANTIATION does the same, but must be set before PyType_Ready(), which
+ * Cython calls. Compiled code of the type's own module is not affected: it calls Cython's
  * function for tp_new by its name.
  */
 #ifndef GREENWAIT_SEALED_TYPE_H
@@ -32,8 +32,8 @@ sealed_type_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
     return PyErr_Format(PyExc_TypeError, "'%s' can't be made here", type->tp_name);
 }
 
-/* object.__new__() and a base's refuse by themselves: their tp_new is another one (typeobject.c,
- * tp_new_wrapper). */
+/* object.__new__() and a base class's __new__() refuse by themselves, because their tp_new
+ * differs (typeobject.c, tp_new_wrapper). */
 static inline void
 seal_type(PyTypeObject *type, const char *made_by)
 {

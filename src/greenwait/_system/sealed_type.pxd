@@ -1,4 +1,4 @@
-"""Have Python code make no instances of a type; see ``sealed_type.h``."""
+"""Types that only greenwait can instantiate; see ``sealed_type.h``."""
 
 cdef extern from "sealed_type.h":
     void seal_type(type cls, const char* made_by) noexcept

@@ -1,4 +1,4 @@
-"""Look before sleeping, and learn when that is worth it; see ``spin.h``."""
+"""Looking before sleeping, and learning when that is worth it; see ``spin.h``."""
 
 from libc.stdint cimport int64_t
 

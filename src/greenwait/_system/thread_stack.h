@@ -1,7 +1,7 @@
-/* What is left of a thread's C stack. No Python in here.
+/* The space left on a thread's C stack. No Python in here.
  *
- * The main thread has 8 MB on most systems, a thread of musl's 128 KB, and one of macOS' that Python
- * has not made 512 KB.
+ * The main thread has 8 MB on most systems; other threads have 128 KB with musl, and 512 KB on
+ * macOS unless Python has created them.
  */
 #ifndef GREENWAIT_THREAD_STACK_H
 #define GREENWAIT_THREAD_STACK_H
@@ -30,10 +30,10 @@
 #define THREAD_STACK_OF_MAIN ((size_t)8 << 20)
 
 #ifdef __linux__
-/* The main thread's stack grows up to a limit: musl's pthread_getattr_np() tells how large it is
- * now, and glibc's reads all of /proc/self/maps. It starts where the program's name lies,
- * getauxval(3). The main thread of a child that another thread has forked has that one's stack,
- * which is much further away than a limit. */
+/* The main thread's stack grows up to a limit: musl's pthread_getattr_np() returns its present
+ * size, and glibc's reads all of /proc/self/maps. It starts where the program's name lies,
+ * getauxval(3). In a child forked by another thread the main thread has that thread's stack,
+ * which is much further away than the limit. */
 static inline size_t
 thread_stack_left_of_main(uintptr_t here)
 {
@@ -47,7 +47,7 @@ thread_stack_left_of_main(uintptr_t here)
 }
 #endif
 
-/* The bytes that are left of this thread's stack; SIZE_MAX where nobody knows. */
+/* Return the bytes left on this thread's stack; SIZE_MAX if unknown. */
 static inline size_t
 thread_stack_left(void)
 {

@@ -1,6 +1,6 @@
-"""Which thread is the main one, and how often the process was forked."""
+"""The main thread, and the number of forks that led to this process."""
 
-# How often this process, or one of those that it descends from, was forked off another.
+# The number of forks between the first process and this one.
 cdef int forks
 
 cdef bint is_main_thread() noexcept

@@ -1,4 +1,4 @@
-"""Which thread is the main one, and how often the process was forked."""
+"""The main thread, and the number of forks that led to this process."""
 
 from cpython.pythread cimport PyThread_get_thread_ident
 
@@ -11,12 +11,12 @@ cdef int forks = 0
 
 
 cdef unsigned long find_main_thread_ident() except *:
-    """Return the main thread's ident, the real one: gevent patches threading's."""
+    """Return the main thread's real ident: gevent patches threading's."""
     if hasattr(_thread, "_get_main_thread_ident"):  # CPython 3.13
         return _thread._get_main_thread_ident()
     try:
         _signal.signal(_signal.SIGINT, None)
-    except TypeError:  # None is not a handler; another thread is refused before that is seen
+    except TypeError:  # None is not a handler; other threads get a ValueError before that check
         return PyThread_get_thread_ident()
     except ValueError:
         return threading.main_thread().ident
@@ -31,7 +31,7 @@ cdef bint is_main_thread() noexcept:
 
 
 def _after_fork_in_child():
-    """The thread that has forked is the child's main thread."""
+    """Make the thread that has forked the child's main thread."""
     global forks, main_thread_ident
     forks += 1
     main_thread_ident = PyThread_get_thread_ident()

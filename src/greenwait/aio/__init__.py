@@ -1,4 +1,4 @@
-"""psycopg2 in asyncio programs: its waits let the event loop go on.
+"""psycopg2 in asyncio programs: its waits let the event loop run.
 
 import asyncio, greenwait, greenwait.aio
 greenwait.install()
@@ -10,8 +10,8 @@ async def main():
         print(await cur.fetchone())
     await conn.close()
 
-``run()`` calls any synchronous code that way; ``connect()`` gives a connection whose methods
-are to be awaited.
+``run()`` calls any synchronous code that way; ``connect()`` returns a connection whose methods
+are awaited.
 """
 
 from collections.abc import (
@@ -74,10 +74,10 @@ async def run(
     *args: _Parameters.args,
     **kwargs: _Parameters.kwargs,
 ) -> _Result:
-    """Call synchronous code on this thread; where it waits for the server the event loop goes on.
+    """Call synchronous code on this thread; while it waits for the server the event loop runs.
 
     :param function: called with the further arguments, in a greenlet, in a copy of the
-        task's context variables: an outer ``greenwait.timeout()`` holds for it.
+        task's context variables: an outer ``greenwait.timeout()`` applies to it.
     :param args: passed on to it.
     :param kwargs: passed on to it.
     :returns: what it returns.
@@ -85,12 +85,12 @@ async def run(
     :raises RuntimeError: no event loop runs in this thread, it is called below ``run()``, or
         greenwait's callback is not registered.
 
-    When the task is cancelled the query under way is cancelled on the server, its end is
+    When the task is cancelled, the query under way is cancelled on the server, its end is
     waited for within the callback's ``cancel_grace``, and CancelledError is raised where the
     code waits: the connection stays usable. A commit is not cancelled.
 
-    The code stops the loop where it computes, or waits for something else: for awaitables
-    there is ``await_()``.
+    The code stops the event loop while it computes, or waits for anything else: for
+    awaitables there is ``await_()``.
     """
     result: _Result = await Call(function, args, kwargs)
     return result
@@ -100,7 +100,7 @@ async def run(
 
 
 class _Done:
-    """What need not be awaited, since it has been done."""
+    """An awaitable of something that is done already, and need not be awaited."""
 
     def __await__(self) -> Generator[Any, None, None]:
         return
@@ -116,7 +116,7 @@ def _of_connection(name: str) -> Any:
 
 
 def _set_if_free(name: str) -> Any:
-    """Return an attribute that is not set while a task is at work: that would stop the loop."""
+    """Return a property that can't be set while a task is at work: that would stop the loop."""
     own: Any = getattr(Connection, name)
 
     def set_value(self: Any, value: Any) -> None:
@@ -131,7 +131,7 @@ def _set_if_free(name: str) -> Any:
 
 
 class _AwaitedMethods:
-    """What connections have whose methods are awaited."""
+    """The awaited methods of an ``AsyncConnection``."""
 
     if TYPE_CHECKING:  # psycopg2's, awaitable
 
@@ -168,24 +168,24 @@ class _AwaitedMethods:
         tpc_recover = _of_connection("tpc_recover")
 
 
-# The checkers complain of what makes them different: psycopg2's methods are not to be awaited.
+# The checkers complain about the very difference: psycopg2's methods are not awaited.
 class AsyncConnection(  # type: ignore[misc]  # pyright: ignore[reportIncompatibleMethodOverride]
     _AwaitedMethods, Connection
 ):
     """A psycopg2 connection whose methods are awaited. To be used as ``connection_factory``.
 
-    Its cursors are ``AsyncCursor``, or of a class made of the one that they are asked to be
-    of. ``async with conn:`` commits, or rolls back on an exception: a transaction, in
-    autocommit mode too. Methods wait their turn where tasks share it, blocks do not: entered
-    while another one is open they raise ``psycopg2.ProgrammingError``. What is not named here is
-    psycopg2's own. Below ``run()``, where code is synchronous, it is a ``greenwait.Connection``,
-    and so are its cursors.
+    Its cursors are of the class ``AsyncCursor``, or of a subclass of the class requested.
+    ``async with conn:`` is a transaction, in autocommit mode too: it commits, or rolls back on
+    an exception. Where tasks share the connection, its methods wait for each other, but its
+    blocks do not: entered while another one is open, a block raises
+    ``psycopg2.ProgrammingError``. Methods not named here are psycopg2's own. Below ``run()``,
+    where code is synchronous, it works as a ``greenwait.Connection``, and so do its cursors.
 
     Besides those below these are awaited, and otherwise psycopg2's: ``reset()``,
     ``set_session()``, ``set_isolation_level()``, ``set_client_encoding()``, ``lobject()``,
     ``tpc_begin()``, ``tpc_prepare()``, ``tpc_commit()``, ``tpc_rollback()`` and
     ``tpc_recover()``. ``autocommit``, ``isolation_level``, ``readonly`` and ``deferrable``
-    are set without waiting: while a task is at work on the connection that raises
+    are set without waiting: while a task is at work on the connection, setting them raises
     ``psycopg2.ProgrammingError``.
     """
 
@@ -214,9 +214,9 @@ class AsyncConnection(  # type: ignore[misc]  # pyright: ignore[reportIncompatib
         *args: Any,
         **kwargs: Any,
     ) -> Any:
-        """Return a new cursor, whose methods are awaited; it does not wait itself.
+        """Return a new cursor, whose methods are awaited; this method itself is not.
 
-        :param name: of a cursor on the server, which fetches ``itersize`` rows at a time.
+        :param name: the name of a server-side cursor, which fetches ``itersize`` rows at a time.
         :param cursor_factory: its class; a subclass of that is made, with awaited methods.
         :param kwargs: further arguments for the class.
         """
@@ -228,10 +228,10 @@ class AsyncConnection(  # type: ignore[misc]  # pyright: ignore[reportIncompatib
         return super().cursor(name, factory, *args, **kwargs)
 
     def close(self) -> Any:
-        """Close it now; if a task is at work on it, when that is through. To be awaited, or not.
+        """Close it now, or when the task that is at work on it is done. May be awaited, or not.
 
-        If the event loop of that task is closed, now. In a forked child that runs on in the
-        event loop of its parent, never: the parent goes on with it.
+        If that task's event loop is closed, it is closed now. In a forked child that runs on in
+        its parent's event loop, it is never closed: the parent goes on using it.
         """
         if is_inherited(self) or end_connection(self):
             return _DONE
@@ -283,7 +283,7 @@ _METHODS_OF_NAMED = ("fetchone", "fetchmany", "fetchall", "scroll")
 if TYPE_CHECKING:
 
     class _CursorMethods:
-        """What _with_awaited_methods() makes."""
+        """The methods that _with_awaited_methods() makes."""
 
         def execute(  # psycopg2 calls it so
             self,
@@ -308,10 +308,10 @@ else:
 
 
 class _Awaited(_CursorMethods):
-    """What cursors have besides whose methods are awaited."""
+    """The other methods of a cursor whose methods are awaited."""
 
     _is_awaited = True
-    _base: Any  # the class of psycopg2's, or greenwait's, that it is made of
+    _base: Any  # the cursor class that it derives from
     name: Any
 
     def close(self) -> Any:
@@ -340,7 +340,7 @@ class _Awaited(_CursorMethods):
 
 
 def _with_awaited_methods(cls: _Class) -> _Class:
-    """Have the methods of a cursor class, *cls*, be awaited."""
+    """Make the methods of the cursor class *cls* awaited ones."""
     base: Any = cls.__mro__[2]
 
     def own_awaited(name: str, *, only_named: bool) -> Any:
@@ -360,7 +360,7 @@ _END = object()
 
 
 class _Rows:
-    """An ``async for`` over a cursor."""
+    """The iterator of an ``async for`` over a cursor."""
 
     def __init__(self, is_local: bool, rows: Iterator[Any]) -> None:
         self._is_local = is_local
@@ -388,8 +388,8 @@ class AsyncCursor(  # type: ignore[misc]  # pyright: ignore[reportIncompatibleMe
     ``fetchmany()``, ``fetchall()`` and ``scroll()`` are to be awaited with any cursor; they
     wait for the server where it has a name.
 
-    ``async with`` closes it, ``async for`` gives its rows; of a server-side cursor,
-    ``itersize`` of them at a time.
+    ``async with`` closes it. ``async for`` yields its rows, which a server-side cursor fetches
+    ``itersize`` at a time.
     """
 
 
@@ -397,7 +397,7 @@ _awaited_classes: dict[type, type] = {}
 
 
 def _with_awaited(factory: type) -> type:
-    """Return *factory* itself if its methods are awaited, or a subclass with which they are."""
+    """Return *factory* itself if its methods are awaited, or a subclass whose methods are."""
     if hasattr(factory, "_is_awaited"):
         return factory
     if factory not in _awaited_classes:
@@ -443,18 +443,18 @@ async def connect(
     cursor_factory: Callable[..., Any] | None = None,
     **kwargs: Any,
 ) -> Any:
-    """Connect as ``greenwait.connect()`` does, which see; the event loop goes on meanwhile.
+    """Connect as ``greenwait.connect()`` does, while the event loop runs.
 
     :param dsn: the connection string, as a list of options or a URI.
     :param connection_factory: the connection's class, ``AsyncConnection`` by default.
     :param cursor_factory: the class of its cursors, ``AsyncCursor`` by default.
-    :param kwargs: further options of libpq's.
+    :param kwargs: further libpq options.
     :returns: the connection, an ``AsyncConnection`` by default.
-    :raises psycopg2.OperationalError: no host has let us in.
+    :raises psycopg2.OperationalError: no host has accepted the connection.
     :raises RuntimeError: greenwait's callback is not registered.
     :raises asyncio.CancelledError: the task was cancelled; nothing is left of the connection.
 
-    Names are looked up by threads, so that a slow name server holds up nobody else.
+    Names are looked up in threads, so that a slow name server delays no other task.
     """
     if connection_factory is None:
         connection_factory = AsyncConnection
@@ -476,19 +476,19 @@ async def notifies(conn: Any, timeout: float | None = None) -> AsyncGenerator[No
     """Yield the notifications that *conn* gets; see ``greenwait.notifies()``.
 
     :param conn: a connection that has executed ``LISTEN``, and committed it.
-    :param timeout: seconds after which it ends, once it has given what is there by then; None:
-        never. 0 gives what is there already.
+    :param timeout: seconds after which it ends, once it has yielded what has arrived by then;
+        None: never. 0 yields only what has arrived already.
     :returns: an asynchronous iterator of ``psycopg2.extensions.Notify``.
     :raises psycopg2.OperationalError: the connection is lost.
     :raises ValueError: *timeout* is negative or not finite.
-    :raises TypeError: it is not a number.
+    :raises TypeError: *timeout* is not a number.
 
-    When the task is cancelled none is lost: the next iterator begins with it. Where several tasks
-    listen to one connection, each notification is given to one of them.
+    When the task is cancelled no notification is lost: the next iterator begins with it. If
+    several tasks listen on one connection, each notification goes to one of them.
     """
     listening = Listening(conn, deadline_after("timeout", timeout))
     while await Call(listening.has_next, (), {}):
-        # Here, and not by the call: of a task that was cancelled it would be lost.
+        # Here, and not in the call, where it would be lost if the task was cancelled.
         if (found := listening.take()) is not None:
             yield found
 
@@ -502,7 +502,7 @@ async def create_pool(dsn: str | None = None, **options: Any) -> AsyncPool:
     :param dsn: the connection string.
     :param options: those of ``greenwait.Pool``.
     :returns: the pool, which has its first ``min_size`` connections.
-    :raises psycopg2.Error: as soon as one of the first ``min_size`` connections fails.
+    :raises psycopg2.Error: one of the first ``min_size`` connections failed.
     """
     options = {"connection_factory": AsyncConnection, **options}
     made: list[Pool] = []

@@ -1,8 +1,8 @@
-"""Calls of synchronous code that asyncio's tasks await.
+"""Calls of synchronous code, which asyncio tasks await.
 
-A ``Call`` is a coroutine: its function runs in a greenlet, and where that waits for the server the
-task is suspended. When the call is over its task goes on from there, without another turn of the
-event loop.
+A ``Call`` is a coroutine: its function runs in a greenlet, and while that waits for the server the
+task is suspended. When the call is over its task goes on from there, without another iteration of
+the event loop.
 """
 
 cimport cython
@@ -44,8 +44,8 @@ cdef class Call(PendingCall):
     A coroutine: a call of a function in a greenlet, begun when it is awaited.
     """
 
-    cdef str name                # of a method; None: nobody is to be told that it is not awaited
-    cdef bint is_local           # it waits for nobody
+    cdef str name                # the method's; None: no warning if it is never awaited
+    cdef bint is_local           # it does not wait for the server
     cdef bint is_begun
     cdef bint is_awaited
     cdef bint is_closed          # it is not to be awaited, or not again
@@ -57,7 +57,7 @@ cdef class Call(PendingCall):
         if not self.is_begun and self.name is not None:
             warn(f"coroutine '{self.name}' was never awaited", RuntimeWarning, 1)
 
-    # As a coroutine of Python's it is awaited, made a task of, or closed.
+    # Like a Python coroutine it is awaited, wrapped in a task, or closed.
 
     def __await__(self):
         return self
@@ -69,25 +69,25 @@ cdef class Call(PendingCall):
         return self.send(None)
 
     def send(self, value):
-        """Begin it, and return what its task is to wait for, or raise StopIteration."""
+        """Begin it; return the Suspension that its task is to wait for, or raise StopIteration."""
         found = advance(self)
         if type(found) is Suspension:
             return found
         raise StopIteration(found)
 
     def throw(self, kind, value=None, traceback=None):
-        """Raise what it is to raise where it waits, which it does no more."""
+        """Close the call, and raise the exception."""
         self.is_begun = self.is_closed = True
         if value is None:
             value = kind if isinstance(kind, BaseException) else kind()
         raise value
 
     def close(self):
-        """Never begin it; do not wait for it."""
+        """Close the call: it is never begun, or no longer waited for."""
         self.is_begun = self.is_closed = True
 
     def begin(self):
-        """Begin it now; for one that need not be awaited."""
+        """Begin it now; for a call that need not be awaited."""
         if self.is_begun:
             raise RuntimeError("this call was begun before, or closed: call the function again")
         self.start()
@@ -120,7 +120,7 @@ cdef class Call(PendingCall):
         return self.loop.begin_call(self, event_loop)
 
     cdef int run(self) except -1:
-        """Call the function; nothing comes out of it."""
+        """Call the function, and keep what it returns or raises."""
         self.execute()
         if isinstance(self.exception_raised, StopIteration):  # it would be a result, PEP 479
             told = RuntimeError("the function raised StopIteration")
@@ -132,17 +132,17 @@ cdef class Call(PendingCall):
         return 0
 
     def fail(self, exc):
-        """Be over for its task, in a forked child: there nobody goes on with the function."""
+        """End the call for its task, in a forked child, where its function never goes on."""
         self.exception_raised, self.is_over = exc, True
         self.loop.event_loop.call_soon(self.resume)
 
     def resume(self):
-        """Have its task go on; the event loop calls this in a forked child."""
+        """Resume its task; the event loop calls this in a forked child."""
         self.resume_task()
 
 
 cdef object advance(Call call):
-    """Return what its task is to wait for, a Suspension, or else its result."""
+    """Return the Suspension that its task is to wait for, or its result."""
     cdef Suspension suspension
     if call.is_closed:
         raise RuntimeError(
@@ -172,7 +172,7 @@ cdef object advance(Call call):
 @cython.final
 @cython.internal
 cdef class Suspension:
-    """What a task waits for: asyncio takes it for a future, as which it behaves."""
+    """The object that a task waits for, which asyncio treats as a future."""
 
     cdef Call call
     cdef object event_loop
@@ -183,7 +183,7 @@ cdef class Suspension:
         return self.event_loop
 
     def add_done_callback(self, function, *, context=None):
-        """Have *function* called when it is over: it resumes the task."""
+        """Call *function*, which resumes the task, when the call is over."""
         if context is None:
             context = PyContext_CopyCurrent()
         if self.call.is_over:
@@ -193,7 +193,7 @@ cdef class Suspension:
         self.call.wake_up_context = context
 
     def cancel(self, msg=None):
-        """Cancel the query that the call waits for, and have it raise CancelledError."""
+        """Cancel the query that the call waits for; the wait raises CancelledError."""
         if self.call.is_over:
             return False
         exc = cancelled_error() if msg is None else cancelled_error(msg)
@@ -208,7 +208,7 @@ cdef class Suspension:
         return self.call.is_over
 
     def cancelled(self):
-        """Return whether CancelledError came out of it."""
+        """Return whether it has raised CancelledError."""
         return isinstance(self.call.exception_raised, cancelled_error)
 
     def result(self):
@@ -259,11 +259,11 @@ seal_type(Suspension, "a call makes it when it is awaited")
 
 
 def awaited(base_method, str name, *, bint of_cursor=False, bint only_named=False):
-    """Return a method that is to be awaited, or below ``run()``, is *base_method*.
+    """Return a method that is awaited; below ``run()`` it works as *base_method*.
 
-    :param name: what it is called when nobody awaits it.
+    :param name: its name in the warning that it was never awaited.
     :param of_cursor: it is a cursor's method, not a connection's.
-    :param only_named: it waits for the server only if that has a name.
+    :param only_named: it waits for the server only if the cursor has a name.
     """
 
     def method(self, /, *args, **kwargs):
@@ -291,7 +291,7 @@ def in_call():
 @cython.final
 @cython.internal
 cdef class Awaited:
-    """What a call waits for that waits for an awaitable."""
+    """A call's wait for an awaitable."""
 
     cdef EventLoop loop
     cdef object awaitable
@@ -299,18 +299,18 @@ cdef class Awaited:
     cdef SuspendedWait suspended
 
     def begin(self):
-        """Have it run as a task; the event loop calls this."""
+        """Run the awaitable as a task; the event loop calls this."""
         if self.suspended.is_due:  # it was cancelled before
             return
         try:
             self.future = asyncio.ensure_future(self.awaitable)
-        except Exception as exc:  # it is none
+        except Exception as exc:  # it can't be awaited
             self.future = running_loop().create_future()
             self.future.set_exception(exc)
         self.future.add_done_callback(self.end)
 
     def end(self, future):
-        """Have the call go on; the event loop calls this."""
+        """Resume the call; the event loop calls this."""
         if not self.suspended.is_due:
             self.loop.make_due(self.suspended)
 
@@ -327,14 +327,14 @@ def await_(awaitable):
     :raises TypeError: it can't be awaited.
     :raises RuntimeError: called elsewhere.
 
-    A cancellation of the call cancels the awaitable, and what that makes of it is raised
-    or returned.
+    A cancellation of the call cancels the awaitable, whose result or exception is then
+    returned or raised.
     """
     here = current_greenlet()
     cdef Call call = here.call if is_below_call(here) else None
     if call is None or call.loop.ended is not None:
         if hasattr(awaitable, "close"):
-            awaitable.close()  # or it would complain that it was never awaited
+            awaitable.close()  # or it would warn that it was never awaited
         raise RuntimeError(
             "await_() is for synchronous code below greenwait.aio.run(); elsewhere, await it"
             if call is None else call.loop.ended

@@ -1,4 +1,4 @@
-"""What greenwait keeps for one of asyncio's event loops: the scheduler of its calls."""
+"""The scheduler of the calls of an asyncio event loop."""
 
 from libc.stdint cimport int64_t
 
@@ -7,10 +7,10 @@ from greenwait._greenlets.scheduler cimport Scheduler, SuspendedWait
 
 cdef class PendingCall(Execution):
     cdef EventLoop loop
-    cdef object conn             # that it is a method of, or of a cursor of which it is
+    cdef object conn             # the connection whose method it is, or whose cursor's
     cdef bint is_over
-    cdef object suspension       # that a task has
-    cdef object wake_up          # the task's, to be called when it is over
+    cdef object suspension       # what its task waits for, or None
+    cdef object wake_up          # the task's function, to be called when it is over
     cdef object wake_up_context
     cdef int run(self) except -1
     cdef int resume_task(self) except -1
@@ -19,27 +19,27 @@ cdef class Registration:
     cdef EventLoop loop
     cdef SuspendedWait suspended
     cdef int events
-    cdef object failure  # what kept the event loop from watching it
+    cdef object failure  # the exception that kept the event loop from watching it
     cdef int begin(self, object event_loop) except -1
     cdef int end(self, object event_loop) except -1
 
 cdef class EventLoop(Scheduler):
-    # None while no call is under way: an event loop that is not used any more is to be freed
-    # at once, and this with it, though it has an attribute that is this.
+    # None while no call is under way: an event loop that is not used any more must be freed
+    # at once, and this with it, though this is an attribute of the event loop.
     cdef object event_loop
     cdef object event_loop_reference  # weak
     cdef set calls              # under way
     cdef list idle              # workers
-    cdef object over            # calls that are, and whose tasks do not know
-    cdef bint is_serving        # the greenlets that are due have their turn
+    cdef object over            # calls that are over, and whose tasks have not been resumed
+    cdef bint is_serving        # the greenlets that are due are being run
     cdef int64_t until_ns       # ... until then at the longest
-    cdef bint is_resuming       # the tasks of those calls that are over have
-    cdef bint is_scheduled      # ... or will have it as soon as the event loop gets there
-    cdef bint is_listening      # the event loop has our descriptor
-    cdef list unregistered      # those of its connections that the event loop is to be told of
-    cdef dict registered        # those it was told of, by descriptor
+    cdef bint is_resuming       # the tasks of calls that are over are being resumed
+    cdef bint is_scheduled      # the event loop is to call serve() soon
+    cdef bint is_listening      # the event loop watches our descriptor
+    cdef list unregistered      # registrations that the event loop has not got yet
+    cdef dict registered        # registrations that it has, by descriptor
     cdef object ticker          # asyncio's handle
-    cdef str ended              # why nobody can wait here any more, or not now
+    cdef str ended              # the reason why no call can wait here, or None
     cdef set loans
     cdef object timer           # asyncio's handle
     cdef int64_t timer_ns

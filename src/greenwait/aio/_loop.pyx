@@ -1,16 +1,16 @@
-"""Waits of asyncio's tasks, while their event loop goes on.
+"""The scheduler of the calls of an asyncio event loop.
 
 ``run()`` calls a function in a greenlet. Where that would wait for the server it switches
 back to the greenlet of the event loop, as if it had returned, and the task that awaits it is
-suspended. The event loop is told of one descriptor: that of our own set, in which those of
-the connections stay from one wait to the next. A loop that were told of each of them would
-keep it when the connection is closed, and mistake the next one of that number for it.
+suspended. The event loop watches one descriptor: that of our own set, in which those of the
+connections stay from one wait to the next. An event loop that watched each of them would keep
+it after the connection is closed, and mistake the next descriptor of that number for it.
 
-When a call is over its task goes on from there, without another turn of the loop.
+When a call is over its task goes on from there, without another iteration of the event loop.
 
-A greenlet is its thread's and its process's. While the event loop runs in another thread, or in
-a forked child, nobody is switched to; when the event loop is closed, or the thread ends, the
-calls that wait there fail.
+A greenlet belongs to its thread and its process. While the event loop runs in another thread,
+or in a forked child, no greenlet is switched to; when the event loop is closed, or the thread
+ends, the calls that wait there fail.
 """
 
 cimport cython
@@ -73,16 +73,16 @@ cdef extern from *:
     {
         volatile char room[DEEP_CALL_TAKES];
         PyObject *result = PyObject_CallNoArgs(function);
-        room[0] = 0; /* after the call, so that it is there during it */
+        room[0] = 0; /* after the call, so that the array exists during it */
         (void)room[0];
         return result;
     }
 
-    /* Call from further down the C stack, unless it is small: recursions need that.
+    /* Call from further down the C stack, unless the stack is small: recursions need the room.
      *
-     * A greenlet's part of it begins where it was first switched to, and whatever of other
-     * greenlets' lies below that place is copied away at each switch. One that begins well
-     * below those who will switch to it spares them that. */
+     * A greenlet's part of the stack begins where it was first switched to, and other greenlets'
+     * parts that lie below that address are copied away at each switch. A greenlet that begins
+     * well below those that will switch to it spares them the copies. */
     static PyObject *
     deep_call(PyObject *function)
     {
@@ -110,10 +110,10 @@ cdef object running_loop = asyncio.get_running_loop
 cdef object cancelled_error = asyncio.CancelledError
 cdef object invalid_state_error = asyncio.InvalidStateError
 
-# The event loop has its turn after so long, however many of ours are due.
+# How long our greenlets may run before the event loop does, however many are due.
 cdef int64_t LONGEST_TURN_NS = 3_000_000
 cdef double TICK_SECONDS = CLOSED_MS / 1000.0
-# The period of the looks whether the event loop is back in the thread of its calls.
+# The period of the checks whether the event loop is back in the thread of its calls.
 cdef double AWAY_SECONDS = 0.05
 
 cdef str LOOP_CLOSED = (
@@ -121,7 +121,7 @@ cdef str LOOP_CLOSED = (
     "still be at work on the query, so look before you repeat it"
 )
 cdef str THREAD_ENDED = (
-    "the thread in which this waited has ended, and only there it could go on. The connection is "
+    "the thread in which this waited has ended, and it could go on only there. The connection is "
     "closed; the server may still be at work on the query, so look before you repeat it"
 )
 cdef str CONNECTION_LOST = (
@@ -133,7 +133,7 @@ cdef str INHERITED = (
     "event loop and connections of its own there"
 )
 
-# In the place of a connection's event loop: that was closed while a task was at work on it.
+# In place of a connection's event loop that was closed while a task was at work on the connection.
 cdef object lost = object()
 
 
@@ -145,7 +145,7 @@ cdef class PendingCall(Execution):
         raise NotImplementedError
 
     cdef int resume_task(self) except -1:
-        """Have the task that awaits it go on, if one does."""
+        """Resume the task that awaits it, if one does."""
         wake_up, context, suspension = self.wake_up, self.wake_up_context, self.suspension
         self.wake_up = self.wake_up_context = self.suspension = None
         if wake_up is not None:
@@ -165,7 +165,7 @@ cdef object Worker = _Worker
 @cython.auto_pickle(False)
 @cython.final
 cdef class EventLoop(Scheduler):
-    """What the calls of one of asyncio's event loops have in common."""
+    """The scheduler of the calls of an asyncio event loop."""
 
     instead = "use asyncio.gather() or a TaskGroup, and greenwait.aio.run() in its tasks"
 
@@ -176,8 +176,8 @@ cdef class EventLoop(Scheduler):
         self.unregistered, self.registered = [], {}
         self.over = deque()
         self.open()
-        # Only while it is at work: greenlet frees the main one of a thread that ends, whoever has
-        # it (ThreadState's destructor, which takes a last reference for one that was leaked).
+        # Set only during its work: greenlet frees the main greenlet of a thread that ends, even if
+        # it is referenced (ThreadState's destructor takes the last reference for a leaked one).
         self.entered_by = None
         self.is_main_thread = False  # signals are asyncio's
         see_to_end_of_thread(self)
@@ -186,7 +186,7 @@ cdef class EventLoop(Scheduler):
         return (<PendingCall?>here.call).target if type(here) is Worker else None
 
     cdef int begin_call(self, PendingCall call, object event_loop) except -1:
-        """Call its function, in a greenlet, until it waits or returns."""
+        """Run its function, in a greenlet, until it waits or returns."""
         if not self.is_active():
             self.move_here()
         outer = self.entered_by
@@ -203,13 +203,13 @@ cdef class EventLoop(Scheduler):
         finally:
             self.entered_by = outer
         if call.is_over:
-            self.over.pop()  # its task need not be told
+            self.over.pop()  # its task need not be resumed
         else:
             try:
                 self.tell_event_loop()
             except BaseException as exc:  # a signal handler's; it was begun, so it ends the call
                 self.interrupt(call.target, exc, False)
-        if not self.is_resuming:  # or it will be seen to then
+        if not self.is_resuming:  # or serve() does it after that
             self.reschedule()
         return 0
 
@@ -218,13 +218,13 @@ cdef class EventLoop(Scheduler):
         return PyThread_get_thread_ident() == self.thread
 
     cdef int move_here(self) except -1:
-        """The event loop runs in another thread than before."""
+        """Move to this thread, since the event loop runs here now."""
         if self.calls:
             raise RuntimeError(
-                "this event loop has run in another thread, and calls of greenwait.aio's that were "
-                "begun there are not through"
+                "this event loop has run in another thread, and greenwait.aio calls that were "
+                "begun there are not over"
             )
-        self.idle = []  # a greenlet is its thread's
+        self.idle = []  # a greenlet belongs to its thread
         self.thread = PyThread_get_thread_ident()
         see_to_end_of_thread(self)
         return 0
@@ -235,7 +235,7 @@ cdef class EventLoop(Scheduler):
         return 0
 
     cdef int bind(self, object conn) except -1:
-        """A connection belongs to the event loop that used it first, as long as that lives."""
+        """Bind *conn* to the event loop that uses it first, for as long as that lives."""
         cdef EventLoop other
         if conn._event_loop is lost:
             raise RuntimeError(CONNECTION_LOST)
@@ -246,14 +246,14 @@ cdef class EventLoop(Scheduler):
             if other is not None and not other.is_closed():
                 raise RuntimeError(
                     "this connection is used in another event loop: await "
-                    "greenwait.aio.connect() in each, or have a pool for each"
+                    "greenwait.aio.connect() in each, or use a pool for each"
                 )
         conn._event_loop = weakref.ref(self)
         return 0
 
     cdef int wake(self, object wakeup) except -1:
         if self.is_closed():
-            raise RuntimeError("who waits there waits in an event loop that is closed")
+            raise RuntimeError("the event loop of this wait is closed")
         return Scheduler.wake(self, wakeup)
 
     cdef bint is_closed(self) except -1:
@@ -269,7 +269,7 @@ cdef class EventLoop(Scheduler):
             return Scheduler.wait_for(self, fd, events, deadline_ns, draining, state)
         if self.ended is not None:
             raise RuntimeError(self.ended)
-        # No epoll, no set: the event loop is told of the descriptor itself, for this wait.
+        # Without epoll the set has no descriptor: the event loop watches the connection's for now.
         cdef SuspendedWait suspended = new_suspended_wait(fd, deadline_ns)
         cdef WatchedFd watched = self.watched_at(fd)
         cdef Registration registration
@@ -290,11 +290,12 @@ cdef class EventLoop(Scheduler):
         return suspended.revents
 
     cdef int tell_event_loop(self) except -1:
-        """Have it watch what greenlets have begun to wait for.
+        """Make the event loop watch the descriptors that greenlets have begun to wait for.
 
-        In its own greenlet, as all that it is told of descriptors: while libuv calls back, it has
-        what its poll has returned on the C stack (uv__io_poll), and writes there when it begins or
-        stops to watch one. In a call's greenlet another part of the stack is at that place.
+        In the event loop's own greenlet, as all changes of what it watches: during a callback,
+        libuv has the results of its poll on the C stack (uv__io_poll), and writes to them when it
+        starts or stops watching a descriptor. In a call's greenlet those addresses belong to
+        another part of the stack.
         """
         cdef Registration registration
         self.start_listening()
@@ -307,11 +308,11 @@ cdef class EventLoop(Scheduler):
                 except Exception as exc:
                     registration.failure = exc
                     self.make_due(registration.suspended)
-            del self.unregistered[0]  # now: a signal handler may have struck before
+            del self.unregistered[0]  # last: a signal handler may strike before
         return 0
 
     cdef int take_back(self) except -1:
-        """Have the event loop stop watching the descriptors of the waits that are due."""
+        """Make the event loop stop watching the descriptors of the waits that are due."""
         cdef Registration registration
         for due in self.due:
             registration = self.registered.get((<SuspendedWait>due).fd)
@@ -321,7 +322,7 @@ cdef class EventLoop(Scheduler):
         return 0
 
     cdef int forget_registration(self, Registration registration) except -1:
-        """End one whose wait is over; ``take_back()`` has mostly done so."""
+        """End a registration whose wait is over; ``take_back()`` has usually done so."""
         if registration in self.unregistered:
             self.unregistered.remove(registration)
         if self.registered.get(registration.suspended.fd) is registration:
@@ -350,7 +351,7 @@ cdef class EventLoop(Scheduler):
         return 0
 
     cdef object next_due(self, SuspendedWait suspended):
-        """Return a wait that is over; None when *suspended* is, or it was another one's turn."""
+        """Return a wait that is over; without one, switch to the event loop, and return None."""
         due = self.pop_due()
         if due is None:
             switch_to(self.entered_by)
@@ -387,7 +388,7 @@ cdef class EventLoop(Scheduler):
         return self.set_alarm()
 
     cdef int set_alarm(self) except -1:
-        """Have the event loop call us when the first timer expires."""
+        """Make the event loop call us when the first timer expires."""
         while self.timers and (<SuspendedWait>self.timers[0][2]).is_due:
             self.pop_timer()
         if not self.timers:
@@ -411,7 +412,7 @@ cdef class EventLoop(Scheduler):
         return 0
 
     def serve(self):
-        """Let those greenlets have their turn whose waits are over, then the tasks of theirs."""
+        """Run the greenlets whose waits are over, then the tasks whose calls are."""
         cdef int64_t until_ns = monotonic_ns() + LONGEST_TURN_NS
         self.is_scheduled = False
         if self.is_inherited():
@@ -424,14 +425,14 @@ cdef class EventLoop(Scheduler):
                 if self.calls:
                     self.tell_event_loop()
             self.resume_tasks(until_ns)
-        finally:  # a signal handler may strike in what the event loop is told
+        finally:  # a signal handler may strike in a method of the event loop
             self.reschedule()
 
-    # What these two put back is somebody's where an event loop runs within one of its callbacks,
-    # which nest_asyncio makes possible.
+    # These two restore the state before them for an event loop that runs within one of its own
+    # callbacks, which nest_asyncio makes possible.
 
     cdef int switch_to_due(self, int64_t until_ns) except -1:
-        """Switch to a greenlet that is due, and that one to the next."""
+        """Switch to a greenlet that is due, which switches to the next one."""
         cdef bint was_serving = self.is_serving
         cdef int64_t outer_until_ns = self.until_ns
         outer = self.entered_by
@@ -453,9 +454,9 @@ cdef class EventLoop(Scheduler):
         return 0
 
     cdef int resume_tasks(self, int64_t until_ns) except -1:
-        """Have the tasks go on whose calls are over by now.
+        """Resume the tasks whose calls are over by now.
 
-        One may begin the next call at once; that is not this one's turn any more.
+        A task may begin its next call at once; if that ends too, it is left for the next time.
         """
         cdef bint was_resuming = self.is_resuming
         cdef Py_ssize_t left = len(self.over)
@@ -473,10 +474,10 @@ cdef class EventLoop(Scheduler):
         return 0
 
     def serve_in_no_context(self):
-        """Do so for the descriptor's sake.
+        """Call ``serve()`` outside of the context, when the descriptor is ready.
 
-        asyncio has one handle for it, and with that one context, which can't be entered twice: an
-        event loop that runs within a task that is resumed here, nest_asyncio's, does enter it.
+        asyncio has one handle for the descriptor, with one context, which can't be entered twice:
+        an event loop that runs within a task that is resumed here, nest_asyncio's, enters it again.
         """
         cdef PyObject* entered = entered_context()
         if entered is NULL:
@@ -489,7 +490,7 @@ cdef class EventLoop(Scheduler):
             PyContext_Enter(context)
 
     cdef int step_back(self) except -1:
-        """The event loop runs in another thread than its calls: look later whether it is back."""
+        """Watch nothing while the event loop runs in another thread than its calls; check later."""
         if self.event_loop is not None:
             self.stop_listening()
             if self.registered:
@@ -500,7 +501,7 @@ cdef class EventLoop(Scheduler):
         return 0
 
     def expire(self):
-        """See to the waits whose time is up."""
+        """Serve the waits whose time is up."""
         self.timer = None
         try:
             self.serve()
@@ -509,7 +510,7 @@ cdef class EventLoop(Scheduler):
                 self.set_alarm()
 
     def tick(self):
-        """See to descriptors that were closed under a wait, and whether this is the thread."""
+        """Check for descriptors that were closed during a wait, and for the right thread."""
         self.ticker = None
         if self.is_inherited():
             return
@@ -528,7 +529,7 @@ cdef class EventLoop(Scheduler):
             self.step_back()
 
     cdef int reschedule(self) except -1:
-        """Have those served who are due by now; if no call is under way, let go of the loop."""
+        """Schedule ``serve()`` if it is needed; if no call is under way, release the event loop."""
         if self.over or ((self.due or self.unregistered) and self.is_active()):
             return self.schedule()
         if not self.calls:
@@ -542,7 +543,7 @@ cdef class EventLoop(Scheduler):
     # -- The end
 
     def end(self):
-        """Have all calls fail, since the event loop is closed, and let go of everything."""
+        """Make all calls fail, since the event loop is closed, and release everything."""
         cdef PendingCall call
         if self.is_inherited():
             return
@@ -563,7 +564,7 @@ cdef class EventLoop(Scheduler):
         self.close_if_unused()
 
     cdef int leave_thread(self) except -1:
-        """This thread ends: whoever waits in it can't go on any more."""
+        """Leave this thread, which ends: calls that wait in it can't go on, and fail."""
         if not self.is_active() or self.is_inherited():
             return 0
         was_ended = self.ended
@@ -572,7 +573,7 @@ cdef class EventLoop(Scheduler):
             self.fail_calls()
             self.ended = was_ended
         self.idle = []
-        self.thread = 0  # the number may be another one's soon
+        self.thread = 0  # the number may be reused soon
         if was_ended is not None:
             self.close_if_unused()
         elif self.over:  # in whichever thread the event loop runs
@@ -580,7 +581,7 @@ cdef class EventLoop(Scheduler):
         return 0
 
     cdef int fail_calls(self) except -1:
-        """Have each raise why; what it waits for then raises the same at once."""
+        """Make each call raise the reason; if it waits again, it raises that again at once."""
         cdef PendingCall call
         outer = self.entered_by
         here = self.entered_by = current_greenlet()
@@ -612,7 +613,7 @@ cdef class EventLoop(Scheduler):
 @cython.final
 @cython.internal
 cdef class Guests:
-    """The event loops that run in a thread; it is freed as that ends, while greenlets go on."""
+    """The event loops that run in a thread; freed as the thread ends, while greenlets still run."""
 
     cdef unsigned long thread
     cdef list loops  # weak
@@ -631,7 +632,7 @@ cdef str guests_key = "greenwait's event loops"
 
 
 cdef int see_to_end_of_thread(EventLoop loop) except -1:
-    """Have it leave this thread as that ends."""
+    """Make *loop* leave this thread when the thread ends."""
     cdef dict thread_dict = <dict><PyObject*>PyThreadState_GetDict()
     cdef Guests guests = thread_dict.get(guests_key)
     if guests is None:
@@ -644,11 +645,12 @@ cdef int see_to_end_of_thread(EventLoop loop) except -1:
 
 
 def end_when_closed(event_loop):
-    """Have our calls end when the event loop is closed, which tells nobody of that.
+    """Wrap the event loop's ``close()``, which has no hook, so that our calls end with it.
 
-    One that is never closed does so as it is freed. A weak reference would be dead by then.
+    An event loop that is never closed calls it when it is freed. A weak reference would be dead
+    by then.
     """
-    own_close = vars(event_loop).get("close")  # somebody else's
+    own_close = vars(event_loop).get("close")  # another wrapper of it
 
     def close(event_loop):
         try:
@@ -658,7 +660,7 @@ def end_when_closed(event_loop):
                 own_close()
         finally:
             if event_loop.is_closed():
-                # Else it would be in a cycle.
+                # Otherwise the event loop would be in a reference cycle.
                 if getattr(vars(event_loop).get("close"), "__func__", None) is close:
                     del event_loop.close
                     if own_close is not None:
@@ -671,7 +673,7 @@ def end_when_closed(event_loop):
 @cython.auto_pickle(False)
 @cython.final
 cdef class Registration:
-    """A connection's descriptor that the event loop watches for one wait; it calls this."""
+    """A descriptor that the event loop watches for one wait, and the callback for it."""
 
     def __call__(self):
         if not self.loop.is_inherited():
@@ -699,7 +701,7 @@ seal_type(Registration, "an EventLoop makes it")
 
 
 def _work():
-    """The life of a worker: a call, and the next one."""
+    """Run one call after another, as a worker."""
     cdef EventLoop loop
     cdef PendingCall call
     next_greenlet = current_greenlet().parent
@@ -724,7 +726,7 @@ def _work():
 # -- Which loop?
 
 cdef bint is_below_call(object here) except -1:
-    """Is it the greenlet of a call? In a child that was forked there, it is so no more."""
+    """Is it the greenlet of a call? It no longer is in a child that was forked there."""
     if type(here) is not Worker or here.call is None:  # between two calls a __del__ may run
         return False
     cdef EventLoop loop = (<PendingCall?>here.call).loop
@@ -732,7 +734,7 @@ cdef bint is_below_call(object here) except -1:
 
 
 cdef EventLoop loop_of(object event_loop):
-    """Return what greenwait keeps for an event loop that runs in this thread."""
+    """Return the scheduler of an event loop that runs in this thread, made on first use."""
     cdef EventLoop loop = getattr(event_loop, "_greenwait", None)
     if loop is None:
         check_registered("greenwait.aio")
@@ -758,13 +760,14 @@ def is_inherited(conn=None):
 
 
 def end_connection(conn):
-    """End a connection whose task was lost in another thread, with its mutex; is that so?
+    """Shut down a connection whose task was lost in another thread, with the mutex held.
 
-    It can't be closed, but the server be told that nobody is there.
+    It can't be closed, but the server can be told that the client is gone. Returns whether it is
+    such a connection.
     """
     if conn._event_loop is not lost or not conn._lock.is_taken or conn.closed:
         return False
-    borrowed = socket.socket(fileno=conn.fileno())  # no os.dup(): that is for files on Windows
+    borrowed = socket.socket(fileno=conn.fileno())  # not os.dup(): on Windows it takes files only
     try:
         borrowed.shutdown(socket.SHUT_RDWR)
     finally:
@@ -775,8 +778,9 @@ def end_connection(conn):
 @cython.auto_pickle(False)
 @cython.final
 cdef class Loan:
-    """What a pool has lent to a task of the event loop that runs here: *give_up* is called when
-    that is closed before the loan is over.
+    """A pool's loan to a task of the event loop that runs here.
+
+    *give_up* is called if the event loop is closed before the loan is over.
     """
 
     cdef EventLoop loop
@@ -788,7 +792,7 @@ cdef class Loan:
         self.loop.loans.add(self)
 
     def end(self):
-        """Return whether it was not over yet; now it is."""
+        """End the loan; return whether it was still open."""
         cdef bint was_open = self.loop is not None and self in self.loop.loans
         if was_open:
             self.loop.loans.discard(self)
@@ -797,7 +801,7 @@ cdef class Loan:
 
 
 cdef int check_no_other() except -1:
-    """A hub of ours around the event loop, or gevent's, has all of this thread's waits."""
+    """Raise if a greenwait hub, or gevent's, around the event loop has all the thread's waits."""
     waiter = waiter_here() if waiters_entered > 0 else None
     if waiter is not None:
         raise RuntimeError(
@@ -811,7 +815,7 @@ cdef int check_no_other() except -1:
 @cython.final
 @cython.internal
 cdef class AioAdapter(Adapter):
-    """asyncio's waits, in all threads that run an event loop."""
+    """The adapter of asyncio, for all threads that run an event loop."""
 
     cdef Waiter find_waiter(self):
         here = current_greenlet()

@@ -13,12 +13,12 @@ __all__ = ["AsyncPool"]
 
 
 class AsyncPool:
-    """What ``create_pool()`` returns: a ``greenwait.Pool`` whose methods are awaited.
+    """A ``greenwait.Pool`` whose methods are awaited; ``create_pool()`` returns it.
 
-    ``async with`` closes it. Tasks wait in line with everybody else; whoever is cancelled
-    leaves it, and a connection that was just lent goes back. One that is idle belongs to no
-    event loop: those of several threads may use the same pool. What is lent to the tasks of an
-    event loop comes back, closed, when that is closed.
+    ``async with`` closes it. Tasks wait in the same queue as all other borrowers; a task that
+    is cancelled leaves it, and a connection that was just lent to it goes back. An idle
+    connection belongs to no event loop: those of several threads may use the same pool. When
+    an event loop is closed, the connections lent to its tasks are closed and given back.
     """
 
     def __init__(self, pool: Pool) -> None:
@@ -26,7 +26,7 @@ class AsyncPool:
         self._loans: dict[int, Loan] = {}  # of getconn()
 
     def connection(self, timeout: float | None = None) -> "_Borrowed":
-        """Return an ``async with`` block that has a connection; see ``Pool.connection()``.
+        """Return an ``async with`` block with a connection; see ``Pool.connection()``.
 
         :param timeout: seconds to wait for one, instead of the pool's.
         :raises greenwait.PoolTimeout: on entering, there was none in that time.
@@ -48,10 +48,10 @@ class AsyncPool:
         give_up(self._pool, conn)
 
     async def putconn(self, conn: Any) -> None:
-        """Give a connection back. What it has not committed is rolled back.
+        """Give a connection back. Uncommitted changes are rolled back.
 
-        :param conn: one that ``getconn()`` has returned.
-        :raises ValueError: it is none of this pool's, or was given back already.
+        :param conn: a connection that ``getconn()`` has returned.
+        :raises ValueError: it does not belong to this pool, or was given back already.
         """
         if is_inherited():
             return  # it is the parent's
@@ -61,7 +61,7 @@ class AsyncPool:
         await Call(self._pool.putconn, (conn,), {})
 
     def stats(self) -> PoolStats:
-        """Return how it stands."""
+        """Return the pool's counts."""
         return self._pool.stats()
 
     async def close(self, timeout: float = 30.0) -> None:
@@ -84,7 +84,7 @@ class AsyncPool:
 
 
 async def _lent(lend: Callable[..., Any], *args: Any, give_back: Callable[[Any], None]) -> Any:
-    """Return the connection that *lend* returns; if nobody wants it any more, *give_back* it."""
+    """Return the connection that *lend* returns; if the task is cancelled, *give_back* it."""
     lent: list[Any] = []
     try:
         await Call(lambda: lent.append(lend(*args)), (), {})
@@ -96,7 +96,7 @@ async def _lent(lend: Callable[..., Any], *args: Any, give_back: Callable[[Any],
 
 
 class _Borrowed:
-    """A block that has a connection of a pool's."""
+    """An ``async with`` block that borrows a connection of a pool."""
 
     _loan: Loan
     _give_up: Callable[[], None]

@@ -1,4 +1,4 @@
-"""psycopg2 in gevent programs: its waits let other greenlets go on.
+"""psycopg2 in gevent programs: its waits let other greenlets run.
 
 A drop-in for ``psycogreen.gevent``. It works with gevent's monkey patching and without.
 """
@@ -21,15 +21,14 @@ _adapter = GeventAdapter()
 
 
 def patch_psycopg(**options: "Unpack[Options]") -> WaitCallback:
-    """Have psycopg2's waits step aside for gevent's other greenlets, in the whole process.
+    """Make psycopg2's waits yield to other gevent greenlets, in the whole process.
 
     :param options: as for ``greenwait.WaitCallback``.
-    :returns: the callback that is registered now; ``greenwait.uninstall()`` puts back the
-        one that was.
+    :returns: the callback now registered; ``greenwait.uninstall()`` restores the one before it.
 
-    ``gevent.Timeout``, ``kill()`` and whatever else is thrown into a greenlet that waits:
-    its query is cancelled on the server, the exception raised as it is, and the connection
-    stays usable. Threads without a hub of gevent's sleep by themselves.
+    When ``gevent.Timeout``, ``kill()`` or anything else raises an exception in a greenlet that
+    waits, its query is cancelled on the server, the exception is raised unchanged, and the
+    connection stays usable. Threads without a gevent hub sleep by themselves.
     """
     register(_adapter)
     return install(**options)

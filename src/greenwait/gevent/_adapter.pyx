@@ -1,9 +1,9 @@
-"""Waits of gevent's greenlets, while their hub runs others.
+"""The adapter of gevent: waits of greenlets, while their hub runs others.
 
-gevent's loop is told of one descriptor: that of our own set, in which those of the
-connections stay from one wait to the next. libpq closes a connection's whenever it likes,
-and libev ends the process when it finds one closed that it was told of. Where a set has no
-descriptor it is told of the connection's after all, for the time of a wait.
+gevent's loop watches one descriptor: that of our own set, in which those of the connections
+stay from one wait to the next. libpq may close a connection's at any time, and libev ends the
+process when it finds that a descriptor it watches is closed. Where a set has no descriptor
+the loop watches the connection's after all, for the time of a wait.
 """
 
 cimport cython
@@ -57,7 +57,7 @@ cdef enum:  # libev's
 @cython.final
 @cython.internal
 cdef class GeventLoop(Scheduler):
-    """What the waits in one of gevent's hubs have in common; the thread keeps it."""
+    """The scheduler of the waits in a gevent hub; the thread keeps it."""
 
     cdef object hub
     cdef object watcher      # of the set's descriptor; None: it has none
@@ -78,14 +78,14 @@ cdef class GeventLoop(Scheduler):
             self.detach()
         except ValueError:
             pass  # the hub was destroyed, and its loop
-        except Exception:  # of gevent's loops in cffi, nothing is left at the very end
+        except Exception:  # gevent's cffi loops are gone at the very end
             if not Py_IsFinalizing():
                 raise
 
     cdef int attach(self) except -1:
-        """Have the hub's loop serve us."""
+        """Make the hub's loop call us."""
         loop = self.hub.loop
-        itself = weakref.ref(self)  # nothing frees what a loop has started
+        itself = weakref.ref(self)  # a loop never frees what it has started
         cdef int fd = readiness_set_fileno(&self.ready_set)
         if fd >= 0:
             self.watcher = loop.io(fd, EV_READ, self.waiting > 0)
@@ -96,7 +96,7 @@ cdef class GeventLoop(Scheduler):
         return 0
 
     cdef int detach(self) except -1:
-        """Have it forget us."""
+        """Make the hub's loop forget us."""
         watcher, self.watcher = self.watcher, None
         ticker, self.ticker = self.ticker, None
         while self.watchers:
@@ -116,7 +116,7 @@ cdef class GeventLoop(Scheduler):
         self, int fd, int events, int64_t deadline_ns, bint draining, ConnectionState state
     ) except -1:
         if self.watcher is None:
-            state = None  # what is watched is not to stay
+            state = None  # the descriptor is watched for this wait only
         return Scheduler.wait_for(self, fd, events, deadline_ns, draining, state)
 
     cdef int watch(self, int fd, int events, uint32_t generation) except? -1:
@@ -137,7 +137,7 @@ cdef class GeventLoop(Scheduler):
         return Scheduler.forget(self, watched, fd)
 
     cdef int suspend(self, SuspendedWait suspended) except -1:
-        """Let others go on until it is due; what gevent throws is raised here."""
+        """Let others run until it is due; raise the exceptions that gevent throws."""
         timer = None
         suspended.greenlet = current_greenlet()
         if self.waiting == 0:
@@ -159,7 +159,7 @@ cdef class GeventLoop(Scheduler):
         return 0
 
     cdef int begin_waiting(self) except -1:
-        """Keep gevent's loop going."""
+        """Keep gevent's loop alive."""
         if self.watcher is not None:
             self.watcher.ref = True
         if not self.is_ticking:
@@ -168,30 +168,30 @@ cdef class GeventLoop(Scheduler):
         return 0
 
     cdef int end_waiting(self) except -1:
-        """It may end now."""
+        """Let gevent's loop end."""
         if self.watcher is not None:
             self.watcher.ref = False
         return 0
 
     cdef int serve(self) except -1:
-        """Let those greenlets have their turn whose waits are over."""
+        """Run the greenlets whose waits are over."""
         if self.is_left_to_parent():
             return 0
         self.poll(False)
-        # Those who become due meanwhile have theirs when others have had it.
+        # Greenlets that become due meanwhile run later, when others have run.
         for _ in range(len(self.due)):
             _switch(self.due.popleft(), None)
         return 0
 
     cdef bint is_left_to_parent(self) except -1:
-        """Is this a child? Then what is ready is its parent's, and left to that."""
+        """Is this a forked child? Then descriptors that are ready are left to the parent."""
         if not self.is_inherited():
             return False
         self.detach()
         return True
 
     cdef int tick(self) except -1:
-        """See to descriptors that were closed under a wait."""
+        """Check for descriptors that were closed during a wait."""
         if self.waiting > 0:
             self.last_look_ns = 0  # a tick may come a little early
             return self.serve()
@@ -240,19 +240,19 @@ cdef int _switch(SuspendedWait suspended, revents) except -1:
     suspended.is_due = True
     try:
         switch_to(suspended.greenlet)
-    except BaseException:  # it came out of a greenlet that is no Greenlet of gevent's
+    except BaseException:  # raised by a greenlet that is not a gevent.Greenlet
         current_greenlet().handle_error(suspended.greenlet, *exc_info())
     return 0
 
 
 cdef object new_timer(object loop, int64_t deadline_ns):
-    """Return a timer of gevent's; libuv counts milliseconds, and warns of less than one."""
+    """Return a gevent timer; libuv counts milliseconds, and warns of less than one."""
     seconds = seconds_until(deadline_ns)
     return loop.timer(FOR_EVER if seconds is None else max(SHORTEST, seconds))
 
 
 cdef GeventLoop loop_of(object hub):
-    """Return what this thread has for its hub. gevent never frees a hub; a thread ends."""
+    """Return this thread's loop for its hub. The thread keeps it: gevent never frees a hub."""
     cdef dict thread_dict = <dict><PyObject*>PyThreadState_GetDict()
     cdef PyObject* found = PyDict_GetItemWithError(thread_dict, loop_key)
     cdef GeventLoop loop = None if found is NULL else <GeventLoop>found
@@ -270,7 +270,7 @@ cdef GeventLoop loop_of(object hub):
 @cython.auto_pickle(False)
 @cython.final
 cdef class GeventAdapter(Adapter):
-    """gevent's waits, in all threads that run a hub of its."""
+    """The adapter of gevent, for all threads that run one of its hubs."""
 
     instead = "use gevent.spawn() and gevent.joinall(), or gevent.pool.Pool"
 
@@ -295,7 +295,7 @@ cdef class GeventAdapter(Adapter):
         return new_gevent_waiter(hub_here())
 
     cdef int wait_for_wakeup(self, object wakeup, int64_t deadline_ns) except -1:
-        # A loop that nothing keeps alive ends, as it knows nothing of other threads' calls.
+        # A loop that nothing keeps alive ends: it does not know of calls from other threads.
         timer = new_timer(wakeup.hub.loop, deadline_ns)
         timer.start(wakeup.switch, None)
         try:
@@ -310,9 +310,9 @@ cdef class GeventAdapter(Adapter):
 
 
 def _after_fork_in_child():
-    """Part the loop from the parent's, whose set of descriptors it has, as gevent's fork() does.
+    """Separate the loop from the parent's, whose descriptor set it shares, as gevent's fork() does.
 
-    After os.fork() each of them would change what the other one waits for; and libuv ends a
+    After os.fork() each of the two would change what the other one waits for; and libuv ends a
     process that finds the set changed.
     """
     hub = hub_here()

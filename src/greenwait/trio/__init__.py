@@ -1,4 +1,4 @@
-"""psycopg2 in trio programs: its waits let other tasks go on."""
+"""psycopg2 in trio programs: its waits let other tasks run."""
 
 import sys
 from collections.abc import Callable
@@ -28,10 +28,10 @@ async def run(  # pragma: no cover: coverage.py is late to see which greenlet ru
     *args: _Parameters.args,
     **kwargs: _Parameters.kwargs,
 ) -> _Result:
-    """Call synchronous code on this thread; where it waits for the server other tasks go on.
+    """Call synchronous code on this thread; while it waits for the server other tasks run.
 
     :param function: called with the further arguments, in a greenlet, in a copy of the
-        task's context variables: an outer ``greenwait.timeout()`` holds for it.
+        task's context variables: an outer ``greenwait.timeout()`` applies to it.
     :param args: passed on to it.
     :param kwargs: passed on to it.
     :returns: what it returns.
@@ -49,7 +49,7 @@ async def run(  # pragma: no cover: coverage.py is late to see which greenlet ru
 
 @trio.lowlevel.enable_ki_protection  # an interrupt is raised where it waits, and nowhere else
 async def _run(worker: Worker) -> Any:  # pragma: no cover: as above
-    trio.lowlevel.current_task()  # it complains where there is none
+    trio.lowlevel.current_task()  # raises if there is none
     check_registered("greenwait.trio")
     register(_adapter)
     await trio.lowlevel.checkpoint()
@@ -65,7 +65,7 @@ async def _run(worker: Worker) -> Any:  # pragma: no cover: as above
 
 
 async def _wait(request: Request) -> int:
-    """Wait for it; return the events that have come, or 0 when the time is up."""
+    """Wait as *request* asks; return the events that came, or 0 when the time is up."""
     if request is CHECKPOINT:
         await trio.lowlevel.checkpoint_if_cancelled()
         return 0
@@ -78,7 +78,7 @@ async def _wait(request: Request) -> int:
                 await trio.lowlevel.wait_writable(request.fd)
             else:
                 await _wait_for_either(request.fd)
-        except trio.BusyResourceError:  # another task waits on it: look now and then
+        except trio.BusyResourceError:  # another task waits on it: poll every 10 ms
             await trio.sleep(0.01)
     return 0 if scope.cancelled_caught else request.events
 
@@ -93,7 +93,7 @@ async def _wait_for_either(fd: int) -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(first, trio.lowlevel.wait_readable)
             nursery.start_soon(first, trio.lowlevel.wait_writable)
-    except BaseExceptionGroup as group:  # of what each was struck by; trio.Cancelled, most often
+    except BaseExceptionGroup as group:  # the exceptions of both; usually trio.Cancelled
         others = group.split(trio.Cancelled)[1]
         failure = (others or group).exceptions[0]
     if failure is not None:

@@ -1,7 +1,7 @@
-"""Waits of trio's tasks, while others go on.
+"""The adapter of trio: waits of tasks, while others run.
 
-The function runs in a greenlet; where it would wait, it switches to the task's with what it
-waits for, and the task does that.
+The function runs in a greenlet; where it would wait, it switches to the task's greenlet with a
+``Request``, and the task waits.
 """
 
 cimport cython
@@ -50,7 +50,7 @@ def _execute():
 @cython.auto_pickle(False)
 @cython.final
 cdef class TrioAdapter(Adapter):
-    """trio's waits, in all threads that run it."""
+    """The adapter of trio, for all threads that run it."""
 
     instead = "use a nursery, and greenwait.trio.run() in its tasks"
 

@@ -1,4 +1,4 @@
-"""What a call below ``greenwait.trio.run()`` asks its task to wait for."""
+"""The requests to wait that a call below ``greenwait.trio.run()`` makes of its task."""
 
 from typing import NamedTuple
 
@@ -6,15 +6,15 @@ __all__ = ["CHECKPOINT", "Request"]
 
 
 class Request(NamedTuple):
-    """What a call waits for."""
+    """A request to wait for a descriptor."""
 
     fd: int
     events: int
-    #: At most so long; None: as long as it takes.
+    #: The longest time to wait; None: no limit.
     seconds: float | None
-    #: For the end of a query that was interrupted: it must not be interrupted again.
+    #: It waits for the end of a query that was interrupted: it must not be interrupted again.
     draining: bool
 
 
-#: For nothing: has the task been cancelled?
+#: The request to wait for nothing: has the task been cancelled?
 CHECKPOINT = Request(-1, 0, 0.0, False)
