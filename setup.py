@@ -20,9 +20,9 @@ extensions = [
         [source.as_posix()],
         depends=[
             *glob("src/greenwait/**/*.pxd", recursive=True),
-            *glob("src/greenwait/_system/*.h"),
+            *glob("src/greenwait/_*/*.h"),
         ],
-        include_dirs=["src/greenwait/_system"],
+        include_dirs=["src/greenwait/_system", "src/greenwait/_psycopg"],
         define_macros=[("CYTHON_TRACE_NOGIL", "1")] if LINETRACE else [],
         libraries=["ws2_32"] if sys.platform == "win32" else [],
     )

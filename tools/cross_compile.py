@@ -4,7 +4,7 @@
 
 Cython makes C of every ``.pyx`` below ``src/greenwait``, and zig, a C compiler that brings
 the headers of many systems along, compiles it for some of them; then every
-``.h`` of ``src/greenwait/_system`` by itself, with all warnings as errors. Nothing is linked or
+``.h`` there by itself, with all warnings as errors. Nothing is linked or
 run: this finds a missing function or a wrong type in a part of the code that is
 left out on Linux, not a mistake in what it does.
 
@@ -32,7 +32,7 @@ MODULE_TARGETS = (
 HEADER_TARGETS = (*MODULE_TARGETS, "x86_64-netbsd", "x86_64-windows-gnu")
 _ROOT = Path(__file__).resolve().parent.parent
 _SOURCES = _ROOT / "src" / "greenwait"
-_HEADERS = _SOURCES / "_system"
+_HEADERS = (_SOURCES / "_system", _SOURCES / "_psycopg")
 _CACHE = _ROOT / "build" / "zig"
 _TIMEOUT = 300.0  # zig's first run fills its cache
 # Cython's C is not ours to keep free of warnings, but these are mistakes in any C.
@@ -83,7 +83,7 @@ def generate(module: Path, folder: Path) -> Path:
 def compiles(source: Path, target: str, flags: list[str]) -> bool:
     """Compile *source* for *target*; say so, and what the compiler has against it."""
     command = [sys.executable, "-m", "ziglang", "cc", "-target", target, "-c", *flags]
-    done = _run([*command, f"-I{_HEADERS}", "-o", f"{source}.o", str(source)])
+    done = _run([*command, *(f"-I{folder}" for folder in _HEADERS), "-o", f"{source}.o", str(source)])
     print(f"{'ok' if done.returncode == 0 else 'FAILED':6}  {target:18}  {source.stem}", flush=True)
     if done.stdout:
         print(done.stdout)
@@ -116,7 +116,7 @@ def compile_all(folder: Path) -> list[bool]:
         generated = generate(module, folder)
         for target in MODULE_TARGETS:
             results.append(compiles(generated, target, [*_MODULE_FLAGS, f"-I{headers}"]))
-    for header in sorted(_HEADERS.glob("*.h")):
+    for header in sorted(path for folder in _HEADERS for path in folder.glob("*.h")):
         source = folder / f"{header.name}.c"
         source.write_text(f'#include "{header.name}"\n')
         has_python = "<Python.h>" in header.read_text(encoding="utf-8")

@@ -1,6 +1,6 @@
 /* The monotonic clock, in nanoseconds; deadlines are times on it. */
-#ifndef GREENWAIT_MONOTONIC_H
-#define GREENWAIT_MONOTONIC_H
+#ifndef GREENWAIT_CLOCK_H
+#define GREENWAIT_CLOCK_H
 
 #include <stdint.h>
 
