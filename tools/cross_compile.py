@@ -83,7 +83,8 @@ def generate(module: Path, folder: Path) -> Path:
 def compiles(source: Path, target: str, flags: list[str]) -> bool:
     """Compile *source* for *target*; say so, and what the compiler has against it."""
     command = [sys.executable, "-m", "ziglang", "cc", "-target", target, "-c", *flags]
-    done = _run([*command, *(f"-I{folder}" for folder in _HEADERS), "-o", f"{source}.o", str(source)])
+    command += [f"-I{folder}" for folder in _HEADERS]
+    done = _run([*command, "-o", f"{source}.o", str(source)])
     print(f"{'ok' if done.returncode == 0 else 'FAILED':6}  {target:18}  {source.stem}", flush=True)
     if done.stdout:
         print(done.stdout)
