@@ -139,9 +139,11 @@ $(OLDEST)/.built: $(VENV)/.dev $(SOURCES)
 	    --resolution lowest-direct 'psycopg2-binary>=2.9'
 	touch $@
 
-oldest: $(OLDEST)/.built ## the tests, with the oldest psycopg2 that has a wheel for this Python
+# Those to which it matters which psycopg2 it is; OLDEST_TESTS= are all.
+OLDEST_TESTS := $(SOURCE_TESTS) $(patsubst %,tests/test_%.py,aio caller hub orms pool timeout trio)
+oldest: $(OLDEST)/.built ## the tests to which psycopg2 matters, with the oldest that has a wheel for this Python
 	$(OLDEST)/bin/python -m greenwait
-	$(OLDEST)/bin/python -m pytest $(PARALLEL) $(BUT_STEPS) $(PYTEST_ARGS)
+	$(OLDEST)/bin/python -m pytest $(PARALLEL) $(BUT_STEPS) $(PYTEST_ARGS) $(OLDEST_TESTS)
 
 next-pythons: $(VENV)/.built ## the tests on CPython 3.14 and 3.15 from Debian sid; needs root, debootstrap and a Debian
 	$(BIN)/python -m tools.next_pythons $(PARALLEL) $(BUT_DOCS) $(PYTEST_ARGS)
