@@ -308,7 +308,7 @@ test_set(void)
     TAKES(100, n = readiness_set_wait(&set, ready, PAIRS, 5000));
     join(thread);
     EQUAL(n, 1);
-    EQUAL(ready[0].turn, 8);
+    EQUAL(ready[0].generation, 8);
     EQUAL(ready[0].fd, pairs[1][0]);
     ABOVE(ready[0].revents, 0);
 
@@ -317,22 +317,22 @@ test_set(void)
         count = readiness_set_wait(&set, ready + n, PAIRS - n, 5000);
         ABOVE(count, 0);
         n += count > 0 ? count : 0;
-        if (ready[0].turn == 7)
+        if (ready[0].generation == 7)
             readiness_set_forget(&set, pairs[0][0]);
     }
     EQUAL(n, 2);
     for (i = 0; i < n; i++)
-        if (ready[i].turn == 7)
+        if (ready[i].generation == 7)
             EQUAL(ready[i].revents, -EBADF);
         else
             ABOVE(ready[i].revents, 0);
-    EQUAL(ready[0].turn + ready[1].turn, 15);
+    EQUAL(ready[0].generation + ready[1].generation, 15);
 
     readiness_set_forget(&set, pairs[0][0]);
     closesocket(pairs[1][0]); /* now all are */
     TAKES(0, n = readiness_set_wait(&set, ready, PAIRS, 5000));
     EQUAL(n, 1);
-    EQUAL(ready[0].turn, 8);
+    EQUAL(ready[0].generation, 8);
     EQUAL(ready[0].revents, -EBADF);
     readiness_set_forget(&set, pairs[1][0]);
     TAKES(SLICE_MS, n = readiness_set_wait(&set, ready, PAIRS, SLICE_MS)); /* empty again */
@@ -347,7 +347,7 @@ test_set(void)
     for (i = 0, n = 0; n == 0 && i < 40; i++)
         n = readiness_set_wait(&set, ready, PAIRS, SLICE_MS);
     EQUAL(n, 1);
-    EQUAL(ready[0].turn, 10);
+    EQUAL(ready[0].generation, 10);
     ABOVE(ready[0].revents, 0);
     readiness_set_forget(&set, fd);
     closesocket(fd);
@@ -370,7 +370,7 @@ test_set(void)
     for (count = 0; count < 100 && n > 0; count++) {
         n = readiness_set_wait(&set, ready, 16, 1000);
         for (i = 0; i < n; i++)
-            seen[ready[i].turn] = 1;
+            seen[ready[i].generation] = 1;
     }
     for (i = 0, n = 0; i < PAIRS; i++)
         n += seen[i];
