@@ -118,7 +118,7 @@ on_event_loop=None)
         thread. ``"warn"`` warns once for each line, ``"raise"`` cancels the query and raises
         RuntimeError. None warns in asyncio's debug mode.
     :raises ValueError: this system has no such poller, a time is negative or not finite, or
-        *on_event_loop* is none of these.
+        *on_event_loop* is another value.
     :raises TypeError: an option is unknown or has the wrong type.
     """
 

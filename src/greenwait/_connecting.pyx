@@ -84,7 +84,7 @@ cdef int wait_until_connected(object conn, Wait* wait) except -1:
 
 
 cdef int64_t connect_timeout_ns(object conn) except? -1:
-    """Return the timeout of the DSN, the service file or the environment; < 0: there is none."""
+    """Return the timeout of the DSN, the service file or the environment; < 0 without one."""
     # PQconninfo() has merged them, as libpq itself understands them.
     setting = connection_info.__get__(conn).dsn_parameters.get("connect_timeout")
     try:

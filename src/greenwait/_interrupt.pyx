@@ -427,9 +427,7 @@ cdef int hand_over(object conn, Wait* wait, object reason) except -1:
     failure = None
     if not has_error(conn):
         if state.keeps_interrupt:
-            state.kept = (
-                reason if state.kept is None else higher(state.kept, reason)
-            )
+            state.kept = reason if state.kept is None else higher(state.kept, reason)
             return 0
         if is_begin(conn, wait):
             return deliver_in_query(reason, state)

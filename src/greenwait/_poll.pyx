@@ -133,7 +133,7 @@ cdef int call_poll(object conn) except -1:
         if POLL_OK <= number <= POLL_WRITE:
             return number
     raise OperationalError(
-        f"conn.poll() returned {polled!r}, which is none of "
+        f"conn.poll() returned {polled!r}, which is not one of "
         "POLL_OK (0), POLL_READ (1), POLL_WRITE (2)"
     )
 

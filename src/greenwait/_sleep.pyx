@@ -20,7 +20,7 @@ from greenwait._psycopg.libpq cimport libpq
 from greenwait._psycopg.state cimport ConnectionState
 from greenwait._stats cimport counters
 from greenwait._system.clock cimport NO_DEADLINE, monotonic_ns
-from greenwait._system.periods cimport CLOSED_MS, SIGNALS_MS
+from greenwait._system.periods cimport CLOSED_MS, SIGNALS_MS, SIGNALS_NS
 from greenwait._system.readiness cimport (
     READINESS_HAS_EPOLL,
     readiness_epoll,
@@ -309,7 +309,7 @@ cdef int step_aside(object conn, Sleep* sleep, Waiter waiter) except -1:
     cdef int64_t until_ns = sleep.deadline_ns
     cdef int fd, revents, done
     if sleep.recheck_tls:
-        until_ns = min(until_ns, began_ns + SIGNALS_MS * <int64_t>1_000_000)
+        until_ns = min(until_ns, began_ns + SIGNALS_NS)
     while True:
         if now_ns >= sleep.deadline_ns:
             raise deadline_passed

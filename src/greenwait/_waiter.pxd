@@ -34,7 +34,6 @@ cdef int waiters_entered
 # ... of these, the hubs, each of which is entered in one thread.
 cdef int hubs_entered
 
-cdef int check_fd(int fd) except? 1
 cdef object seconds_until(int64_t deadline_ns)
 cdef object seconds_until_look(int64_t deadline_ns)
 

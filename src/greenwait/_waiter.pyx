@@ -14,7 +14,7 @@ from libc.stdint cimport int64_t
 from greenwait._psycopg.state cimport ConnectionState
 from greenwait._system.clock cimport NO_DEADLINE, monotonic_ns
 from greenwait._system.finalizing cimport Py_IsFinalizing
-from greenwait._system.periods cimport CLOSED_MS
+from greenwait._system.periods cimport CLOSED_NS
 from greenwait._system.readiness cimport READINESS_READ, READINESS_WRITE, readiness_check
 from greenwait._system.threads cimport forks
 
@@ -120,7 +120,7 @@ cdef class Adapter(Waiter):
     ) except -1:
         # A framework does not notice that a descriptor was closed meanwhile.
         cdef int come = self.wait(fd, events, seconds_until_look(deadline_ns))
-        return come if come != 0 else check_fd(fd)
+        return come if come != 0 else readiness_check(fd)
 
     cdef object new_wakeup(self):
         return WakeupFd()
@@ -133,14 +133,9 @@ cdef class Adapter(Waiter):
         return (<WakeupFd>wakeup).wake()
 
 
-cdef int check_fd(int fd) except? 1:
-    """Return 0, or -errno if the descriptor is not open."""
-    return readiness_check(fd)
-
-
 cdef object seconds_until_look(int64_t deadline_ns):
     """Return the seconds until the deadline, or until the next check for closed descriptors."""
-    return seconds_until(min(deadline_ns, monotonic_ns() + CLOSED_MS * <int64_t>1_000_000))
+    return seconds_until(min(deadline_ns, monotonic_ns() + CLOSED_NS))
 
 
 cdef object seconds_until(int64_t deadline_ns):

@@ -38,7 +38,7 @@ _Cursor = TypeVar("_Cursor", bound=cursor)
 _Result = TypeVar("_Result")
 
 
-def _set_in_turn(name: str, base: type) -> Any:
+def _set_with_lock(name: str, base: type) -> Any:
     """Return a property for *base*'s attribute, which is set while holding the lock."""
     own = getattr(base, name)
 
@@ -197,10 +197,10 @@ class Connection(connection):
     tpc_begin = with_lock(_told(connection.tpc_begin, "tpc_begin", False), "tpc_begin")
     tpc_prepare = with_lock(_whole(connection.tpc_prepare), "tpc_prepare")
     tpc_recover = with_lock(connection.tpc_recover, "tpc_recover")
-    autocommit = _set_in_turn("autocommit", connection)
-    isolation_level: Any = _set_in_turn("isolation_level", connection)
-    readonly: Any = _set_in_turn("readonly", connection)
-    deferrable: Any = _set_in_turn("deferrable", connection)
+    autocommit = _set_with_lock("autocommit", connection)
+    isolation_level: Any = _set_with_lock("isolation_level", connection)
+    readonly: Any = _set_with_lock("readonly", connection)
+    deferrable: Any = _set_with_lock("deferrable", connection)
 
 
 def _end(
@@ -251,7 +251,7 @@ class Cursor(cursor):
     the fetching methods of a cursor without a name do not.
     """
 
-    _waits_its_turn = True
+    _is_guarded = True
 
 
 _guarded_classes: dict[type, type] = {}
@@ -263,11 +263,11 @@ def guarded(factory: type) -> type:
     :param factory: a cursor class. ``Connection.cursor()`` calls this by itself.
     :returns: the class, the same one each time.
     """
-    if hasattr(factory, "_waits_its_turn"):
+    if hasattr(factory, "_is_guarded"):
         return factory
     if factory not in _guarded_classes:
         own = {
-            "_waits_its_turn": True,
+            "_is_guarded": True,
             "__doc__": factory.__doc__,
             "__module__": factory.__module__,
         }

@@ -6,6 +6,7 @@ A job is a function that runs in a greenlet; ``scheduler.pyx`` decides which one
 cimport cython
 from cpython.contextvars cimport PyContext_CopyCurrent
 from cpython.exc cimport PyErr_CheckSignals
+from cpython.pythread cimport PyThread_get_thread_ident
 from libc.stdint cimport int64_t
 
 from greenwait._deadline cimport after, checked_seconds, to_ns
@@ -344,6 +345,15 @@ cdef class Hub(Scheduler):
         if duration_ns == 0:
             self.make_due(suspended)
         self.suspend(suspended)
+
+    cdef int check_thread(self, str what) except -1:
+        if not self.is_open:
+            raise RuntimeError(f"{what}: the hub's with block is over, or has not begun")
+        if PyThread_get_thread_ident() != self.thread:
+            raise RuntimeError(f"{what}: a hub belongs to its thread; this is another one")
+        if self.is_inherited():
+            raise RuntimeError(f"{what}: its jobs belong to the parent process; make another hub")
+        return 0
 
     # The methods below are called in the hub's thread only.
 

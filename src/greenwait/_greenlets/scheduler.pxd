@@ -47,12 +47,11 @@ cdef class Scheduler(Waiter):
     cdef bint may_begin(self, object due) except -1
     cdef int begin(self, object due, object here) except -1
 
-    cdef int check_thread(self, str what) except -1
     cdef int wait_beside(self, SuspendedWait suspended, int events) except -1
     cdef int open(self) except -1
     cdef int close(self) except -1
     cdef int listen(self) except -1
-    cdef int see_to_woken(self) except -1
+    cdef int collect_woken(self) except -1
     cdef WatchedFd watched_at(self, int fd)
     cdef int watch(self, int fd, int events, uint32_t generation) except? -1
     cdef int forget(self, WatchedFd watched, int fd) except -1
@@ -65,7 +64,7 @@ cdef class Scheduler(Waiter):
     cdef int make_due(self, SuspendedWait suspended) except -1
     cdef int set_timer(self, SuspendedWait suspended) except -1
     cdef SuspendedWait pop_timer(self)
-    cdef object next_due(self, SuspendedWait own)
+    cdef object next_due(self, SuspendedWait suspended)
     cdef int poll(self, bint may_sleep) except -1
     cdef int timeout_ms(self, int64_t now_ns) except -1
     cdef int look_for_closed(self) except -1

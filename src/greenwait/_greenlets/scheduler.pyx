@@ -20,8 +20,8 @@ from greenwait._psycopg.state cimport ConnectionState
 from greenwait._ranks cimport higher
 from greenwait._stats cimport counters
 from greenwait._system.clock cimport NO_DEADLINE, monotonic_ns
-from greenwait._system.periods cimport CLOSED_MS, SIGNALS_MS
-from greenwait._system.readiness cimport READINESS_READ
+from greenwait._system.periods cimport CLOSED_NS, SIGNALS_NS
+from greenwait._system.readiness cimport READINESS_READ, readiness_check
 from greenwait._system.readiness_set cimport (
     readiness_set_close,
     readiness_set_forget,
@@ -32,7 +32,7 @@ from greenwait._system.readiness_set cimport (
 )
 from greenwait._system.sealed_type cimport seal_type
 from greenwait._system.threads cimport is_main_thread
-from greenwait._waiter cimport Waiter, WakeupFd, check_fd
+from greenwait._waiter cimport Waiter, WakeupFd
 
 import heapq
 import os
@@ -48,9 +48,6 @@ cdef object heapify = heapq.heapify
 
 cdef enum:
     BATCH = 128
-
-cdef int64_t SIGNALS_NS = SIGNALS_MS * <int64_t>1_000_000
-cdef int64_t CLOSED_NS = CLOSED_MS * <int64_t>1_000_000
 
 
 @cython.auto_pickle(False)
@@ -107,15 +104,6 @@ cdef class Scheduler(Waiter):
     cdef int begin(self, object due, object here) except -1:
         """Switch to a greenlet in which *due* begins."""
         raise NotImplementedError
-
-    cdef int check_thread(self, str what) except -1:
-        if not self.is_open:
-            raise RuntimeError(f"{what}: the hub's with block is over, or has not begun")
-        if PyThread_get_thread_ident() != self.thread:
-            raise RuntimeError(f"{what}: a hub belongs to its thread; this is another one")
-        if self.is_inherited():
-            raise RuntimeError(f"{what}: its jobs belong to the parent process; make another hub")
-        return 0
 
     # The methods below are called in the loop's thread only.
 
@@ -209,7 +197,7 @@ cdef class Scheduler(Waiter):
             raise OSError(-rc, os.strerror(-rc))
         return 0
 
-    cdef int see_to_woken(self) except -1:
+    cdef int collect_woken(self) except -1:
         """Make the waits due that other threads have woken."""
         self.wakeup_fd.clear()  # first: a later wake() makes it readable again
         while self.woken:
@@ -327,11 +315,11 @@ cdef class Scheduler(Waiter):
     cdef SuspendedWait pop_timer(self):
         return pop(self.timers)[2]
 
-    cdef object next_due(self, SuspendedWait own):
+    cdef object next_due(self, SuspendedWait suspended):
         """Return a wait that is over, or what is to begin, as soon as there is one.
 
-        None once *own* is due, which a signal handler that waited in this greenlet has seen.
-        Without *own* this greenlet does not wait: None if the one that entered can poll instead,
+        None once *suspended* is due, which a signal handler that waited in this greenlet has seen.
+        Without it this greenlet does not wait: None if the one that entered can poll instead,
         because a signal handler must not wait in a greenlet that no one waits for.
         """
         while True:
@@ -343,12 +331,12 @@ cdef class Scheduler(Waiter):
                         return due
                 elif not (<SuspendedWait>due).is_due:
                     return due
-            if own is None and self.target.innermost is not None:
+            if suspended is None and self.target.innermost is not None:
                 return None
             # Waits that became due meanwhile come after those that are ready now.
             self.poll(not self.due)
             self.left_of_batch = len(self.due)
-            if own is not None and own.is_due:
+            if suspended is not None and suspended.is_due:
                 return None
 
     cdef int poll(self, bint may_sleep) except -1:
@@ -370,7 +358,7 @@ cdef class Scheduler(Waiter):
         counters.asleep_ns += now_ns - began_ns
         for i in range(count):
             if ready[i].generation == 0:
-                self.see_to_woken()
+                self.collect_woken()
                 continue
             watched = self.watched_at(ready[i].fd)
             if watched.generation != ready[i].generation:
@@ -413,7 +401,7 @@ cdef class Scheduler(Waiter):
             watched = self.watched[fd]
             if watched.suspended is None or watched.suspended.is_due:
                 continue
-            complaint = check_fd(fd)
+            complaint = readiness_check(fd)
             if complaint != 0:
                 watched.suspended.revents = complaint
                 self.due.append(watched.suspended)

@@ -27,7 +27,7 @@ if psycopg2.LIBPQ_VERSION >= 160000:
 def connection_options(str dsn):
     """Return the options in effect for *dsn*: its own, the service file's, the environment's.
 
-    libpq reads them itself, so that all its rules are kept. Where it fails to, there are none,
+    libpq reads them itself, so that all its rules are kept. Where it fails to, nothing is returned,
     and connecting fails too. Where libpq can't be reached, the service file is not read.
 
     :raises psycopg2.ProgrammingError: *dsn* is not a connection string.

@@ -107,8 +107,6 @@ cdef extern from *:
 cdef object current_greenlet = getcurrent
 cdef object switch_to = greenlet.switch  # a look-up of the method costs as much as the call
 cdef object running_loop = asyncio.get_running_loop
-cdef object cancelled_error = asyncio.CancelledError
-cdef object invalid_state_error = asyncio.InvalidStateError
 
 # How long our greenlets may run before the event loop does, however many are due.
 cdef int64_t LONGEST_TURN_NS = 3_000_000
@@ -180,7 +178,7 @@ cdef class EventLoop(Scheduler):
         # it is referenced (ThreadState's destructor takes the last reference for a leaked one).
         self.entered_by = None
         self.is_main_thread = False  # signals are asyncio's
-        see_to_end_of_thread(self)
+        end_with_thread(self)
 
     cdef InterruptTarget target_of(self, object here):
         return (<PendingCall?>here.call).target if type(here) is Worker else None
@@ -226,7 +224,7 @@ cdef class EventLoop(Scheduler):
             )
         self.idle = []  # a greenlet belongs to its thread
         self.thread = PyThread_get_thread_ident()
-        see_to_end_of_thread(self)
+        end_with_thread(self)
         return 0
 
     cdef int end_call(self, PendingCall call) except -1:
@@ -631,7 +629,7 @@ cdef class Guests:
 cdef str guests_key = "greenwait's event loops"
 
 
-cdef int see_to_end_of_thread(EventLoop loop) except -1:
+cdef int end_with_thread(EventLoop loop) except -1:
     """Make *loop* leave this thread when the thread ends."""
     cdef dict thread_dict = <dict><PyObject*>PyThreadState_GetDict()
     cdef Guests guests = thread_dict.get(guests_key)

@@ -49,7 +49,7 @@ async def run(  # pragma: no cover: coverage.py is late to see which greenlet ru
 
 @trio.lowlevel.enable_ki_protection  # an interrupt is raised where it waits, and nowhere else
 async def _run(worker: Worker) -> Any:  # pragma: no cover: as above
-    trio.lowlevel.current_task()  # raises if there is none
+    trio.lowlevel.current_task()  # raises RuntimeError outside of trio
     check_registered("greenwait.trio")
     register(_adapter)
     await trio.lowlevel.checkpoint()

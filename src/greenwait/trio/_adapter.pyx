@@ -10,9 +10,9 @@ from libc.stdint cimport int64_t
 
 from greenwait._greenlets.execution cimport Execution
 from greenwait._psycopg.state cimport ConnectionState
-from greenwait._system.readiness cimport READINESS_READ
+from greenwait._system.readiness cimport READINESS_READ, readiness_check
 from greenwait._system.threads cimport forks
-from greenwait._waiter cimport Adapter, check_fd, seconds_until_look
+from greenwait._waiter cimport Adapter, seconds_until_look
 
 import trio
 from greenlet import getcurrent, greenlet
@@ -62,7 +62,7 @@ cdef class TrioAdapter(Adapter):
         self, int fd, int events, int64_t deadline_ns, bint draining, ConnectionState state
     ) except -1:
         request = Request(fd, events, seconds_until_look(deadline_ns), draining)
-        return current_greenlet().parent.switch(request) or check_fd(fd)
+        return current_greenlet().parent.switch(request) or readiness_check(fd)
 
     cdef bint postpone(self, object exc) except -1:
         return isinstance(exc, cancelled)  # trio raises it again at each checkpoint
