@@ -54,7 +54,7 @@ def build() -> None:
         env=os.environ | {"CFLAGS": _FLAGS, "GREENWAIT_PLANTED_DEFECT": "1"},
         timeout=_BUILD_TIMEOUT,
     )
-    for extension in BUILD.glob("greenwait/*.so"):
+    for extension in BUILD.glob("greenwait/**/*.so"):
         missing = [mark for mark in _MARKS if mark not in extension.read_bytes()]
         if missing:
             sys.exit(f"{extension.name} is not instrumented: there is no {missing}")

@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import faulthandler
 import importlib
-import pkgutil
 import sys
 import threading
 import time
@@ -26,7 +25,7 @@ import greenwait.aio
 from greenwait._sleep import POLLERS
 
 _BOUND = 120  # seconds; then all stacks are dumped
-_NEED_MORE = {"__main__", "_gevent", "_trio", "eventlet", "gevent", "trio"}  # than psycopg2
+_NEED_MORE = {"__main__", "eventlet", "gevent", "trio"}  # than psycopg2
 
 
 def _ask(dsn: str, number: int) -> int:
@@ -40,9 +39,11 @@ def _ask(dsn: str, number: int) -> int:
 
 def imports() -> None:
     """Import every module: each extension is there, and fits this Python."""
-    for module in pkgutil.iter_modules(greenwait.__path__):
-        if module.name not in _NEED_MORE:
-            importlib.import_module(f"greenwait.{module.name}")
+    package = Path(greenwait.__file__).parent
+    for path in package.rglob("*"):
+        module = (*path.relative_to(package).parts[:-1], path.name.partition(".")[0])
+        if path.suffix in (".py", ".so", ".pyd") and module[0] not in _NEED_MORE:
+            importlib.import_module(".".join(("greenwait", *module)).removesuffix(".__init__"))
 
 
 def callbacks(dsn: str) -> None:
