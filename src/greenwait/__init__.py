@@ -10,6 +10,11 @@ from greenwait._connections.connect import connect
 from greenwait._connections.notifies import notifies
 from greenwait._connections.pool import Pool
 from greenwait._connections.pool_stats import PoolStats
+from greenwait._connections.replication import (
+    LogicalReplicationConnection,
+    PhysicalReplicationConnection,
+    ReplicationCursor,
+)
 from greenwait._counts import Stats
 from greenwait._deadline import timeout
 from greenwait._errors import CommitInDoubt, PoolTimeout, QueryTimeout
@@ -28,10 +33,13 @@ __all__ = [
     "EpollWaitCallback",
     "Hub",
     "Job",
+    "LogicalReplicationConnection",
+    "PhysicalReplicationConnection",
     "Pool",
     "PoolStats",
     "PoolTimeout",
     "QueryTimeout",
+    "ReplicationCursor",
     "Stats",
     "WaitCallback",
     "__version__",

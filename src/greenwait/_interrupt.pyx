@@ -18,7 +18,7 @@ from libc.stdint cimport int64_t
 
 from greenwait._cancel cimport cancel_request
 from greenwait._connecting cimport shut_down, wait_until_connected
-from greenwait._copy cimport end_copy, has_left_copy
+from greenwait._copy cimport end_copy, has_left_copy, is_stream
 from greenwait._deadline cimport (
     after,
     blocks_entered,
@@ -29,6 +29,7 @@ from greenwait._deadline cimport (
     return_to_blocks,
     timeout as timeout_block,
     timeout_error,
+    timeout_error_without_query,
 )
 from greenwait._delivery cimport deliver, deliver_in_query, forget_left, may_be_left, raise_again
 from greenwait._outcome cimport given_up_error, lost_error, no_query_error, raised_by, with_later
@@ -71,6 +72,7 @@ cdef type connection_type = psycopg2.connection
 cdef object connection_info = connection_type.info
 cdef object Psycopg2Error = psycopg2.Error
 cdef object OperationalError = psycopg2.OperationalError
+cdef object ProgrammingError = psycopg2.ProgrammingError
 cdef object query_timeout = _errors.QueryTimeout
 cdef object deadline_passed = DeadlinePassed
 cdef object handler_raised = HandlerRaised
@@ -105,7 +107,7 @@ cdef int wait_or_stop(object conn, const Options* options) except -1:
     wait.deadline_ns = NO_DEADLINE
     wait.state = <PyObject*>state
     wait.block = <PyObject*>None
-    wait.is_answered = wait.draining = wait.is_deadline = False
+    wait.is_answered = wait.draining = wait.is_deadline = wait.has_ended_stream = False
     if blocks_entered > 0 or options.timeout_ns >= 0:
         block = set_deadline(&wait)
         wait.block = <PyObject*>block
@@ -181,7 +183,16 @@ cdef object wait_for_result(object conn, Wait* wait):
                 wait_until_ok(conn, wait)
             state.is_failed = False
             if has_left_copy(conn, state):
+                wait.has_ended_stream = is_stream(state)
+                if wait.has_ended_stream and state.expects_stream:
+                    wait.has_ended_stream = False
+                    return None
                 abandon_copy(conn, wait)
+                if wait.has_ended_stream:  # psycopg2 takes that for a success
+                    return ProgrammingError(
+                        "execute() can't begin a replication stream: use start_replication() of "
+                        "a greenwait.LogicalReplicationConnection's cursor"
+                    )
         elif state is None:
             wait_until_ok(conn, wait)
         else:
@@ -269,6 +280,7 @@ cdef object stop(object conn, Wait* wait, object interruption):
         drain(conn, wait, complaints)
         state.is_failed = False
         if has_left_copy(conn, state):
+            wait.has_ended_stream = wait.has_ended_stream or is_stream(state)
             abandon_copy(conn, wait)
     except BaseException as exc:
         failure = exc
@@ -283,6 +295,10 @@ cdef object stop(object conn, Wait* wait, object interruption):
     if not is_deadline:
         state.is_failed = has_error(conn) and is_in_transaction(conn)
         return reason
+    if wait.has_ended_stream:
+        return timeout_error_without_query(
+            block, wait.options.timeout_ns, "The connection is open, without a replication stream"
+        )
     if not has_error(conn):
         return None  # a result that arrives as the deadline passes is kept
     state.is_failed = is_in_transaction(conn)
@@ -425,7 +441,7 @@ cdef int hand_over(object conn, Wait* wait, object reason) except -1:
     cdef ConnectionState state = <ConnectionState>wait.state
     cdef bint is_refused = False
     failure = None
-    if not has_error(conn):
+    if wait.has_ended_stream or not has_error(conn):
         if state.keeps_interrupt:
             state.kept = reason if state.kept is None else higher(state.kept, reason)
             return 0

@@ -39,6 +39,7 @@ cdef struct Wait:
     bint is_deadline  # the wait's own deadline has stopped it
     Ending ending     # it ends a transaction
     bint is_two_phase  # ... of two phases
+    bint has_ended_stream  # it began a replication stream, which was ended
 
 cdef int check_pollable(object conn) except -1
 cdef int call_poll(object conn) except -1

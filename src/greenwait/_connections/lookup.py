@@ -15,7 +15,7 @@ from typing import Any
 
 from psycopg2.extensions import POLL_OK, POLL_READ
 
-__all__ = ["Lookup"]
+__all__ = ["Lookup", "start_native_thread"]
 
 # socket's own takes the descriptors out of one object and puts them into another: an
 # interrupt between the two would lose them.
@@ -38,7 +38,8 @@ def _native_start_new_thread() -> Callable[..., int]:
     return start
 
 
-_start_native_thread = _native_start_new_thread()
+#: Starts a native thread, not a greenlet, even where a framework has patched that.
+start_native_thread = _native_start_new_thread()
 
 
 def _is_replaced() -> bool:
@@ -71,7 +72,7 @@ class Lookup:
         if _is_replaced():  # it may be written for green threads: these, where threads are patched
             _thread.start_new_thread(self._look_up, (writing, socket.getaddrinfo))
         else:
-            _start_native_thread(self._look_up, (writing, _getaddrinfo))
+            start_native_thread(self._look_up, (writing, _getaddrinfo))
 
     def _look_up(  # pragma: no cover: not traced in such a thread
         self, writing: Any, getaddrinfo: Callable[..., Any]

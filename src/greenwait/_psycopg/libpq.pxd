@@ -29,6 +29,7 @@ cdef enum PGTransactionStatusType:
 cdef enum ExecStatusType:
     PGRES_COPY_OUT = 3
     PGRES_COPY_IN = 4
+    PGRES_FATAL_ERROR = 7
     PGRES_COPY_BOTH = 8
 
 cdef enum PostgresPollingStatusType:
@@ -61,6 +62,8 @@ cdef struct Libpq:
     void* (*getssl)(PGconn*) noexcept nogil
     # Command Execution Functions
     int (*resultStatus)(const PGresult*) noexcept nogil
+    const char* (*resultErrorMessage)(const PGresult*) noexcept nogil
+    const char* (*resultErrorField)(const PGresult*, int) noexcept nogil
     void (*clear)(PGresult*) noexcept nogil
     # Asynchronous Command Processing
     int (*sendQuery)(PGconn*, const char*) noexcept nogil
@@ -81,6 +84,7 @@ cdef struct Libpq:
     int (*cancel)(PGcancel*, char*, int) noexcept nogil
     void (*freeCancel)(PGcancel*) noexcept nogil
     # Functions Associated with the COPY Command
+    int (*putCopyData)(PGconn*, const char*, int) noexcept nogil
     int (*putCopyEnd)(PGconn*, const char*) noexcept nogil
     int (*getCopyData)(PGconn*, char**, int) noexcept nogil
     # Miscellaneous Functions
@@ -98,6 +102,7 @@ cdef bint can_see_pending
 cdef bint can_cancel            # without blocking, and encrypted as the connection is
 cdef bint can_cancel_in_thread  # PQcancel(), which blocks
 cdef bint can_end_copy
+cdef bint can_replicate
 cdef bint can_refuse            # have the server refuse a statement, inside a wait
 cdef bint can_merge_options
 

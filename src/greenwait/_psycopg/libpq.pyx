@@ -71,6 +71,8 @@ cdef list look_up_all(library):
     look_up(library, missing, "PQisnonblocking", <void**>&libpq.isnonblocking)
     look_up(library, missing, "PQflush", <void**>&libpq.flush)
     look_up(library, missing, "PQresultStatus", <void**>&libpq.resultStatus)
+    look_up(library, missing, "PQresultErrorMessage", <void**>&libpq.resultErrorMessage)
+    look_up(library, missing, "PQresultErrorField", <void**>&libpq.resultErrorField)
     look_up(library, missing, "PQclear", <void**>&libpq.clear)
     look_up(library, missing, "PQgetResult", <void**>&libpq.getResult)
     look_up(library, missing, "PQcancelCreate", <void**>&libpq.cancelCreate)
@@ -82,6 +84,7 @@ cdef list look_up_all(library):
     look_up(library, missing, "PQgetCancel", <void**>&libpq.getCancel)
     look_up(library, missing, "PQcancel", <void**>&libpq.cancel)
     look_up(library, missing, "PQfreeCancel", <void**>&libpq.freeCancel)
+    look_up(library, missing, "PQputCopyData", <void**>&libpq.putCopyData)
     look_up(library, missing, "PQputCopyEnd", <void**>&libpq.putCopyEnd)
     look_up(library, missing, "PQgetCopyData", <void**>&libpq.getCopyData)
     look_up(library, missing, "PQfreemem", <void**>&libpq.freemem)
@@ -105,6 +108,7 @@ def _find():
     """Set the variables of ``libpq.pxd``; return the state of each fast path, in words."""
     global can_receive, can_send, can_set_nonblocking, can_see_pending, leaves_tls_bytes
     global can_cancel, can_cancel_in_thread, can_end_copy, can_merge_options, can_refuse
+    global can_replicate
     leaves_tls_bytes = _leaves_tls_bytes(psycopg2.LIBPQ_VERSION)
     needs = {
         "receive": ("PQconsumeInput", "PQisBusy", "PQerrorMessage"),
@@ -131,6 +135,22 @@ def _find():
             "PQisBusy",
             "PQflush",
         ),
+        "replication": (
+            "PQgetResult",
+            "PQresultStatus",
+            "PQresultErrorMessage",
+            "PQresultErrorField",
+            "PQclear",
+            "PQgetCopyData",
+            "PQfreemem",
+            "PQputCopyData",
+            "PQputCopyEnd",
+            "PQconsumeInput",
+            "PQisBusy",
+            "PQflush",
+            "PQerrorMessage",
+            "PQtransactionStatus",
+        ),
         "interrupt": ("PQsendQuery", "PQflush", "PQtransactionStatus"),
         "service": ("PQconnectStart", "PQconninfo", "PQconninfoFree", "PQfinish"),
     }
@@ -148,6 +168,7 @@ def _find():
     can_see_pending = states["TLS"] == "on"
     can_cancel = states["cancel"] == "on"
     can_end_copy = states["COPY"] == "on"
+    can_replicate = states["replication"] == "on"
     can_refuse = states["interrupt"] == "on"
     can_merge_options = states["service"] == "on"
     # The oldest cancel functions: libpq has them if it has any.

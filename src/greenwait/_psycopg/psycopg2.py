@@ -7,6 +7,8 @@ Compiled modules copy the functions they call into C variables (``cdef object``)
 the module's dict, so that a query from a ``__del__`` at interpreter exit still finds them.
 """
 
+from typing import Any
+
 __all__ = [
     "EXTENSION_FILE",
     "LIBPQ_VERSION",
@@ -21,6 +23,9 @@ __all__ = [
     "OperationalError",
     "ProgrammingError",
     "QueryCanceled",
+    "ReplicationConnection",
+    "ReplicationCursor",
+    "ReplicationMessage",
     "connection",
     "cursor",
     "encodings",
@@ -86,6 +91,10 @@ from psycopg2.extensions import (  # noqa: E402
     set_wait_callback,
 )
 
+#: psycopg2 exports them from psycopg2.extras, which imports much else.
+ReplicationConnection: Any = _psycopg.ReplicationConnection
+ReplicationCursor: Any = _psycopg.ReplicationCursor
+ReplicationMessage: Any = _psycopg.ReplicationMessage
 #: The libpq that psycopg2 has loaded, as PQlibVersion() puts it: 170006 for 17.6.
 LIBPQ_VERSION = libpq_version()
 #: The exception class of each SQLSTATE, in the dict that psycopg2 itself uses.

@@ -24,7 +24,7 @@ import weakref
 
 from greenwait._psycopg import psycopg2
 
-__all__ = ["begin_method", "end_method"]
+__all__ = ["begin_method", "end_method", "expect_stream"]
 
 # psycopg2's own attributes, even if a subclass overrides them. None of them takes a lock.
 cdef type connection_type = psycopg2.connection
@@ -176,3 +176,8 @@ def end_method(conn):
     exc, state.kept = state.kept, None
     if exc is not None:
         raise exc
+
+
+def expect_stream(conn, bint expects):
+    """Record whether *conn* is executing a statement that is to leave a COPY BOTH open."""
+    state_of(conn).expects_stream = expects

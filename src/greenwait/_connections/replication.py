@@ -1,0 +1,366 @@
+"""Replication connections and their cursors: psycopg2's, in green mode and in every context."""
+
+import contextlib
+from collections.abc import Callable
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import psycopg2.extras
+from psycopg2.extensions import POLL_OK
+
+from greenwait._callback import wait_at_most
+from greenwait._connections.connection import Connection, Cursor
+from greenwait._connections.replication_keeper import keep_alive
+from greenwait._connections.replication_message import ReplicationMessage
+from greenwait._connections.replication_stream import CAN_REPLICATE, Stream
+from greenwait._connections.semaphore import check_deadline, give_way
+from greenwait._psycopg.psycopg2 import DatabaseError, InterfaceError, ProgrammingError
+from greenwait._psycopg.psycopg2 import ReplicationConnection as _ReplicationConnection
+from greenwait._psycopg.psycopg2 import ReplicationCursor as _ReplicationCursor
+from greenwait._psycopg.state import expect_stream
+
+if TYPE_CHECKING:
+    from psycopg2.sql import Composable
+    from typing_extensions import Self
+
+__all__ = [
+    "LogicalReplicationConnection",
+    "PhysicalReplicationConnection",
+    "ReplicationCursor",
+]
+
+_MILLISECONDS = {"ms": 1, "s": 1000, "min": 60_000, "h": 3_600_000, "d": 86_400_000}
+# A walsender that was told to end a logical stream takes that for the session's next one, too
+# (StartLogicalReplication in walsender.c; PostgreSQL 15 and 17). A physical stream makes it forget
+# that, even one that it refuses at once.
+_FORGET_STOP = "START_REPLICATION PHYSICAL FFFFFFFF/FFFFFFFF"
+_NOT_REPLICATING = "{}: not replicating, call start_replication first"
+
+
+class ReplicationCursor(Cursor, psycopg2.extras.ReplicationCursor):
+    """A cursor of a replication connection; its ``cursor()`` returns it.
+
+    ``create_replication_slot()``, ``drop_replication_slot()`` and ``start_replication()`` are
+    psycopg2's. While a stream is open, the cursor is an iterator of its messages.
+
+    A deadline, a signal handler's exception or a cancellation ends the wait for a message, and
+    neither the stream nor a message is lost: the next call goes on. If the program takes so
+    long for a message that the server would end the stream (``wal_sender_timeout``), greenwait
+    sends feedback meanwhile, with the positions that were confirmed last.
+    """
+
+    _stream: Stream | None = None
+    _is_consuming = False
+
+    # -- The stream
+
+    def start_replication_expert(
+        self,
+        command: "str | bytes | Composable",
+        decode: bool = False,
+        status_interval: float = 10,
+    ) -> None:
+        """Begin a stream by the given ``START_REPLICATION`` command.
+
+        :param command: the command.
+        :param decode: decode the messages, which are bytes otherwise.
+        :param status_interval: seconds between two feedback messages, 1 or more.
+        :raises psycopg2.ProgrammingError: a stream is open already, libpq's functions were not
+            found, or the server refuses the command.
+        """
+        self._check_open()
+        conn = self.connection
+        if not status_interval >= 1:
+            raise ProgrammingError("status_interval must be >= 1 (sec)")
+        if not CAN_REPLICATE:
+            raise ProgrammingError(
+                "start_replication takes libpq's functions, which were not found; "
+                "python -m greenwait says why"
+            )
+        timeout = _sender_timeout(conn)
+        conn._lock.run(conn, "start_replication()", self._begin, command, decode, status_interval)
+        if timeout:
+            keep_alive(self._stream, timeout / 3)
+
+    def _begin(self, command: Any, decode: bool, status_interval: float) -> None:
+        """Begin a stream, for the owner of the connection's lock."""
+        conn = self.connection
+        if conn._streaming() is not None:
+            raise ProgrammingError(
+                "start_replication: a stream is open on this connection; stop_replication() ends it"
+            )
+        if conn._was_stopped and conn.replication_type == psycopg2.extras.REPLICATION_LOGICAL:
+            stream = self._execute(_FORGET_STOP, False, status_interval)
+            self._wait_for_message(stream)
+            with contextlib.suppress(DatabaseError):
+                stream.take(self)
+            conn._was_stopped = False
+        if self._execute(command, decode, status_interval).is_over:
+            raise ProgrammingError("the command has not begun a replication stream")
+
+    def _execute(self, command: Any, decode: bool, status_interval: float) -> Stream:
+        """Execute a command that begins a stream, and return that."""
+        conn = self.connection
+        # Before it begins: an interrupt must not leave a stream that nobody knows.
+        stream = self._stream = conn._stream = Stream(self, decode, status_interval)
+        expect_stream(conn, True)
+        try:
+            super().execute(command)
+        finally:
+            expect_stream(conn, False)
+            stream.settle()
+        return stream
+
+    def stop_replication(self) -> None:
+        """End the stream, so that the connection can be used for something else.
+
+        What has arrived, and was not read, is thrown away; what was not confirmed, the server
+        sends again in the next stream. The server ends a stream between two transactions, and
+        the wait lasts until then. If that is interrupted, call it again.
+
+        :raises psycopg2.ProgrammingError: there is no stream.
+        :raises psycopg2.Error: the server has ended the stream by an error.
+        """
+        stream = self._open_stream("stop_replication")
+        conn = self.connection
+        conn._was_stopped = True
+        conn._lock.run(conn, "stop_replication()", stream.stop)
+        while not stream.is_over:
+            self._wait_for_message(stream)
+            stream.take(self)
+
+    def read_message(self) -> ReplicationMessage | None:
+        """Return the next message, or None if none has arrived completely. It does not wait.
+
+        :raises psycopg2.ProgrammingError: there is no stream.
+        :raises psycopg2.Error: the server has ended the stream by an error.
+        """
+        stream = self._open_stream("read_message")
+        return stream.take(self) if stream.poll() == POLL_OK else None
+
+    def consume_stream(
+        self,
+        consume: Callable[[ReplicationMessage], object],
+        keepalive_interval: float | None = None,
+    ) -> None:
+        """Call *consume* for each message, until it raises an exception.
+
+        :param consume: called with each message, whose ``cursor`` sends feedback.
+            ``psycopg2.extras.StopReplication`` is an exception for its end. The stream stays
+            open.
+        :param keepalive_interval: seconds between two feedback messages, 1 or more; None leaves
+            ``status_interval``.
+        :raises psycopg2.ProgrammingError: there is no stream, or this was called in *consume*.
+        :raises psycopg2.Error: the server has ended the stream by an error.
+
+        It returns when the server ends the stream without an error.
+        """
+        self._begin_consuming(keepalive_interval)
+        try:
+            while (message := self._next_message()) is not None:
+                consume(message)
+        finally:
+            self._is_consuming = False
+
+    def send_feedback(
+        self,
+        write_lsn: int = 0,
+        flush_lsn: int = 0,
+        apply_lsn: int = 0,
+        reply: bool = False,
+        force: bool = False,
+    ) -> None:
+        """Confirm positions in the WAL, which the next feedback message tells the server.
+
+        :param write_lsn: what was received up to here.
+        :param flush_lsn: what was stored up to here: a slot does not keep it any longer.
+        :param apply_lsn: what was applied up to here.
+        :param reply: send the message now, and ask the server for a reply.
+        :param force: send the message now.
+        """
+        stream = self._open_stream("send_feedback")
+        stream.confirm(write_lsn, flush_lsn, apply_lsn)
+        if reply or force:
+            conn = self.connection
+            if conn._lock.run(conn, "send_feedback()", stream.send_feedback, bool(reply)):
+                wait_at_most(_Flush(stream), None)
+
+    # -- What psycopg2 keeps in fields that can't be set
+
+    @property
+    def wal_end(self) -> int:  # type: ignore[override]
+        """The position of the WAL's end on the server, as the last message had it."""
+        return 0 if self._stream is None else self._stream.wal_end
+
+    @property
+    def feedback_timestamp(self) -> datetime:  # type: ignore[override]
+        """When the last feedback message was sent."""
+        self._check_open()
+        return _local_time(0 if self._stream is None else self._stream.last_feedback)
+
+    @property
+    def io_timestamp(self) -> datetime:  # type: ignore[override]
+        """When something was last received or sent."""
+        self._check_open()
+        return _local_time(0 if self._stream is None else self._stream.last_io)
+
+    # -- Iteration
+
+    def __next__(self) -> Any:
+        """Return the next message while a stream is open, else the next row."""
+        if not self._is_streaming():
+            if self._stream is not None and self.description is None:
+                raise StopIteration  # another greenlet has ended it
+            return super().__next__()
+        message = self._next_message()
+        if message is None:
+            raise StopIteration
+        return message
+
+    # -- Reading
+
+    def _next_message(self) -> ReplicationMessage | None:
+        """Wait for the next message; return None at the end of the stream."""
+        stream = self._open_stream("the replication stream")
+        if stream.is_turn_over():
+            give_way()
+            stream.begin_turn()
+        check_deadline()
+        while True:
+            self._wait_for_message(stream)
+            message = stream.take(self)
+            if message is not None or stream.is_over:
+                return message
+
+    def _wait_for_message(self, stream: Stream) -> None:
+        """Wait until there is a message, or the stream has ended."""
+        while stream.poll() != POLL_OK:
+            wait_at_most(stream, stream.seconds_to_wait())
+            stream.begin_turn()
+
+    def _begin_consuming(self, keepalive_interval: Any) -> None:
+        """Check and record that the stream is being consumed."""
+        if keepalive_interval is not None:
+            if not isinstance(keepalive_interval, (int, float)):
+                raise ProgrammingError("keepalive_interval must be int or float")
+            if not keepalive_interval >= 1:
+                raise ProgrammingError("keepalive_interval must be >= 1 (sec)")
+        self._check_open()
+        if self._is_consuming:
+            raise ProgrammingError(
+                "consume_stream cannot be used when already in the consume loop"
+            )
+        stream = self._open_stream("consume_stream")
+        if keepalive_interval is not None:
+            stream.set_status_interval(keepalive_interval)
+        self._is_consuming = True
+
+    def _is_streaming(self) -> bool:
+        return self._stream is not None and not self._stream.is_over
+
+    def _open_stream(self, what: str) -> Stream:
+        """Return the cursor's stream, whose end was not taken yet."""
+        self._check_open()
+        stream = self._stream
+        if stream is None or stream.is_over:
+            raise ProgrammingError(_NOT_REPLICATING.format(what))
+        return stream
+
+    def _check_open(self) -> None:
+        if self.closed:
+            raise InterfaceError("cursor already closed")
+
+
+class _Flush:
+    """A stream that has something left to send, to be waited for until it is sent."""
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+        self.fileno = stream.fileno
+        self.poll = stream.poll_flush
+
+
+def _local_time(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds)  # noqa: DTZ006, as psycopg2 does
+
+
+def _sender_timeout(conn: Any) -> float:
+    """Return the server's ``wal_sender_timeout`` in seconds; 0: there is none."""
+    with Cursor(conn) as cur:
+        cur.execute("SHOW wal_sender_timeout")
+        text = str(cur.fetchall()[0][0])
+    digits = text.rstrip("abcdefghijklmnopqrstuvwxyz")
+    return int(digits) * _MILLISECONDS.get(text[len(digits) :], 1) / 1000
+
+
+_classes: dict[type, type] = {
+    psycopg2.extras.ReplicationCursor: ReplicationCursor,
+    _ReplicationCursor: ReplicationCursor,
+}
+
+
+def replicating(factory: Any) -> Any:
+    """Return *factory* itself, or if it is a class of psycopg2's streams, a class of ours."""
+    if (
+        not isinstance(factory, type)
+        or not issubclass(factory, _ReplicationCursor)
+        or issubclass(factory, ReplicationCursor)
+    ):
+        return factory
+    if factory not in _classes:
+        own = {"__doc__": factory.__doc__, "__module__": factory.__module__}
+        _classes[factory] = type(factory.__name__, (factory, ReplicationCursor), own)
+    return _classes[factory]
+
+
+# -- Connections
+
+
+class _Replicating(Connection):
+    """What the two classes of replication connections have in common."""
+
+    _stream: Stream | None = None
+    _was_stopped = False
+
+    def cursor(
+        self,
+        name: str | bytes | None = None,
+        cursor_factory: Callable[..., Any] | None = None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
+        """Return a new cursor, a ``ReplicationCursor`` by default.
+
+        :param name: the name of a server-side cursor.
+        :param cursor_factory: its class; of one that derives from psycopg2's
+            ``ReplicationCursor`` a subclass is made that does what greenwait's does.
+        :param kwargs: further arguments for the class.
+        """
+        factory = cursor_factory or self.cursor_factory
+        if not self.async_:  # there psycopg2's own works, if no callback is registered
+            factory = replicating(factory)
+        return super().cursor(name, factory, *args, **kwargs)
+
+    def _streaming(self) -> Stream | None:
+        """Return the stream that is open, or None."""
+        stream = self._stream
+        return None if stream is None or stream.is_over else stream
+
+    # psycopg2 takes these away from replication connections.
+    autocommit: Any = vars(_ReplicationConnection)["autocommit"]
+    isolation_level: Any = vars(_ReplicationConnection)["isolation_level"]
+    set_session: Any = vars(_ReplicationConnection)["set_session"]
+    set_isolation_level: Any = vars(_ReplicationConnection)["set_isolation_level"]
+    reset: Any = vars(_ReplicationConnection)["reset"]
+
+
+class LogicalReplicationConnection(_Replicating, psycopg2.extras.LogicalReplicationConnection):
+    """A connection for logical replication. To be used as ``connection_factory``.
+
+    It is a ``greenwait.Connection`` and a ``psycopg2.extras.LogicalReplicationConnection``. Its
+    cursors are ``ReplicationCursor``. It needs libpq's functions, which are not found on Windows.
+    """
+
+
+class PhysicalReplicationConnection(_Replicating, psycopg2.extras.PhysicalReplicationConnection):
+    """A connection for physical replication; otherwise like the logical one."""
