@@ -7,17 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from tests.test_faults import FAULTS, cancels_through_the_proxy, laboratory  # noqa: F401
+from tests.lab.marks import cancels_through_the_proxy
+from tests.lab.steps import FAULTS
 
 STRUCK = 25
 
 
 class Client:
-    """The other process, ``fault_client.py``."""
+    """The other process, ``programs/fault_client.py``."""
 
     def __init__(self, loop, *dsns):
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.fault_client", loop, *dsns],
+            [sys.executable, "-m", "tests.programs.fault_client", loop, *dsns],
             cwd=Path(__file__).parent.parent,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -56,7 +57,7 @@ class Client:
 
 
 @pytest.fixture(scope="module", params=["gevent", "eventlet", "asyncio", "uvloop", "trio"])
-def client(request, laboratory, own_server):  # noqa: F811
+def client(request, laboratory, own_server):
     client = Client(request.param, laboratory.proxy.dsn(), own_server.dsn("unix"))
     with contextlib.closing(contextlib.ExitStack()) as stack:
         stack.callback(client.end)
@@ -65,7 +66,7 @@ def client(request, laboratory, own_server):  # noqa: F811
 
 @cancels_through_the_proxy
 @pytest.mark.parametrize("fault", FAULTS)
-def test_fault_with_fifty_in_flight(client, laboratory, fault):  # noqa: F811
+def test_fault_with_fifty_in_flight(client, laboratory, fault):
     proxy = laboratory.proxy
     proxy.clear()
     first = len(proxy.connections)

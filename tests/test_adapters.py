@@ -4,7 +4,7 @@ import textwrap
 
 import pytest
 
-from tests.marks import needs_fork
+from tests.lab.marks import needs_fork
 
 PRELUDES = {
     "gevent": """
@@ -1071,7 +1071,7 @@ SILENT_COMMON = f"""
 import sys
 sys.path.insert(0, "..")
 {COMMON}
-from tests.fault_lab import frozen
+from tests.lab.freezers import frozen
 def stop_hub(function):
     # What it raises, and how long it took, in the hub's greenlet.
     ended = []

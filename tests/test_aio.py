@@ -25,10 +25,12 @@ from psycopg2 import errors
 
 import greenwait
 from greenwait import aio
-from tests import orm_program
-from tests.event_loops import LOOPS, runner
-from tests.fault_lab import frozen, no_leaked_descriptors, silent_listener
-from tests.marks import needs_fork, needs_refusal, selects
+from tests.lab import orm as orm_program
+from tests.lab.event_loops import LOOPS, runner
+from tests.lab.freezers import frozen
+from tests.lab.hosts import silent_listener
+from tests.lab.leaks import no_leaked_descriptors
+from tests.lab.marks import needs_fork, needs_refusal, selects
 
 TELLS_WHY = sys.version_info >= (3, 11)  # before, a task loses cancel()'s message
 

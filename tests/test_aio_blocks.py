@@ -12,8 +12,8 @@ import pytest
 
 import greenwait
 from greenwait import aio
-from tests.asleep import wait_until_asleep
-from tests.event_loops import LOOPS, runner
+from tests.lab.asleep import wait_until_asleep
+from tests.lab.event_loops import LOOPS, runner
 
 # Of this process: another one may use the same server.
 TABLE = f"blocks_{os.getpid()}"

@@ -11,9 +11,9 @@ import pytest
 
 import greenwait
 from greenwait import aio
-from tests.event_loops import LOOPS, runner
-from tests.fault_lab import frozen
-from tests.marks import needs_refusal
+from tests.lab.event_loops import LOOPS, runner
+from tests.lab.freezers import frozen
+from tests.lab.marks import needs_refusal
 
 HAS_TIMEOUT = sys.version_info >= (3, 11)
 new: Any = asyncio  # what it has since then

@@ -15,9 +15,11 @@ import pytest
 
 import greenwait
 from greenwait import aio
-from tests.event_loops import LOOPS, PATIENT, runner
-from tests.fault_lab import FaultProxy, no_leaked_descriptors, silent_listener
-from tests.marks import needs_fork
+from tests.lab.event_loops import LOOPS, PATIENT, runner
+from tests.lab.fault_proxy import FaultProxy
+from tests.lab.hosts import silent_listener
+from tests.lab.leaks import no_leaked_descriptors
+from tests.lab.marks import needs_fork
 
 SLEEP = "select pg_sleep(20)"
 CLOSED = "event loop .* closed"

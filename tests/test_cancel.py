@@ -13,27 +13,22 @@ from psycopg2.extensions import libpq_version, set_wait_callback
 
 import greenwait
 from greenwait._psycopg.libpq import FAST_PATHS
-from tests.asleep import when_asleep
-from tests.fault_lab import Fault, FaultProxy, frozen_postmaster, no_leaked_descriptors, silence
-from tests.test_interrupt import assert_stops, assert_usable, one, patient
+from tests.lab.asleep import when_asleep
+from tests.lab.fault_proxy import Fault, FaultProxy
+from tests.lab.freezers import frozen_postmaster
+from tests.lab.leaks import no_leaked_descriptors
+from tests.lab.marks import needs_backend_pid
+from tests.lab.queries import assert_stops, assert_usable, one
+from tests.lab.silence import silence
+
+pytestmark = pytest.mark.patient
 
 HAS_LIBPQ = not FAST_PATHS["cancel"].endswith("keeps the GIL")
 IS_ENCRYPTED = FAST_PATHS["cancel"].startswith("on")
 RUNS = 1000
 
 
-@pytest.fixture
-def callback(callback):
-    return patient(callback)
-
-
-@pytest.fixture
-def watcher(connect):
-    conn = connect()
-    conn.autocommit = True
-    return conn
-
-
+@needs_backend_pid
 def test_query_is_cancelled_from_another_thread(conn, connect, watcher):
     pid = conn.info.backend_pid
     with (
@@ -51,6 +46,7 @@ def test_nothing_happens_where_there_is_no_query(conn):
     assert one(conn, "select 3") == 3
 
 
+@needs_backend_pid
 def test_cancel_without_a_wait_callback_works_too(connect, watcher):
     set_wait_callback(None)
     conn = connect()
@@ -219,6 +215,7 @@ def test_refused_cancel_lets_the_query_end_by_itself(callback, own_server):
         conn.close()
 
 
+@needs_backend_pid
 def test_cancel_inside_a_query_s_own_wait_from_a_signal_handler(callback, connect, watcher):
     import signal
 
@@ -235,6 +232,7 @@ def test_cancel_inside_a_query_s_own_wait_from_a_signal_handler(callback, connec
     assert_usable(conn)
 
 
+@needs_backend_pid
 def test_cancels_from_many_threads_at_once(callback, connect, watcher):
     conn = connect()
     failures = []

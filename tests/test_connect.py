@@ -24,17 +24,12 @@ import greenwait
 import greenwait.aio
 from greenwait._psycopg.conninfo import connection_options
 from greenwait._psycopg.libpq import FAST_PATHS
-from tests.fault_lab import (
-    Fault,
-    FaultProxy,
-    dropping_listener,
-    no_leaked_descriptors,
-    refusing_port,
-    silence,
-    silent_listener,
-)
-from tests.marks import needs_shutdown, needs_silent_shutdown
-from tests.readable import Readable
+from tests.lab.fault_proxy import Fault, FaultProxy
+from tests.lab.hosts import dropping_listener, refusing_port, silent_listener
+from tests.lab.leaks import no_leaked_descriptors
+from tests.lab.marks import needs_shutdown, needs_silent_shutdown
+from tests.lab.readable import Readable
+from tests.lab.silence import silence
 from tools.postgres import DATABASE, USER, Server
 
 CONNECTS: dict[str, Callable[..., Any]] = {

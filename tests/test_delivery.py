@@ -3,7 +3,6 @@
 import contextlib
 import gc
 import os
-import select
 import signal
 import threading
 import time
@@ -22,67 +21,15 @@ from psycopg2.extensions import (
 
 import greenwait
 from greenwait._psycopg.libpq import FAST_PATHS
-from tests.asleep import again_until, wait_until_asleep, when_asleep
-from tests.fault_lab import frozen
-from tests.test_interrupt import assert_usable, patient
+from tests.lab.asleep import again_until, wait_until_asleep, when_asleep
+from tests.lab.freezers import frozen
+from tests.lab.interrupts import Limit
+from tests.lab.marks import needs_refusal
+from tests.lab.queries import assert_usable, one
+from tests.lab.struck import BEGIN, KINDS, Own, Plain, assert_raised
 from tools.postgres import Server
 
-needs_libpq = pytest.mark.skipif(
-    FAST_PATHS["interrupt"] != "on", reason="the connection is closed without libpq's functions"
-)
-
-
-class Limit(Exception):
-    pass
-
-
-def one(conn, query, *parameters):
-    with conn.cursor() as cur:
-        cur.execute(query, parameters)
-        return cur.fetchone()[0]
-
-
-class _Struck:
-    """What connections have of which a wait is interrupted when the answer is there."""
-
-    raised: BaseException | None = None
-    at_wait = 0
-
-    def fileno(self):
-        connection: Any = super()
-        fd = connection.fileno()
-        if self.raised is not None and greenwait.stats().waits == self.at_wait:
-            assert select.select([fd], [], [], 20)[0]
-            raised, self.raised = self.raised, None
-            self.before(fd)
-            raise raised
-        return fd
-
-    def before(self, fd):
-        pass
-
-    def strike(self, wait=1):
-        """Interrupt the n-th wait from now on; return the exception."""
-        self.raised = Limit()
-        self.at_wait = greenwait.stats().waits + wait
-        return self.raised
-
-
-class Plain(_Struck, psycopg2.extensions.connection):
-    pass
-
-
-class Own(_Struck, greenwait.Connection):
-    pass
-
-
-BEGIN = 1  # the first wait of a transaction
-KINDS = [Plain, Own]
-
-
-@pytest.fixture
-def callback(callback):
-    return patient(callback)
+pytestmark = pytest.mark.patient
 
 
 @pytest.fixture(params=KINDS, ids=lambda kind: kind.__name__)
@@ -94,14 +41,7 @@ def struck(request, callback, connect):
     return conn
 
 
-def assert_raised(conn, raised, function, *args):
-    with pytest.raises(Limit) as info:
-        function(*args)
-    assert info.value is raised
-    assert conn.raised is None
-
-
-@needs_libpq
+@needs_refusal
 def test_query_is_rolled_back_with_its_transaction(struck):
     cur = struck.cursor()
     cur.execute("create temp table struck (n int)")
@@ -118,7 +58,7 @@ def test_query_is_rolled_back_with_its_transaction(struck):
     assert_usable(struck)
 
 
-@needs_libpq
+@needs_refusal
 def test_query_in_autocommit_mode_stands(struck):
     struck.autocommit = True
     cur = struck.cursor()
@@ -129,7 +69,7 @@ def test_query_in_autocommit_mode_stands(struck):
     assert one(struck, "select count(*) from struck") == 1
 
 
-@needs_libpq
+@needs_refusal
 def test_query_is_stopped_whose_begin_was_interrupted(struck):
     struck.cursor().execute("create temp table struck (n int)")
     struck.commit()
@@ -144,7 +84,7 @@ def test_query_is_stopped_whose_begin_was_interrupted(struck):
     assert_usable(struck)
 
 
-@needs_libpq
+@needs_refusal
 def test_query_with_an_error_of_its_own_whose_begin_was_interrupted(struck):
     raised = struck.strike(BEGIN)
     assert_raised(struck, raised, struck.cursor().execute, "select 1 from nothing")
@@ -164,7 +104,7 @@ def test_query_that_cannot_be_sent_raises_what_has_interrupted_its_begin(struck)
     assert struck.closed
 
 
-@needs_libpq
+@needs_refusal
 def test_block_of_a_named_cursor_raises_what_has_interrupted_its_begin(struck):
     raised = struck.strike(BEGIN)
     with pytest.raises(Limit) as info, struck, struck.cursor("named") as cur:
@@ -174,7 +114,7 @@ def test_block_of_a_named_cursor_raises_what_has_interrupted_its_begin(struck):
     assert_usable(struck)
 
 
-@needs_libpq
+@needs_refusal
 def test_begin_of_a_block_in_autocommit_mode_is_rolled_back_and_the_query_never_sent(struck):
     struck.autocommit = True
     raised = struck.strike(BEGIN)
@@ -188,14 +128,14 @@ def test_begin_of_a_block_in_autocommit_mode_is_rolled_back_and_the_query_never_
     assert_usable(struck)
 
 
-@needs_libpq
+@needs_refusal
 def test_begin_by_hand_in_autocommit_mode_is_rolled_back(struck):
     struck.autocommit = True
     assert_raised(struck, struck.strike(), struck.cursor().execute, "begin")
     assert struck.info.transaction_status == TRANSACTION_STATUS_IDLE
 
 
-@needs_libpq
+@needs_refusal
 def test_query_in_a_transaction_by_hand_fails_it(struck):
     struck.autocommit = True
     struck.cursor().execute("begin")
@@ -205,7 +145,7 @@ def test_query_in_a_transaction_by_hand_fails_it(struck):
     assert one(struck, "select 6 * 7") == 42
 
 
-@needs_libpq
+@needs_refusal
 def test_commit_stands(struck):
     cur = struck.cursor()
     cur.execute("create temp table struck (n int)")
@@ -216,7 +156,7 @@ def test_commit_stands(struck):
     assert_usable(struck)
 
 
-@needs_libpq
+@needs_refusal
 def test_commit_of_a_failed_transaction_leaves_none(struck):
     with contextlib.suppress(psycopg2.Error):
         struck.cursor().execute("select 1/0")
@@ -225,7 +165,7 @@ def test_commit_of_a_failed_transaction_leaves_none(struck):
     assert_usable(struck)
 
 
-@needs_libpq
+@needs_refusal
 def test_rollback_leaves_nothing_that_could_be_committed(struck):
     """psycopg2 believes that it is still in a transaction, if it is told of a failure."""
     cur = struck.cursor()
@@ -278,7 +218,7 @@ def test_encoding_of_both_sides_stays_the_same(struck, name):
         assert one(struck, "select %s", "\xe4") == "\xe4"
 
 
-@needs_libpq
+@needs_refusal
 @pytest.mark.parametrize(
     "execute",
     [
@@ -293,7 +233,7 @@ def test_next_statement_is_not_executed(struck, execute):
     assert one(struck, "select current_setting('greenwait.struck', true)") == "1"
 
 
-@needs_libpq
+@needs_refusal
 def test_fetch_of_a_named_cursor(struck):
     cur = struck.cursor("struck")
     cur.execute("select generate_series(1, 10)")
@@ -301,7 +241,7 @@ def test_fetch_of_a_named_cursor(struck):
     assert_usable(struck)
 
 
-@needs_libpq
+@needs_refusal
 def test_end_of_with_connection(struck):
     def work():
         with struck:
@@ -511,7 +451,7 @@ def test_connection_that_is_lost_before_the_statement_is_refused(callback, conne
     assert conn.closed
 
 
-@needs_libpq
+@needs_refusal
 @pytest.mark.parametrize("replication", ["database", "true"])
 def test_replication_connection(callback, connect, server, replication):
     """A physical one knows no SQL, and refuses it."""
@@ -526,14 +466,14 @@ def test_replication_connection(callback, connect, server, replication):
     conn.cursor().execute(command)
 
 
-@needs_libpq
+@needs_refusal
 def test_read_only_transaction_without_any_language(callback, connect):
     conn = connect(connection_factory=Plain, options="-c default_transaction_read_only=on")
     assert_raised(conn, conn.strike(2), conn.cursor().execute, "select 1")
     assert_usable(conn)
 
 
-@needs_libpq
+@needs_refusal
 @pytest.mark.parametrize(
     ("text", "autocommit", "strike"),
     [
@@ -562,7 +502,7 @@ def test_server_s_log_says_what_the_refused_statement_is(
     assert f'ERROR:  invalid input syntax for type integer: "greenwait: {text}"' in error
 
 
-@needs_libpq
+@needs_refusal
 def test_database_without_plpgsql(callback, own_server):
     with contextlib.closing(psycopg2.connect(own_server.dsn("unix"))) as admin:
         admin.autocommit = True
@@ -600,7 +540,7 @@ def standby():
         yield server
 
 
-@needs_libpq
+@needs_refusal
 def test_standby(callback, standby):
     with contextlib.closing(
         psycopg2.connect(standby.dsn("unix"), connection_factory=Plain)
@@ -614,7 +554,7 @@ def test_standby(callback, standby):
         assert_usable(conn)
 
 
-@needs_libpq
+@needs_refusal
 @pytest.mark.parametrize("is_deadline", [False, True], ids=["interrupt", "deadline"])
 def test_silence_at_the_refused_statement_ends_with_the_grace(connect, own_server, is_deadline):
     # A deadline is to pass after it was interrupted, and before the end of the grace.
@@ -677,7 +617,7 @@ print(conn.notices, [each for each in called if "decode" in each])
     assert run_python(script) == "['NOTICE:  hello\\n'] []\n"
 
 
-@needs_libpq
+@needs_refusal
 def test_signals_at_every_moment_of_notices_cost_no_exception(callback, connect, on_signal):
     """psycopg2 forgets what is raised while it decodes them."""
     conn = connect()
@@ -732,7 +672,7 @@ do $$begin
 end$$"""
 
 
-@needs_libpq
+@needs_refusal
 @pytest.mark.parametrize(
     "query", ["select pg_sleep(20)", IGNORES_CANCELS, f"{IGNORES_CANCELS}; select 1/0"]
 )

@@ -13,17 +13,15 @@ import uvloop
 
 import greenwait
 from greenwait import aio
-from greenwait._psycopg.libpq import FAST_PATHS
-from tests.delivery_trials import ANSWERS, CONTEXTS, EVENTS
+from tests.delivery_trials.contexts import CONTEXTS
+from tests.delivery_trials.tries import ANSWERS, EVENTS
+from tests.lab.marks import needs_refusal
 from tools import delivery_table
 
-needs_libpq = pytest.mark.skipif(
-    FAST_PATHS["interrupt"] != "on", reason="the connection is closed without libpq's functions"
-)
 TRIES = 4
 
 
-@needs_libpq
+@needs_refusal
 @pytest.mark.parametrize("context", CONTEXTS)
 def test_nothing_is_lost_of_what_meets_an_answer(context, server):
     dsn = server.dsn(server.transports[0])
@@ -94,7 +92,7 @@ async def notify(conn, rng):
 
 
 @needs_asyncio_timeout
-@needs_libpq
+@needs_refusal
 @pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
 @pytest.mark.parametrize("listen", [ask, wait_for_notifies])
 def test_notifications_and_timeouts_at_random_moments_are_all_there(server, listen, new_loop):

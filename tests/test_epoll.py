@@ -15,7 +15,8 @@ import pytest
 from psycopg2.extensions import POLL_OK, POLL_READ, set_wait_callback
 
 import greenwait
-from tests.marks import needs_epoll
+from tests.lab.marks import needs_epoll
+from tests.lab.queries import one
 
 pytestmark = needs_epoll
 
@@ -35,12 +36,6 @@ def descriptors(kind):
     return found
 
 
-def one(conn, query="select 1"):
-    cur = conn.cursor()
-    cur.execute(query)
-    return cur.fetchone()[0]
-
-
 def test_thread_keeps_one_epoll_descriptor(connect):
     gc.collect()  # event loops that other tests have left
     before = set(descriptors("eventpoll"))
@@ -48,7 +43,7 @@ def test_thread_keeps_one_epoll_descriptor(connect):
 
     def work():
         for _ in range(10):
-            one(connect())
+            one(connect(), "select 1")
             own.append(set(descriptors("eventpoll")) - before)
 
     thread = threading.Thread(target=work)
@@ -59,20 +54,20 @@ def test_thread_keeps_one_epoll_descriptor(connect):
 
 
 def test_descriptor_is_not_inherited_by_programs(connect):
-    one(connect())
+    one(connect(), "select 1")
     own = descriptors("eventpoll") + descriptors("timerfd")
     assert len(own) >= 2
     assert [number for number in own if os.get_inheritable(number)] == []
 
 
 def test_descriptor_is_closed_with_its_thread(connect):
-    one(connect())
+    one(connect(), "select 1")
     gc.collect()  # event loops that other tests have left
     before = descriptors("eventpoll")
     during = []
 
     def work():
-        one(connect())
+        one(connect(), "select 1")
         during.append(len(descriptors("eventpoll")))
 
     for _ in range(30):
@@ -98,7 +93,7 @@ def test_connection_used_by_threads_in_turn(connect, transport):
     """Each thread's set learns of the descriptor; the others' registrations stay silent."""
     conn = connect(transport)
     conn.autocommit = True
-    one(conn)
+    one(conn, "select 1")
     answers = []
 
     def work(number):
@@ -116,7 +111,7 @@ def test_connection_reopened_elsewhere_under_a_known_number(connect, transport):
     """This thread's set knows the number; the socket was exchanged by another thread."""
     conn = connect(transport)
     number = conn.fileno()
-    one(conn)
+    one(conn, "select 1")
     gc.collect()  # what other tests have left would give its number to another
     conn.close()
     replacements = []
@@ -301,5 +296,5 @@ os.waitpid(pid, 0)
 def test_epoll_callable_works_as_it_stands(server):
     """``set_wait_callback(greenwait.EpollWaitCallback)``: an instance, not a class to be called."""
     conn = psycopg2.connect(server.dsn())
-    assert one(conn) == 1
+    assert one(conn, "select 1") == 1
     conn.close()

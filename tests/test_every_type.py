@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-PROGRAM = Path(__file__).with_name("every_type.py")
+PROGRAM = Path(__file__).parent / "programs" / "every_type.py"
 
 
 @pytest.mark.parametrize("state", ["half-made", "finished", "cleared"])

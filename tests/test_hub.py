@@ -22,36 +22,19 @@ from psycopg2.extensions import set_wait_callback
 import greenwait
 from greenwait._greenlets import gather as gathering
 from greenwait._greenlets.hub import hub_here
-from tests.asleep import again_until
-from tests.fault_lab import frozen, no_leaked_descriptors, silent_listener
-from tests.marks import needs_fork, needs_refusal
+from tests.lab.asleep import again_until
+from tests.lab.freezers import frozen
+from tests.lab.hosts import silent_listener
+from tests.lab.interrupts import LIMIT, Limit, raising
+from tests.lab.leaks import no_leaked_descriptors
+from tests.lab.marks import needs_fork, needs_refusal
+from tests.lab.queries import assert_stopped, assert_usable, one
 from tools.postgres import Server
+
+pytestmark = pytest.mark.patient
 
 TWENTY_SECONDS = "select pg_sleep(20)"
 NOTHING: dict[str, object] = {}
-
-
-@pytest.fixture(autouse=True)
-def _ctrl_c_is_not_ignored():
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
-@pytest.fixture
-def callback(callback):
-    """Each, with the grace of a busy machine."""
-    is_epoll = callback is greenwait.EpollWaitCallback
-    chosen = greenwait.WaitCallback(poller="epoll" if is_epoll else "poll", cancel_grace=20)
-    set_wait_callback(chosen)
-    return chosen
-
-
-@pytest.fixture
-def watcher(server):
-    with contextlib.closing(psycopg2.connect(server.dsn(server.transports[0]))) as conn:
-        conn.autocommit = True
-        yield conn
 
 
 @pytest.fixture
@@ -60,31 +43,8 @@ def conns(callback, connect):
     return lambda count, *args, **keywords: [connect(*args, **keywords) for _ in range(count)]
 
 
-def one(conn, query, *parameters):
-    with conn.cursor() as cur:
-        cur.execute(query, parameters)
-        return cur.fetchone()[0]
-
-
 def sleep_and_say(conn, seconds, answer=None):
     return one(conn, "select %s from pg_sleep(%s)", answer, seconds)
-
-
-def assert_usable(conns):
-    for conn in conns:
-        assert not conn.closed
-        conn.rollback()
-        assert one(conn, "select 6 * 7") == 42
-        conn.rollback()
-
-
-def assert_stopped(watcher, conns, within=5):
-    """The server processes of these have nothing to do, or soon won't."""
-    pids = [conn.info.backend_pid for conn in conns]
-    query = "select count(*) from pg_stat_activity where pid = any(%s) and state = 'active'"
-    give_up = time.monotonic() + within
-    while one(watcher, query, pids):
-        assert time.monotonic() < give_up
 
 
 def interrupt_soon(seconds=0.2, number=signal.SIGINT):
@@ -110,7 +70,7 @@ def test_results_are_in_the_order_of_the_calls(conns, transport):
         lambda i=i: sleep_and_say(own[i], 0.1 - i * 0.015, f"number {i}") for i in range(len(own))
     ]
     assert greenwait.gather(*calls) == [f"number {i}" for i in range(len(own))]
-    assert_usable(own)
+    assert_usable(*own)
 
 
 def test_twenty_queries_take_as_long_as_one(conns):
@@ -225,7 +185,7 @@ def test_first_exception_cancels_the_others(conns, watcher, limit):
             lambda: one(own[0], "select 1 / 0 from pg_sleep(0.05)"), *calls, limit=limit
         )
     assert_stopped(watcher, own)
-    assert_usable(own)
+    assert_usable(*own)
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
@@ -256,18 +216,12 @@ def test_ctrl_c_cancels_all_of_them(conns, watcher):
         interrupt_soon()
         greenwait.gather(*[lambda conn=conn: one(conn, TWENTY_SECONDS) for conn in own])
     assert_stopped(watcher, own)
-    assert_usable(own)
+    assert_usable(*own)
 
 
 def test_exception_of_a_handler_cancels_all_of_them(conns, watcher):
-    class Limit(Exception):
-        pass
-
-    def handler(*_):
-        raise Limit
-
     own = conns(3)
-    before = signal.signal(signal.SIGALRM, handler)
+    before = signal.signal(signal.SIGALRM, raising(LIMIT))
     try:
         with pytest.raises(Limit):
             signal.setitimer(signal.ITIMER_REAL, 0.1)
@@ -275,7 +229,7 @@ def test_exception_of_a_handler_cancels_all_of_them(conns, watcher):
     finally:
         signal.signal(signal.SIGALRM, before)
     assert_stopped(watcher, own)
-    assert_usable(own)
+    assert_usable(*own)
 
 
 def test_ctrl_c_in_a_job_s_own_code_is_raised_too(conns):
@@ -287,7 +241,7 @@ def test_ctrl_c_in_a_job_s_own_code_is_raised_too(conns):
 
     with takes(0, 10), pytest.raises(KeyboardInterrupt):
         greenwait.gather(work, *[lambda conn=conn: one(conn, TWENTY_SECONDS) for conn in own])
-    assert_usable(own)
+    assert_usable(*own)
 
 
 def test_second_ctrl_c_does_not_wait_for_frozen_servers(own_server, callback):
@@ -322,7 +276,7 @@ def test_deadline_around_it_holds_for_each(conns, watcher):
         greenwait.gather(*[lambda conn=conn: one(conn, TWENTY_SECONDS) for conn in own])
     assert block.expired
     assert_stopped(watcher, own)
-    assert_usable(own)
+    assert_usable(*own)
 
 
 def test_deadline_inside_is_of_its_own_job(conns):
@@ -443,7 +397,7 @@ def test_closed_map_cancels_what_is_under_way(conns, watcher):
         assert next(results) == 0
         results.close()
     assert_stopped(watcher, own)
-    assert_usable(own)
+    assert_usable(*own)
 
 
 def test_map_in_a_job_that_is_cancelled_cancels_what_is_under_way(conns, watcher):
@@ -465,7 +419,7 @@ def test_map_in_a_job_that_is_cancelled_cancels_what_is_under_way(conns, watcher
             job.result()
         assert sorted(ended) == [0, 1, 2]
     assert_stopped(watcher, own)
-    assert_usable(own)
+    assert_usable(*own)
 
 
 @needs_refusal
@@ -476,7 +430,7 @@ def test_map_that_is_dropped_is_closed(conns, watcher):
     del results
     gc.collect()
     assert hub_here() is None
-    assert_usable(own)
+    assert_usable(*own)
 
 
 @needs_refusal
@@ -491,7 +445,7 @@ def test_exception_comes_in_its_place(conns):
     with pytest.raises(psycopg2.errors.DivisionByZero):
         next(results)
     assert list(results) == []
-    assert_usable(own)
+    assert_usable(*own)
 
 
 def test_maps_may_overlap_in_any_order(callback):
@@ -582,7 +536,7 @@ def test_exception_in_the_block_cancels_the_jobs(conns, watcher):
         hub.sleep(0.1)
         raise ZeroDivisionError
     assert_stopped(watcher, own)
-    assert_usable(own)
+    assert_usable(*own)
 
 
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
@@ -598,7 +552,7 @@ def test_what_ends_the_program_ends_the_block(conns, watcher, kind):
             hub.spawn(one, conn, TWENTY_SECONDS)
         hub.spawn(end)
     assert_stopped(watcher, own)
-    assert_usable(own)
+    assert_usable(*own)
 
 
 def test_failure_that_nobody_has_asked_for_is_raised_at_the_end(callback):
@@ -635,7 +589,7 @@ def test_cancelled_job(conns, watcher):
             assert job.done()
             assert not job.cancel()
     assert_stopped(watcher, own)
-    assert_usable(own)
+    assert_usable(*own)
 
 
 def test_job_that_is_cancelled_before_it_begins_never_does(callback):
@@ -657,7 +611,7 @@ def test_job_may_cancel_another(conns):
         hub.spawn(job.cancel).result()
         with pytest.raises(CancelledError):
             job.result()
-    assert_usable([conn])
+    assert_usable(conn)
 
 
 @needs_refusal
@@ -707,7 +661,7 @@ def test_cancel_of_a_query_that_succeeds_all_the_same_is_not_swallowed(conns):
         job.cancel()
         with pytest.raises(CancelledError):
             job.result()
-    assert_usable([conn])
+    assert_usable(conn)
 
 
 def test_each_thread_has_its_own(conns):
@@ -1465,7 +1419,7 @@ def test_cancels_at_random_moments(conns, watcher):
                     job.result(timeout=20)
     assert wrong == []
     assert_stopped(watcher, own)
-    assert_usable(own)
+    assert_usable(*own)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="proc_pid_status(5) is Linux's")

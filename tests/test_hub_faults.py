@@ -8,23 +8,16 @@ import pytest
 
 import greenwait
 from greenwait.connection import Connection
-from tests.test_faults import (  # noqa: F401, the fixture is found by its name
-    CALLBACKS,
-    FAULTS,
-    STEPS,
-    Outcome,
-    assert_usable,
-    cancels_through_the_proxy,
-    laboratory,
-    no_leaked_descriptors_of,
-)
+from tests.lab.marks import cancels_through_the_proxy
+from tests.lab.queries import assert_usable
+from tests.lab.steps import CALLBACKS, FAULTS, STEPS, Outcome, no_leaked_descriptors_of
 
 IN_FLIGHT = 50
 
 
 @cancels_through_the_proxy
 @pytest.mark.parametrize("fault", FAULTS)
-def test_fault_with_fifty_jobs_in_flight(laboratory, own_server, fault):  # noqa: F811
+def test_fault_with_fifty_jobs_in_flight(laboratory, own_server, fault):
     proxy = laboratory.proxy
     proxy.clear()
     psycopg2.extensions.set_wait_callback(CALLBACKS["poll"])

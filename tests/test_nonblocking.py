@@ -6,7 +6,7 @@ import pytest
 from psycopg2.extensions import set_wait_callback
 
 import greenwait
-from tests.marks import needs_epoll
+from tests.lab.marks import needs_epoll
 
 # A server process that has been stopped takes nothing in. What is sent to it blocks: in
 # libpq, where no signal is heard, or in the callback, where the handler ends it.

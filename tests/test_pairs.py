@@ -19,16 +19,13 @@ from greenlet import GreenletExit
 import greenwait
 import greenwait.aio
 from greenwait._psycopg.libpq import FAST_PATHS
-from tests.explorer import reachable
-from tests.fault_lab import frozen
-from tests.marks import needs_refusal
+from tests.explorer.cases import reachable
+from tests.lab.freezers import frozen
+from tests.lab.interrupts import Limit
+from tests.lab.marks import needs_refusal
 from tools.postgres import Server
 
 SEED = int(os.environ.get("GREENWAIT_TEST_SEED", "19"))
-
-
-class Limit(Exception):
-    pass
 
 
 @pytest.fixture

@@ -14,37 +14,28 @@ import pytest
 from psycopg2.extensions import TRANSACTION_STATUS_IDLE, set_wait_callback
 
 import greenwait
-from tests.asleep import when_asleep
-from tests.fault_lab import FaultProxy, no_leaked_descriptors, silent_listener
-from tests.marks import needs_fork, needs_refusal
-from tests.random_moments import interrupted
+from tests.lab.asleep import when_asleep
+from tests.lab.fault_proxy import FaultProxy
+from tests.lab.hosts import silent_listener
+from tests.lab.leaks import no_leaked_descriptors
+from tests.lab.marks import (
+    needs_backend_pid,
+    needs_fork,
+    needs_prompt_cancel,
+    needs_refusal,
+    needs_server_connection,
+    needs_server_s_words,
+    needs_session,
+)
+from tests.lab.queries import one
+from tests.lab.random_moments import interrupted
 
-
-def one(conn, query, *parameters):
-    with conn.cursor() as cur:
-        cur.execute(query, parameters)
-        return cur.fetchone()[0]
-
-
-@pytest.fixture
-def callback(callback):
-    """Each, with the grace of a busy machine."""
-    is_epoll = callback is greenwait.EpollWaitCallback
-    chosen = greenwait.WaitCallback(poller="epoll" if is_epoll else "poll", cancel_grace=20)
-    set_wait_callback(chosen)
-    return chosen
+pytestmark = pytest.mark.patient
 
 
 @pytest.fixture
 def dsn(server):
     return server.dsn("unix") if "unix" in server.transports else server.dsn()
-
-
-@pytest.fixture
-def watcher(connect):
-    conn = connect()
-    conn.autocommit = True
-    return conn
 
 
 @pytest.fixture(name="pool")
@@ -182,6 +173,7 @@ def prepared(conn):
     conn.tpc_prepare()
 
 
+@needs_server_connection
 def test_lost_connection_is_told_of_at_the_end_of_the_block(pool, watcher):
     with pytest.raises(psycopg2.InterfaceError, match="closed"), pool.connection() as conn:
         terminate(watcher, conn)
@@ -243,6 +235,7 @@ def test_interrupt_while_waiting(pool):
     assert pool.stats().in_use == 0
 
 
+@needs_prompt_cancel
 @needs_refusal
 def test_interrupts_at_random_moments_cost_no_place(pool):
     """Of two places: one that is lost, and another one, would end the test."""
@@ -373,6 +366,7 @@ def test_without_any_callback(dsn):
 # -- Connections that are not fit
 
 
+@needs_server_connection
 def test_terminated_ones_are_not_lent(pool, watcher):
     with pool.connection() as first, pool.connection() as second:
         pids = {first.info.backend_pid, second.info.backend_pid}
@@ -401,6 +395,7 @@ def test_terminated_one_is_not_lent_though_its_last_words_take_long_to_read(call
             assert one(conn, "select 1") == 1
 
 
+@needs_server_connection
 def test_one_that_is_lost_in_a_transaction_is_not_kept(pool, watcher):
     conn = pool.getconn()
     one(conn, "select 1")
@@ -412,6 +407,7 @@ def test_one_that_is_lost_in_a_transaction_is_not_kept(pool, watcher):
     assert pool.stats().discarded == 1
 
 
+@needs_session
 def test_messages_do_not_make_it_unfit(pool, watcher):
     with pool.connection() as conn:
         conn.cursor().execute("listen pool")
@@ -512,6 +508,7 @@ def test_query_that_was_cancelled_leaves_it_fit(pool):
         assert one(conn, "select 1") == 1
 
 
+@needs_backend_pid
 @needs_refusal
 def test_interrupted_query_leaves_it_fit(pool, watcher):
     def handler(*_):
@@ -540,6 +537,7 @@ def test_min_size_is_made_at_once(callback, dsn):
         assert (pool.stats().size, pool.stats().idle) == (3, 3)
 
 
+@needs_server_s_words
 def test_first_failure_is_raised_at_once(callback, server):
     with greenwait.Pool(server.dsn(dbname="nosuch"), timeout=20) as pool:
         began = time.monotonic()

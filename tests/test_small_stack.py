@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from tests.conftest import WARNINGS
+from tests.lab.programs import WARNINGS
 
 STACK = 128 * 1024  # musl's, pthread_create(3)
 

@@ -13,7 +13,7 @@ from psycopg2.extensions import connection
 import greenwait
 from greenwait._psycopg.libpq import FAST_PATHS
 from greenwait._sleep import POLLERS
-from tests import pooling
+from tests.lab.servers import POOL_MODE
 
 IS_NATIVE = FAST_PATHS["receive"] == "on"
 LARGE = "select g, repeat('x', 100) from generate_series(1, 20000) g"
@@ -113,7 +113,7 @@ def test_libpq_path_gives_what_the_plain_path_gives(play):
     plain = play("poll", plain=True)
     # Without libpq, a COPY that was begun can't be ended.
     alike = SITUATIONS.keys() - {"copy to", "copy after rows", "copy from"}
-    if pooling.POOL_MODE is not None:  # it does not pass on what the server says last
+    if POOL_MODE is not None:  # it does not pass on what the server says last
         alike -= {"terminated"}
     for callback in POLLERS:
         seen = play(callback)

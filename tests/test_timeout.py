@@ -21,23 +21,15 @@ from psycopg2.extensions import POLL_OK, POLL_READ, QueryCanceledError, set_wait
 import greenwait
 from greenwait import aio
 from greenwait._psycopg.libpq import FAST_PATHS
-from tests.asleep import again_until
-from tests.fault_lab import frozen, no_leaked_descriptors, silence
-from tests.test_interrupt import assert_stops, assert_usable, one, patient
+from tests.lab.asleep import again_until
+from tests.lab.freezers import frozen
+from tests.lab.leaks import no_leaked_descriptors
+from tests.lab.queries import assert_stops, assert_usable, one
+from tests.lab.silence import silence
+
+pytestmark = pytest.mark.patient
 
 LARGE = "select g, repeat('x', 1000) from generate_series(1, 100000000) g"
-
-
-@pytest.fixture
-def callback(callback):
-    return patient(callback)
-
-
-@pytest.fixture
-def watcher(connect):
-    conn = connect()
-    conn.autocommit = True
-    return conn
 
 
 def timed_out(conn, seconds, query="select pg_sleep(10)"):

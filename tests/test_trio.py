@@ -13,10 +13,12 @@ from psycopg2 import errors
 
 import greenwait
 from greenwait import trio as greenwait_trio
-from tests import orm_program
-from tests.asleep import again_until
-from tests.fault_lab import frozen, no_leaked_descriptors, silent_listener
-from tests.marks import needs_fork, needs_refusal
+from tests.lab import orm as orm_program
+from tests.lab.asleep import again_until
+from tests.lab.freezers import frozen
+from tests.lab.hosts import silent_listener
+from tests.lab.leaks import no_leaked_descriptors
+from tests.lab.marks import needs_backend_pid, needs_fork, needs_refusal, needs_session
 
 run = greenwait_trio.run
 
@@ -236,6 +238,7 @@ def test_sqlalchemy(dsn, pool):
         assert trio.run(all_of, orm_program.write_and_read, engine) == list(range(1, 21))
 
 
+@needs_session
 def test_execute_values(dsn):
     assert trio.run(all_of, orm_program.insert_many, dsn) == list(range(1, 21))
 
@@ -281,6 +284,7 @@ def test_pool_and_shared_connection(dsn):
     assert sorted(found) == list(range(30))
 
 
+@needs_backend_pid
 def test_cancellation_while_a_statement_is_sent(dsn):
     """It waits to write, and to read what the server may have to say, in one nursery."""
     raised = []
@@ -432,6 +436,7 @@ def test_callback_that_is_not_registered_is_told(dsn):
     trio.run(main)
 
 
+@needs_session
 def test_query_beside_notifications_of_the_same_connection(dsn, connect):
     conn, other = connect(), connect()
     conn.autocommit = other.autocommit = True

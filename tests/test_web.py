@@ -18,8 +18,8 @@ import pytest
 
 import greenwait
 from greenwait import aio
-from tests.event_loops import LOOPS, runner
-from tests.marks import needs_refusal
+from tests.lab.event_loops import LOOPS, runner
+from tests.lab.marks import needs_refusal
 
 # Not there with a CPython that is newer than FastAPI's pydantic.
 pytest.importorskip("fastapi")

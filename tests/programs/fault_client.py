@@ -1,6 +1,6 @@
 """A program of some event loop's with fifty queries under way, while a fault strikes half of them.
 
-    python -m tests.fault_client LOOP PROXY_DSN DIRECT_DSN
+    python -m tests.programs.fault_client LOOP PROXY_DSN DIRECT_DSN
 
 A line on its standard input begins a round: it connects, prepares the steps, says "ready",
 waits for another line, runs them, and says how far it is, and at last "well"; or in JSON
@@ -20,7 +20,8 @@ import warnings
 import psycopg2
 
 from greenwait.connection import Connection
-from tests.test_faults import GRACE, STEPS, Outcome, assert_usable
+from tests.lab.queries import assert_usable
+from tests.lab.steps import GRACE, STEPS, Outcome
 
 IN_FLIGHT = 50
 

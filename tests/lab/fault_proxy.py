@@ -1,23 +1,14 @@
-"""The fault laboratory: what a network and a server can do to a client.
-
-A TCP proxy that misbehaves on command, hosts that do not answer, server processes that stand
-still, and what shows that the client has not lost anything over it.
-"""
+"""A TCP proxy that misbehaves on command: what a network can do to a client."""
 
 import contextlib
-import os
 import select
-import signal
 import socket
 import struct
-import subprocess
-import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 import pytest
@@ -365,145 +356,3 @@ class FaultProxy:
 
 def _is_stalled(pipe: _Pipe, faults: dict[Kind, float]) -> bool:
     return len(pipe.recorded) >= faults.get("stall", float("inf"))
-
-
-# -- Hosts that do not answer
-
-
-@contextlib.contextmanager
-def silent_listener() -> Iterator[int]:
-    """Yield the port of a host that accepts, by its kernel, and stays silent."""
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        yield int(listening.getsockname()[1])
-
-
-@contextlib.contextmanager
-def dropping_listener() -> Iterator[int]:
-    """Yield the port of a host that drops SYNs: it listens, and its queue is full (Linux)."""
-    with contextlib.ExitStack() as stack:
-        listening = stack.enter_context(socket.socket())
-        listening.bind(("127.0.0.1", 0))
-        listening.listen(0)
-        port = int(listening.getsockname()[1])
-        for _ in range(4):
-            queued = stack.enter_context(socket.socket())
-            queued.setblocking(False)
-            queued.connect_ex(("127.0.0.1", port))
-        yield port
-
-
-def shutdown_ends_an_attempt() -> bool:
-    """Does a connect(2) that is under way fail on shutdown(2)? On Linux, and nowhere else."""
-    with dropping_listener() as port, socket.socket() as attempt:
-        attempt.setblocking(False)
-        attempt.connect_ex(("127.0.0.1", port))
-        with contextlib.suppress(OSError):  # ENOTCONN: no more than that
-            attempt.shutdown(socket.SHUT_RDWR)
-        return attempt.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) != 0
-
-
-@contextlib.contextmanager
-def refusing_port() -> Iterator[int]:
-    """Yield a port that refuses: it is bound, and nobody listens."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        yield int(taken.getsockname()[1])
-
-
-# -- Processes that stand still
-
-
-@contextlib.contextmanager
-def frozen(pid: int) -> Iterator[None]:
-    """In the block, the process *pid* stands still (SIGSTOP)."""
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        give_up = time.monotonic() + TIMEOUT
-        while Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "T":
-            assert time.monotonic() < give_up
-        yield
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGCONT)
-
-
-def frozen_postmaster(server: Server) -> contextlib.AbstractContextManager[None]:
-    """In the block, *server* accepts nobody and serves no cancel request."""
-    return frozen(server.pid)
-
-
-# -- What shows that nothing was lost
-
-
-@contextlib.contextmanager
-def no_leaked_descriptors() -> Iterator[None]:
-    """Assert that as many descriptors are open after the block as before."""
-
-    def links() -> dict[str, str]:
-        found = {}
-        for number in os.listdir("/proc/self/fd"):
-            with contextlib.suppress(OSError):  # that of the listing itself
-                found[number] = os.readlink(f"/proc/self/fd/{number}")
-        return found
-
-    before = links()
-    yield
-    give_up = time.monotonic() + 5  # a thread that was given up closes its own
-    while len(links()) > len(before) and time.monotonic() < give_up:
-        time.sleep(0.01)
-    after = links()
-    new = {number: link for number, link in after.items() if before.get(number) != link}
-    assert len(after) <= len(before), new
-
-
-@dataclass
-class Silence:
-    """The longest time in which nobody could run, in seconds: here, and in another process."""
-
-    longest: float = 0
-    machine: float = 0
-
-
-_TICK = """
-import sys, time
-longest, last = 0, time.perf_counter()
-print(flush=True)
-import select
-while not select.select([sys.stdin], [], [], 0.001)[0]:
-    now = time.perf_counter()
-    longest, last = max(longest, now - last), now
-print(longest)
-"""
-
-
-@contextlib.contextmanager
-def silence() -> Iterator[Silence]:
-    """Measure how long the other threads of this process are kept from running.
-
-    A process beside it shows what the machine does to everybody.
-    """
-    found = Silence()
-    begun, done = threading.Event(), threading.Event()
-
-    def tick() -> None:
-        last = time.perf_counter()
-        begun.set()
-        while not done.is_set():
-            time.sleep(0.001)
-            now = time.perf_counter()
-            found.longest, last = max(found.longest, now - last), now
-
-    with subprocess.Popen(
-        [sys.executable, "-c", _TICK], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as twin:
-        assert twin.stdout is not None
-        twin.stdout.readline()
-        thread = threading.Thread(target=tick, daemon=True)
-        thread.start()
-        begun.wait(TIMEOUT)
-        try:
-            yield found
-        finally:
-            done.set()
-            thread.join(TIMEOUT)
-            found.machine = float(twin.communicate("\n", TIMEOUT)[0])

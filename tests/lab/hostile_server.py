@@ -1,6 +1,6 @@
 """A hostile server: it speaks PostgreSQL's protocol up to a stage, and misbehaves there.
 
-    python -m tests.hostile_server
+    python -m tests.lab.hostile_server
 
 It is a process of its own, lest its threads and the client's contend for one GIL. A line on its
 standard input is a plan, in JSON, or a part of one with a seed that decides on the rest; it
@@ -522,8 +522,8 @@ class HostileServer:
 
     def __enter__(self) -> "HostileServer":
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.hostile_server"],
-            cwd=Path(__file__).parent.parent,
+            [sys.executable, "-m", "tests.lab.hostile_server"],
+            cwd=Path(__file__).parents[2],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -1,6 +1,6 @@
 """The tables of docs/when-a-query-must-stop.md, from what the explorer has found.
 
-python -m tests.stopping_table   # print them; cog puts them there
+python -m tests.explorer.table   # print them; cog puts them there
 """
 
 import json
@@ -8,7 +8,7 @@ from pathlib import Path
 
 __all__ = ["KEPT", "Kept", "entry", "table"]
 
-KEPT = Path(__file__).parent.parent / "docs" / "stopping.json"
+KEPT = Path(__file__).parents[2] / "docs" / "stopping.json"
 
 #: The columns: some phases come to the same, but for what the query itself has to say.
 COLUMNS = {
