@@ -3,11 +3,11 @@
 import contextlib
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from tests.lab.marks import cancels_through_the_proxy
+from tests.lab.programs import ROOT
 from tests.lab.steps import FAULTS
 
 STRUCK = 25
@@ -19,7 +19,7 @@ class Client:
     def __init__(self, loop, *dsns):
         self.process = subprocess.Popen(
             [sys.executable, "-m", "tests.programs.fault_client", loop, *dsns],
-            cwd=Path(__file__).parent.parent,
+            cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
