@@ -725,45 +725,9 @@ def test_two_thousand_cancelled_at_random_moments(run, dsn, assert_stopped):
     assert_stopped()
 
 
-def test_event_loop_that_ends_with_queries_under_way(run_python):
+def test_event_loop_that_ends_with_queries_under_way(run_program):
     """No complaint of asyncio's, which is in debug mode, and no query left."""
-    script = """
-import asyncio, logging, sys, time
-import psycopg2, greenwait, uvloop
-from greenwait import aio
-logging.getLogger("asyncio").setLevel(logging.ERROR)  # it may be told that a turn took long
-greenwait.install(cancel_grace=10)
-def ask(query):
-    with psycopg2.connect(sys.argv[1]) as conn, conn.cursor() as cur:
-        cur.execute(query)
-        return cur.fetchone()[0]
-async def awaited():
-    conn = await aio.connect(sys.argv[1])
-    async with conn.cursor() as cur:
-        await cur.execute("select pg_sleep(23)")
-kept = []
-async def main():
-    kept.extend(asyncio.create_task(aio.run(ask, "select pg_sleep(23)")) for _ in range(5))
-    kept.extend(asyncio.create_task(awaited()) for _ in range(5))
-    await asyncio.sleep(0.3)
-asyncio.run(main(), debug=True)
-assert all(task.cancelled() for task in kept)
-kept.clear()
-loop = uvloop.new_event_loop()
-loop.set_debug(True)
-asyncio.set_event_loop(loop)
-loop.run_until_complete(main())
-for task in kept:
-    task.cancel()
-loop.run_until_complete(asyncio.gather(*kept, return_exceptions=True))
-loop.close()
-give_up = time.monotonic() + 5
-while ask("select count(*) from pg_stat_activity where state = 'active'"
-        " and query like '%pg_sleep(23)' and pid <> pg_backend_pid()"):
-    assert time.monotonic() < give_up
-print("well")
-"""
-    assert run_python(script).strip() == "well"
+    assert run_program("loop_ends").strip() == "well"
 
 
 def test_look_for_closed_descriptors_disturbs_no_open_one(run, dsn):
@@ -1148,37 +1112,8 @@ def test_place_is_not_given_to_who_waited_in_a_closed_event_loop(dsn, callback, 
 
 
 @needs_fork
-def test_forked_child_has_waits_and_event_loops_of_its_own(run_python):
-    script = """
-import asyncio, os, signal, sys, psycopg2, greenwait
-from greenwait import aio
-greenwait.install()
-
-def ask(number):
-    conn = psycopg2.connect(sys.argv[1])
-    cur = conn.cursor()
-    cur.execute("select %s from pg_sleep(0.1)", (number,))
-    return cur.fetchone()[0]
-
-async def both(first, second):
-    return await asyncio.gather(aio.run(ask, first), aio.run(ask, second))
-
-def fork():
-    pid = os.fork()
-    if pid == 0:
-        signal.alarm(20)  # the parent's watchdog is not here
-        try:
-            print(ask(1), asyncio.run(both(2, 3)), greenwait.gather(lambda: ask(4)), flush=True)
-        finally:
-            os._exit(0)
-    return os.waitpid(pid, 0)[1]
-
-async def main():
-    return await asyncio.gather(aio.run(fork), both(5, 6))
-
-print(asyncio.run(main()))
-"""
-    assert run_python(script) == "1 [2, 3] [4]\n[0, [5, 6]]\n"
+def test_forked_child_has_waits_and_event_loops_of_its_own(run_program):
+    assert run_program("aio_fork") == "1 [2, 3] [4]\n[0, [5, 6]]\n"
 
 
 def test_forgotten_await_is_named(run, dsn):

@@ -490,174 +490,16 @@ def test_idle_connection_belongs_to_no_event_loop(new_loop, dsn):
 
 # -- Within each other, which nest_asyncio makes possible
 
-NESTED = """
-import asyncio, sys, time, warnings
-import nest_asyncio
-import greenwait
-from greenwait import aio
-
-greenwait.install(cancel_grace=10)
-complaints = []
-
-async def ask(conn, number):
-    async with conn, conn.cursor() as cur:
-        await cur.execute("select %s from pg_sleep(0.02)", (number,))
-        return (await cur.fetchone())[0]
-
-async def both(first, second):
-    return await asyncio.gather(ask(first, 1), ask(second, 2))
-
-async def stopped(conn):
-    try:
-        await asyncio.wait_for(conn.cursor().execute("select pg_sleep(20)"), 0.05)
-    except asyncio.TimeoutError:
-        await conn.rollback()
-        return "stopped"
-
-async def main():
-    loop = asyncio.get_running_loop()
-    loop.set_exception_handler(lambda _, context: complaints.append(context))
-    first, second = [await aio.connect(sys.argv[1]) for _ in range(2)]
-    assert await ask(first, 0) == 0
-    began = time.monotonic()
-    beside = asyncio.ensure_future(second.cursor().execute("select pg_sleep(0.5)"))
-    for _ in range(10):
-        assert loop.run_until_complete(ask(first, 3)) == 3
-        assert await ask(first, 4) == 4
-    await beside
-    assert time.monotonic() - began < 10  # by its one-second ticks: 20
-    for _ in range(10):
-        assert loop.run_until_complete(both(first, second)) == [1, 2]
-        assert await both(first, second) == [1, 2]
-    assert loop.run_until_complete(stopped(first)) == "stopped"
-    assert asyncio.run(ask(first, 6)) == 6
-    assert await both(first, second) == [1, 2]
-    first.close()
-    second.close()
-
-loop = asyncio.new_event_loop()
-asyncio.set_event_loop(loop)
-warnings.filterwarnings("ignore", message=".*event_loop_policy")  # nest_asyncio's own, as of 3.14
-nest_asyncio.apply(loop)
-loop.run_until_complete(main())
-loop.close()
-print(complaints)
-"""
-
 
 @pytest.mark.skipif(
     sys.version_info >= (3, 14),
     reason="nest_asyncio 1.6.0 does not tell it which task is the current one",
 )
-def test_event_loop_within_a_task_goes_on_as_well(run_python):
-    assert run_python(NESTED) == "[]\n"
+def test_event_loop_within_a_task_goes_on_as_well(run_program):
+    assert run_program("nested_loops") == "[]\n"
 
 
 # -- In a forked child
-
-FORKING = """
-import asyncio, gc, os, signal, sys, psycopg2, greenwait, uvloop
-from greenwait import aio
-
-greenwait.install()
-dsn, kind, where, end = sys.argv[2:]
-parent = os.getpid()
-
-def leave():
-    child = os.fork()
-    if child == 0:
-        signal.alarm(20)  # the parent's watchdog is not here
-        if end == "_exit":
-            os._exit(0)
-        raise SystemExit(3)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-
-def wait_and_leave():
-    conn = psycopg2.connect(dsn)
-    conn.cursor().execute("select pg_sleep(0.1)")
-    found = leave()
-    conn.close()
-    return found
-
-async def in_block():
-    conn = await aio.connect(dsn)
-    try:
-        async with conn, conn.cursor() as cur:
-            await cur.execute("select 1 from pg_sleep(0.5)")
-            return (await cur.fetchone())[0]
-    finally:
-        await conn.close()
-
-async def idle_in_block():
-    conn = await aio.connect(dsn)
-    try:
-        async with conn, conn.cursor("named") as cur:
-            await cur.execute("select generate_series(2, 10)")
-            await asyncio.sleep(0.5)
-            return (await cur.fetchone())[0]
-    except BaseException:
-        await conn.rollback()
-        raise
-    finally:
-        conn.close()
-
-async def in_pool():
-    async with await aio.create_pool(dsn) as pool:
-        async with pool.connection() as conn:
-            await conn.cursor().execute("select 1 from pg_sleep(0.5)")
-        conn = await pool.getconn()
-        try:
-            cur = conn.cursor()
-            await cur.execute("select 3 from pg_sleep(0.5)")
-            return (await cur.fetchone())[0]
-        finally:
-            await pool.putconn(conn)
-
-def ask():
-    conn = psycopg2.connect(dsn)
-    with conn, conn.cursor() as cur:
-        cur.execute("select 4 from pg_sleep(0.5)")
-        found = cur.fetchone()[0]
-    conn.close()
-    return found
-
-async def main():
-    tasks = []
-    for question in in_block, idle_in_block, in_pool, lambda: aio.run(ask):
-        tasks.append(asyncio.ensure_future(question()))  # one after the other: they are compared
-        await asyncio.sleep(0.05)
-    function = {"first": leave, "after a wait": wait_and_leave}[where]
-    found = await aio.run(function)
-    return [found, *await asyncio.gather(*tasks)]
-
-def run():
-    if kind == "uvloop":
-        loop = uvloop.new_event_loop()
-    else:
-        loop = asyncio.new_event_loop()
-    asyncio.set_event_loop(loop)
-    try:
-        return loop.run_until_complete(main())
-    finally:  # as asyncio.run() does
-        tasks = asyncio.all_tasks(loop)
-        for task in tasks:
-            task.cancel()
-        loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
-        loop.run_until_complete(loop.shutdown_asyncgens())
-        asyncio.set_event_loop(None)
-        # uvloop's takes all descriptors out of the epoll set, which is the parent's too.
-        if os.getpid() == parent or kind == "asyncio":
-            loop.close()
-
-try:
-    found = run()
-except SystemExit as exc:
-    gc.collect()
-    if os.getpid() != parent:
-        os._exit(exc.code)  # at its exit faulthandler waits for a thread that is not here
-    raise
-print(found)
-"""
 
 
 @needs_fork
@@ -667,11 +509,11 @@ print(found)
 @pytest.mark.parametrize("where", ["first", "after a wait"])
 @pytest.mark.parametrize("kind", LOOPS)
 def test_forked_child_that_leaves_an_event_loop_leaves_the_queries_there_alone(
-    run_python, own_server, kind, where
+    run_program, own_server, kind, where
 ):
     def outcome(end):
         with FaultProxy(own_server) as proxy:
-            said = run_python(FORKING, proxy.dsn(sslmode="disable"), kind, where, end)
+            said = run_program("aio_forks", proxy.dsn(sslmode="disable"), kind, where, end)
             give_up = time.monotonic() + 20  # the proxy may be late
             while any(each.is_open for each in proxy.connections):
                 assert time.monotonic() < give_up
@@ -701,40 +543,16 @@ def test_event_loop_that_does_not_let_itself_be_closed_goes_on(new_loop, dsn):
 
 # -- Event loops that nobody closes
 
-UNCLOSED = """
-import asyncio, builtins, gc, importlib, sys, warnings
-import greenwait
-from greenwait import aio
-
-async def main():
-    conn = await aio.connect(sys.argv[1])
-    await conn.cursor().execute("select 1")
-    await conn.close()
-
-warnings.simplefilter("ignore", ResourceWarning)
-greenwait.install()
-for _ in range(100):
-    loop = importlib.import_module(sys.argv[2]).new_event_loop()
-    loop.run_until_complete(main())
-    if sys.argv[3] == "closed":
-        loop.close()
-    if sys.argv[3] == "kept":
-        builtins.kept = loop
-    del loop
-    gc.collect()
-print(sum(isinstance(each, asyncio.AbstractEventLoop) for each in gc.get_objects()))
-"""
-
 
 @pytest.mark.parametrize(
     ("kind", "end"),
     # uvloop itself keeps those that are not closed.
     [("asyncio", "closed"), ("asyncio", "freed"), ("uvloop", "closed")],
 )
-def test_event_loop_is_freed_in_silence_closed_or_not(run_python, kind, end):
+def test_event_loop_is_freed_in_silence_closed_or_not(run_program, kind, end):
     pytest.importorskip(kind)
-    assert run_python(UNCLOSED, kind, end) == "0\n"
+    assert run_program("unclosed_loops", kind, end) == "0\n"
 
 
-def test_event_loop_is_freed_in_silence_as_the_interpreter_ends(run_python):
-    assert run_python(UNCLOSED, "asyncio", "kept") == "1\n"
+def test_event_loop_is_freed_in_silence_as_the_interpreter_ends(run_program):
+    assert run_program("unclosed_loops", "asyncio", "kept") == "1\n"

@@ -910,51 +910,12 @@ def test_threads_connect_at_the_same_time(callback, live, monkeypatch):
         assert time.monotonic() - began < 10
 
 
-WITHOUT_DESCRIPTORS = """
-import asyncio, os, resource, sys
-import psycopg2
-import greenwait
-from greenwait import aio
-
-dsn, context, *options = sys.argv[1:]
-greenwait.install()
-
-def try_to_connect(free):
-    # The lowest number is given out first, so that so many are free.
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    held = [os.open(os.devnull, os.O_RDONLY) for _ in range(8)]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (held[-1] + 1, hard))
-    for each in held[len(held) - free:]:
-        os.close(each)
-    try:
-        greenwait.connect(dsn, **dict(each.split("=") for each in options)).close()
-    except psycopg2.OperationalError as exc:
-        return str(exc)
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-        for each in held[:len(held) - free]:
-            os.close(each)
-    return "connected"
-
-async def main(function, *arguments):
-    return await aio.run(function, *arguments)
-
-greenwait.connect(dsn).close()  # whatever is opened once, is
-for free in (0, 1, 2, 3, 6):
-    if context == "plain":
-        found = try_to_connect(free)
-    elif context == "hub":
-        (found,) = greenwait.map(try_to_connect, [free])
-    else:
-        found = asyncio.run(main(try_to_connect, free))
-    print(free, found.replace("\\n", " "))
-"""
-
-
 @pytest.mark.parametrize("context", ["plain", "hub", "asyncio"])
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1"])
-def test_without_a_descriptor_it_says_so(run_python, context, host):
-    said = run_python(WITHOUT_DESCRIPTORS, context, f"host={host}", transport="tcp").splitlines()
+def test_without_a_descriptor_it_says_so(run_program, context, host):
+    said = run_program(
+        "connect_without_descriptors", context, f"host={host}", transport="tcp"
+    ).splitlines()
     assert len(said) == 5
     assert "Too many open files" in said[0]
     assert all("Too many open files" in each or each.endswith("connected") for each in said)

@@ -1086,161 +1086,39 @@ def test_look_for_closed_descriptors_disturbs_no_open_one(conns):
 
 
 @needs_fork
-def test_forked_child_has_no_hub(run_python):
-    script = """
-import os, sys, psycopg2, greenwait
-greenwait.install()
-conn = psycopg2.connect(sys.argv[1])
-with greenwait.Hub() as hub:
-    def work():
-        hub.sleep(0.05)
-        pid = os.fork()
-        if pid == 0:
-            own = psycopg2.connect(sys.argv[1])
-            with own.cursor() as cur:
-                cur.execute("select 'child' from pg_sleep(0.05)")
-                print(cur.fetchone()[0], flush=True)
-            print(greenwait.gather(lambda: 1, lambda: 2), flush=True)
-            try:
-                hub.spawn(print, "nobody would run it")
-            except RuntimeError as exc:
-                print(exc, flush=True)
-            os._exit(0)
-        assert os.waitpid(pid, 0)[1] == 0
-    hub.spawn(work)
-    with conn.cursor() as cur:
-        cur.execute("select 'parent' from pg_sleep(3)")
-        print(cur.fetchone()[0])
-"""
-    child, gathered, refused, parent = run_python(script).splitlines()
+def test_forked_child_has_no_hub(run_program):
+    child, gathered, refused, parent = run_program("hub_fork").splitlines()
     assert (child, gathered, parent) == ("child", "[1, 2]", "parent")
     assert "make another hub" in refused
 
 
-def test_what_wakes_a_hub_without_eventfd_is_closed_with_it(run_python):
-    script = """
-import os, sys
-vars(os).pop("eventfd", None)  # Linux's
-import greenwait
-greenwait.install()
-pool = greenwait.Pool(sys.argv[1], max_size=1)
-before = None
-for _ in range(3):
-    with greenwait.Hub() as hub:
-        conn = pool.getconn()
-        job = hub.spawn(pool.getconn)
-        hub.sleep(0.01)  # it waits for its turn, which may come from another thread
-        pool.putconn(conn)
-        pool.putconn(job.result())
-    del hub, job
-    before = before or len(os.listdir("/proc/self/fd"))
-print(len(os.listdir("/proc/self/fd")) - before)
-"""
-    assert run_python(script) == "0\n"
+def test_what_wakes_a_hub_without_eventfd_is_closed_with_it(run_program):
+    assert run_program("hub_without_eventfd") == "0\n"
 
 
 @needs_fork
-def test_child_that_is_forked_in_a_job_has_a_gather_of_its_own(run_python):
+def test_child_that_is_forked_in_a_job_has_a_gather_of_its_own(run_program):
     """As one of multiprocessing's is: its jobs are not those of the parent."""
-    script = """
-import os, signal, sys, psycopg2, greenwait
-greenwait.install()
-
-def ask(number):
-    conn = psycopg2.connect(sys.argv[1])
-    cur = conn.cursor()
-    cur.execute("select %s from pg_sleep(0.2)", (number,))
-    return cur.fetchone()[0]
-
-def fork():
-    pid = os.fork()
-    if pid == 0:
-        signal.alarm(20)  # the parent's watchdog is not here
-        try:
-            print(greenwait.gather(*[lambda n=n: ask(n) for n in range(3)]), flush=True)
-            print(list(greenwait.map(ask, [4, 5])), flush=True)
-        finally:
-            os._exit(0)
-    assert os.waitpid(pid, 0)[1] == 0
-
-print(greenwait.gather(lambda: ask(6), lambda: ask(7), fork))
-"""
-    assert run_python(script) == "[0, 1, 2]\n[4, 5]\n[6, 7, None]\n"
+    assert run_program("gather_fork") == "[0, 1, 2]\n[4, 5]\n[6, 7, None]\n"
 
 
 @needs_fork
-@pytest.mark.parametrize(
-    "end",
-    [
-        pytest.param("sys.exit(0)", id="exit"),
-        pytest.param("raise KeyError('child')", id="raise"),
-        pytest.param("return", id="return"),
-    ],
-)
+@pytest.mark.parametrize("end", ["exit", "raise", "return"])
 @pytest.mark.parametrize("where", ["job", "block", "gather", "map"])
-def test_forked_child_that_leaves_leaves_its_parents_jobs_alone(run_python, where, end):
-    script = f"""
-import os, signal, sys, psycopg2, greenwait
-greenwait.install()
-parent = os.getpid()
-
-def ask(seconds, number):
-    conn = psycopg2.connect(sys.argv[1])
-    cur = conn.cursor()
-    cur.execute("select %s from pg_sleep(%s)", (number, seconds))
-    return cur.fetchone()[0]
-
-def work():
-    if os.fork() == 0:
-        signal.alarm(20)  # the parent's watchdog is not here
-        {end}
-    os.wait()
-
-def fork(where):
-    if where == "job":
-        with greenwait.Hub() as hub:
-            jobs = [hub.spawn(ask, 0.3, 1), hub.spawn(ask, 0.3, 2), hub.spawn(work)]
-            hub.sleep(0.4)
-            return [job.result() for job in jobs[:2]]
-    if where == "block":
-        with greenwait.Hub() as hub:
-            jobs = [hub.spawn(ask, 0.3, 1), hub.spawn(ask, 0.3, 2)]
-            hub.sleep(0.1)
-            work()
-            if os.getpid() != parent:
-                return None
-            return [job.result() for job in jobs]
-    if where == "gather":
-        return greenwait.gather(lambda: ask(0.3, 1), lambda: ask(0.3, 2), work)[:2]
-    found = []
-    for number in greenwait.map(lambda n: ask(0.3 * n, n), [0, 1, 2]):
-        if number == 0:
-            work()
-            if os.getpid() != parent:
-                return None
-        else:
-            found.append(number)
-    return found
-
-try:
-    found = fork({where!r})
-except (SystemExit, KeyError, RuntimeError) as exc:
-    found = repr(exc)
-if os.getpid() == parent:
-    print(found)
-else:
-    print(found, greenwait.gather(lambda: ask(0.1, 3), lambda: ask(0.1, 4)), flush=True)
-    os._exit(0)  # at its exit faulthandler waits for a thread that is not here
-"""
-    child, last = run_python(script).splitlines()
+def test_forked_child_that_leaves_leaves_its_parents_jobs_alone(run_program, where, end):
+    child, last = run_program("hub_forks", where, end).splitlines()
     assert last == "[1, 2]"
     said, own = child.rsplit(" [", 1)
     assert own == "3, 4]"
     if end == "return" and where in ("block", "map"):
         assert said == "None"
     else:
-        expected = {"sys.exit(0)": "SystemExit(0)", "return": "RuntimeError('a job has returned in"}
-        assert said.startswith(expected.get(end, "KeyError('child')"))
+        expected = {
+            "exit": "SystemExit(0)",
+            "raise": "KeyError('child')",
+            "return": "RuntimeError('a job has returned in",
+        }
+        assert said.startswith(expected[end])
 
 
 def test_interpreter_exit_with_a_hub_at_work(run_python):
@@ -1257,50 +1135,14 @@ print(next(results))
     assert run_python(script) == "0\n"
 
 
-MAPS = {
-    "under way": "list(range(10))",
-    "alone": "[0, 1]",
-    "at its end": "[0]",
-}
+#: How many items a map has of which one is read.
+MAPS = {"under way": "10", "alone": "2", "at its end": "1"}
 
 
 @pytest.mark.parametrize("items", MAPS.values(), ids=MAPS)
 @pytest.mark.parametrize("maps", [1, 2])
-def test_map_that_a_thread_keeps_until_its_end_says_nothing(run_python, items, maps):
-    script = f"""
-import sys, threading, time, psycopg2, greenwait
-from greenwait._greenlets.hub import hub_here
-greenwait.install(cancel_grace=20)
-watcher = psycopg2.connect(sys.argv[1])
-watcher.autocommit = True
-local = threading.local()
-pids = []
-def ask(conn, seconds):
-    with conn.cursor() as cur:
-        cur.execute("select pg_backend_pid() from pg_sleep(%s)", (seconds,))
-        return cur.fetchone()[0]
-def work(number):
-    conn = psycopg2.connect(sys.argv[1])
-    pids.append(conn.info.backend_pid)
-    with conn:  # it is rolled back, at the thread's end
-        return ask(conn, 0 if number == 0 else 30)
-def thread():
-    local.maps = [greenwait.map(work, {items}, concurrency=3) for _ in range({maps})]
-    for each in local.maps:
-        next(each)
-began = time.monotonic()
-for _ in range(2):
-    own = threading.Thread(target=thread)
-    own.start()
-    own.join()
-assert hub_here() is None
-assert time.monotonic() - began < 20
-query = "select count(*) from pg_stat_activity where pid = any(%s) and state = 'active'"
-with watcher.cursor() as cur:
-    cur.execute(query, (pids,))
-    assert cur.fetchone() == (0,)
-"""
-    assert run_python(script) == ""
+def test_map_that_a_thread_keeps_until_its_end_says_nothing(run_program, items, maps):
+    assert run_program("thread_with_maps", items, str(maps)) == ""
 
 
 def test_nothing_is_left_behind(conns):
@@ -1358,30 +1200,8 @@ def test_interrupt_between_jobs_and_their_join_cancels_them(callback, monkeypatc
     assert hub_here() is None
 
 
-def test_interrupts_at_random_moments_leave_no_hub_entered(run_python):
-    script = """
-import random, signal
-import greenwait
-from greenwait._greenlets.hub import hub_here
-
-def interrupt(*_):
-    raise KeyboardInterrupt
-
-greenwait.install()
-signal.signal(signal.SIGALRM, interrupt)
-source = random.Random(4711)
-interrupts = 0
-while interrupts < 5000:
-    try:
-        signal.setitimer(signal.ITIMER_REAL, source.uniform(1e-6, 6e-5))
-        greenwait.gather(lambda: None)
-        signal.setitimer(signal.ITIMER_REAL, 0)
-    except KeyboardInterrupt:
-        interrupts += 1
-    assert hub_here() is None, interrupts
-print(interrupts)
-"""
-    assert run_python(script) == "5000\n"
+def test_interrupts_at_random_moments_leave_no_hub_entered(run_program):
+    assert run_program("hub_interrupts") == "5000\n"
 
 
 @needs_refusal
@@ -1423,28 +1243,6 @@ def test_cancels_at_random_moments(conns, watcher):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="proc_pid_status(5) is Linux's")
-def test_memory_of_a_waiting_job(run_python):
+def test_memory_of_a_waiting_job(run_program):
     """Beyond its connection. Python's pages come in lots, so this is a mean."""
-    script = """
-import re, sys
-from pathlib import Path
-import greenwait, psycopg2
-greenwait.install()
-def resident_kb():
-    return int(re.search(r"VmRSS:\\s*(\\d+)", Path("/proc/self/status").read_text())[1])
-def ask(conn, seconds):
-    with conn.cursor() as cur:
-        cur.execute("select pg_sleep(%s)", (seconds,))
-conns = [psycopg2.connect(sys.argv[1]) for _ in range(100)]
-for conn in conns:
-    ask(conn, 0)
-with greenwait.Hub() as hub:
-    hub.spawn(ask, conns[0], 0).result()
-    before = resident_kb()
-    jobs = [hub.spawn(ask, conn, 20) for conn in conns]
-    hub.sleep(0.5)
-    print((resident_kb() - before) / len(jobs))
-    for job in jobs:
-        job.cancel()
-"""
-    assert 0 < float(run_python(script)) < 24
+    assert 0 < float(run_program("waiting_jobs")) < 24

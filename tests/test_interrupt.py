@@ -337,31 +337,9 @@ def test_interrupt_of_a_greenlet_without_python_code_comes_out_of_it(connect, wa
     assert_usable(conn)
 
 
-def test_traced_code_gets_it_too(run_python):
+def test_traced_code_gets_it_too(run_program):
     """That of a debugger, or of coverage.py."""
-    script = """
-import signal, sys
-import psycopg2
-import greenwait
-
-class Limit(Exception):
-    pass
-
-def handler(*_):
-    raise Limit
-
-signal.signal(signal.SIGALRM, handler)
-greenwait.install()
-cur = psycopg2.connect(sys.argv[1]).cursor()
-sys.settrace(lambda *_: None)
-signal.setitimer(signal.ITIMER_REAL, 1)
-try:
-    cur.execute(sys.argv[2])
-    cur.execute("select 1")  # at the latest
-except Limit:
-    print("it was raised")
-"""
-    assert run_python(script, DEAF_AND_LOUD) == "it was raised\n"
+    assert run_program("traced", DEAF_AND_LOUD) == "it was raised\n"
 
 
 def test_server_s_own_cancel_is_still_psycopg2_s_own_error(callback, connect, watcher):

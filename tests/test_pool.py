@@ -769,47 +769,9 @@ def test_connection_that_nobody_has_used_for_long_is_not_lent(callback, dsn):
 
 
 @pytest.mark.skipif(not hasattr(os, "eventfd"), reason="eventfd(2) is Linux's")
-def test_place_that_comes_free_while_a_ticket_is_made_is_not_overlooked(run_python):
+def test_place_that_comes_free_while_a_ticket_is_made_is_not_overlooked(run_program):
     """eventfd(2), which a ticket may need, lets other threads have their turn."""
-    script = """
-import contextlib, os, sys
-import psycopg2, trio
-real, meanwhile = os.eventfd, []
-
-def eventfd(*args):
-    if meanwhile:
-        meanwhile.pop()()
-    return real(*args)
-
-os.eventfd = eventfd
-import greenwait, greenwait.trio
-greenwait.install()
-run = greenwait.trio.run
-
-def give_up(pool):
-    with contextlib.suppress(greenwait.PoolTimeout):
-        pool.close(timeout=0)
-
-async def main():
-    pool = greenwait.Pool(sys.argv[1], max_size=1)
-    conn = await run(pool.getconn)
-    meanwhile.append(lambda: pool.putconn(conn))
-    assert await run(pool.getconn, 5) is conn
-    meanwhile.append(lambda: pool.putconn(conn))
-    await run(pool.close, 5)
-    assert conn.closed
-    pool = greenwait.Pool(sys.argv[1], max_size=1)
-    conn = await run(pool.getconn)
-    meanwhile.append(lambda: give_up(pool))
-    try:
-        await run(pool.getconn, 5)
-    except psycopg2.InterfaceError as exc:
-        print(exc)
-    assert not meanwhile
-
-trio.run(main)
-"""
-    assert run_python(script) == "the pool is closed\n"
+    assert run_program("place_meanwhile") == "the pool is closed\n"
 
 
 @needs_fork

@@ -9,7 +9,7 @@ import psycopg2
 
 import greenwait
 from tests.lab.queries import one
-from tests.programs.adapters.framework import DSN, NAME, connect, join, sleep, spawn
+from tests.programs.adapters.framework import DSN, NAME, connect, framework, join, sleep, spawn
 
 kept: Any = None  # to the end of the interpreter
 
@@ -19,13 +19,11 @@ def program_ends_though_connections_are_open():
     kept = conns = [connect() for _ in range(3)]
     join([spawn(one, conn, "select 1") for conn in conns])
     if NAME == "gevent":
-        import gevent
-
         took = []
         for _ in range(5):  # on a busy machine the best one counts
             join([spawn(one, conn, "select 1") for conn in conns])
             began = time.monotonic()
-            assert gevent.wait(timeout=5)
+            assert framework.wait(timeout=5)
             took.append(time.monotonic() - began)
             if took[-1] < 1:
                 break
@@ -69,7 +67,7 @@ class Late:
 
     def __init__(self, conn):
         self.conn = conn
-        vars(builtins)["late"] = self
+        builtins.__dict__["late"] = self
 
     def __del__(self):
         self.conn.rollback()

@@ -1,5 +1,6 @@
 """What the programs call of their framework, and of ours, by the same names for each."""
 
+import importlib
 import os
 import sys
 import time
@@ -9,8 +10,9 @@ import psycopg2
 
 from tests.lab.queries import one
 
-NAME = sys.argv[2].partition(",")[0]
 DSN = sys.argv[1]
+NAME = sys.argv[2].partition(",")[0]
+framework: Any = importlib.import_module(NAME)
 
 spawn: Any
 sleep: Any
@@ -27,7 +29,7 @@ if NAME == "gevent":
     spawn, sleep, Timeout = gevent.spawn, gevent.sleep, gevent.Timeout
     start_timeout = Timeout.start_new
 
-    def join(jobs, timeout=30):
+    def join(jobs, timeout: float | None = 30):
         """Return their results; a timeout keeps the loop alive."""
         return [job.get(timeout=timeout) for job in jobs]
 
@@ -51,7 +53,7 @@ else:
     spawn, sleep, Timeout = eventlet.spawn, eventlet.sleep, eventlet.Timeout
     start_timeout = Timeout
 
-    def join(jobs, timeout=30):
+    def join(jobs, timeout: float | None = 30):
         return [job.wait() for job in jobs]
 
     def wait_write(fd):

@@ -12,6 +12,7 @@ from tests.programs.adapters.framework import (
     Timeout,
     assert_stopped,
     connect,
+    framework,
     join,
     kill,
     sleep,
@@ -104,9 +105,7 @@ def killed_before_the_loop_knows_of_the_wait():
 def exception_out_of_a_bare_greenlet_is_told_as_its_own():
     if NAME != "gevent":
         return
-    import gevent
-
-    hub = gevent.get_hub()
+    hub = framework.get_hub()
     hub.exception_stream = io.StringIO()
     conn = connect()
 

@@ -9,6 +9,7 @@ from tests.programs.adapters.framework import (
     NAME,
     connect,
     descriptors,
+    framework,
     join,
     kill,
     original,
@@ -100,8 +101,6 @@ def all_greenlets_wait_for_a_thread():
 def thousand_greenlets_wait_in_line_without_a_descriptor_each():
     if NAME != "gevent":
         return
-    import gevent
-
     with greenwait.Pool(DSN, max_size=1, timeout=20) as pool:
         conn = pool.getconn()
         before = descriptors()
@@ -109,6 +108,6 @@ def thousand_greenlets_wait_in_line_without_a_descriptor_each():
         while pool.stats().waiting < 1000:
             sleep(0.001)
         assert descriptors() <= before + 2
-        gevent.killall(jobs)
+        framework.killall(jobs)
         assert pool.stats().waiting == 0
         pool.putconn(conn)

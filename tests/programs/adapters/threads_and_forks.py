@@ -14,6 +14,7 @@ from tests.programs.adapters.framework import (
     Timeout,
     connect,
     descriptors,
+    framework,
     join,
     original,
     sleep,
@@ -47,16 +48,14 @@ def native_threads_sleep_by_themselves_and_leak_nothing():
 def threads_with_a_hub_of_their_own_leak_nothing_when_they_destroy_it():
     if NAME != "gevent":
         return
-    import gevent
-
     sleep(0)  # it imports what hubs consist of
     done = []
 
     def work():
-        gevent.get_hub()
-        job = gevent.spawn(one, connect(), "select 1")
+        framework.get_hub()
+        job = framework.spawn(one, connect(), "select 1")
         job.get()
-        gevent.get_hub().destroy()
+        framework.get_hub().destroy()
         done.append(1)
 
     for number in range(20):
@@ -75,13 +74,11 @@ def threads_with_a_hub_of_their_own_leak_nothing_when_they_destroy_it():
 def forked_child_does_not_share_what_its_parent_waits_with():
     if NAME != "gevent":
         return
-    import gevent
-
     assert one(connect(), "select 1") == 1
     jobs = [spawn(one, connect(), "select %s from pg_sleep(0.5)", n) for n in range(3)]
     sleep(0.1)
     over = [job.dead for job in jobs]
-    child = gevent.os.fork()
+    child = framework.os.fork()
     if child == 0:
 
         def work(number):
@@ -96,7 +93,7 @@ def forked_child_does_not_share_what_its_parent_waits_with():
     for _ in range(3):
         assert join([spawn(one, connect(), "select 7")]) == [7]
     with Timeout(10):
-        assert gevent.os.waitpid(child, 0) == (child, 0)
+        assert framework.os.waitpid(child, 0) == (child, 0)
 
 
 def child_of_a_plain_fork_and_its_parent_wait_on():
@@ -121,12 +118,10 @@ def child_of_a_plain_fork_and_its_parent_wait_on():
 def forked_child_that_waits_for_nothing_leaves_its_parents_waits_alone():
     if NAME != "gevent":
         return
-    import gevent
-
     jobs = [spawn(one, connect(), "select %s from pg_sleep(0.3)", n) for n in range(3)]
     sleep(0.1)
     over = [job.dead for job in jobs]
-    child = gevent.os.fork()
+    child = framework.os.fork()
     if child == 0:
         cpu = time.process_time()
         sleep(0.6)  # the answers come, and the parent lets them lie
@@ -135,13 +130,12 @@ def forked_child_that_waits_for_nothing_leaves_its_parents_waits_alone():
     original("time", "sleep")(0.9)
     assert join(jobs) == [0, 1, 2]
     with Timeout(10):
-        assert gevent.os.waitpid(child, 0) == (child, 0)
+        assert framework.os.waitpid(child, 0) == (child, 0)
 
 
 def forked_child_leaves_its_parents_deadlines_alone():
     if NAME != "gevent":
         return
-    import gevent
 
     def work(conn):
         try:
@@ -152,11 +146,11 @@ def forked_child_leaves_its_parents_deadlines_alone():
 
     job = spawn(work, connect())
     sleep(0.1)
-    child = gevent.os.fork()
+    child = framework.os.fork()
     if child == 0:
         before = greenwait.stats().cancels
         sleep(1)
         os._exit(greenwait.stats().cancels - before)
     assert join([job]) == ["over"]
     with Timeout(10):
-        assert gevent.os.waitpid(child, 0) == (child, 0)
+        assert framework.os.waitpid(child, 0) == (child, 0)
