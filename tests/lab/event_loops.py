@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+import psycopg2
 import psycopg2.extensions
 import uvloop
 
@@ -39,3 +40,21 @@ def runner(name: str) -> Callable[..., Any]:
             assert not complaints
 
     return run
+
+
+def ask(dsn, query, *parameters):
+    """Be ordinary synchronous code."""
+    conn = psycopg2.connect(dsn)
+    try:
+        with conn, conn.cursor() as cur:
+            cur.execute(query, parameters)
+            return cur.fetchall()[0][0]
+    finally:
+        conn.close()
+
+
+async def one(conn, query, *parameters):
+    """Return the only value that *query* has."""
+    async with conn.cursor() as cur:
+        await cur.execute(query, parameters or None)
+        return (await cur.fetchone())[0]

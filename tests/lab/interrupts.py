@@ -1,6 +1,8 @@
 """What interrupts a wait, and queries that take it in their own way."""
 
 import os
+import signal
+import threading
 
 # It ends with a success though it is cancelled.
 DEAF = """
@@ -34,3 +36,11 @@ def raising(exc):
 
 
 LIMIT = Limit("soft limit", 7)
+
+
+def interrupt_soon(seconds=0.2, number=signal.SIGINT):
+    """Send this process a signal; return the timer that does so."""
+    timer = threading.Timer(seconds, os.kill, (os.getpid(), number))
+    timer.daemon = True
+    timer.start()
+    return timer

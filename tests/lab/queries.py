@@ -2,7 +2,16 @@
 
 import time
 
-__all__ = ["assert_stopped", "assert_stops", "assert_usable", "one"]
+__all__ = [
+    "TWENTY_SECONDS",
+    "assert_stopped",
+    "assert_stops",
+    "assert_usable",
+    "one",
+    "sleep_and_say",
+]
+
+TWENTY_SECONDS = "select pg_sleep(20)"
 
 
 def one(conn, query, *parameters):
@@ -10,6 +19,11 @@ def one(conn, query, *parameters):
     with conn.cursor() as cur:
         cur.execute(query, parameters or None)
         return cur.fetchone()[0]
+
+
+def sleep_and_say(conn, seconds, answer=None):
+    """Return the answer, after so many seconds on the server."""
+    return one(conn, "select %s from pg_sleep(%s)", answer, seconds)
 
 
 def assert_usable(*conns):

@@ -6,7 +6,7 @@ import time
 
 import greenwait
 
-__all__ = ["TIMEOUT", "until", "when_waiting"]
+__all__ = ["TIMEOUT", "takes", "until", "when_waiting"]
 
 TIMEOUT = 30  # seconds
 
@@ -35,3 +35,11 @@ def when_waiting(action):
     finally:
         thread.join(TIMEOUT + 5)
     assert not thread.is_alive()
+
+
+@contextlib.contextmanager
+def takes(at_least, less_than):
+    """Assert that the ``with`` block takes so many seconds."""
+    began = time.monotonic()
+    yield
+    assert at_least <= time.monotonic() - began < less_than

@@ -18,7 +18,6 @@ import pytest
 
 import greenwait
 from greenwait import aio
-from tests.lab.event_loops import LOOPS, runner
 from tests.lab.marks import needs_refusal
 
 # Not there with a CPython that is newer than FastAPI's pydantic.
@@ -27,11 +26,6 @@ uvicorn = pytest.importorskip("uvicorn")
 
 CLIENTS = 100
 AT_ONCE = 10
-
-
-@pytest.fixture(params=LOOPS)
-def run(request):
-    return runner(request.param)
 
 
 def application(pool: Any, middleware: str, ended: Counter[str]) -> Any:

@@ -13,22 +13,11 @@ import pytest
 import greenwait
 from greenwait import aio
 from tests.lab.asleep import wait_until_asleep
-from tests.lab.event_loops import LOOPS, runner
 
 # Of this process: another one may use the same server.
 TABLE = f"blocks_{os.getpid()}"
 HELD = f"select pg_advisory_xact_lock(1906, {os.getpid()}), 'other'"
 OPEN_ALREADY = "a with block of this connection is open already"
-
-
-@pytest.fixture(params=LOOPS)
-def run(request):
-    return runner(request.param)
-
-
-@pytest.fixture
-def dsn(server):
-    return server.dsn(server.transports[0])
 
 
 @pytest.fixture

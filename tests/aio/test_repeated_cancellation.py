@@ -11,22 +11,11 @@ import pytest
 
 import greenwait
 from greenwait import aio
-from tests.lab.event_loops import LOOPS, runner
 from tests.lab.freezers import frozen
 from tests.lab.marks import needs_refusal
 
 HAS_TIMEOUT = sys.version_info >= (3, 11)
 new: Any = asyncio  # what it has since then
-
-
-@pytest.fixture(params=LOOPS)
-def run(request):
-    return runner(request.param)
-
-
-@pytest.fixture
-def dsn(server):
-    return server.dsn(server.transports[0])
 
 
 def dictionary_of(stats, *names):

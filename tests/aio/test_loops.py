@@ -15,7 +15,7 @@ import pytest
 
 import greenwait
 from greenwait import aio
-from tests.lab.event_loops import LOOPS, PATIENT, runner
+from tests.lab.event_loops import LOOPS, PATIENT, one
 from tests.lab.fault_proxy import FaultProxy
 from tests.lab.hosts import silent_listener
 from tests.lab.leaks import no_leaked_descriptors
@@ -23,11 +23,6 @@ from tests.lab.marks import needs_fork
 
 SLEEP = "select pg_sleep(20)"
 CLOSED = "event loop .* closed"
-
-
-@pytest.fixture(params=LOOPS)
-def run(request):
-    return runner(request.param)
 
 
 @pytest.fixture(params=LOOPS)
@@ -47,17 +42,6 @@ def new_loop(request):
     yield make
     for loop in made:
         loop.close()
-
-
-@pytest.fixture
-def dsn(server):
-    return server.dsn(server.transports[0])
-
-
-async def one(conn: Any, query: str) -> Any:
-    async with conn.cursor() as cur:
-        await cur.execute(query)
-        return (await cur.fetchone())[0]
 
 
 def in_thread(function, *arguments):
