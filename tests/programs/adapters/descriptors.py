@@ -83,6 +83,8 @@ def connection_that_is_closed_does_not_upset_the_next_of_its_descriptor():
         os.close(fd)
         sleep(0.01)
         sleep(0.01)
+        for end in ends:
+            end.close()
         for number in numbers:
             if number != fd:
                 os.close(number)
