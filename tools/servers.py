@@ -33,7 +33,7 @@ THROUGH_PGBOUNCER = (
     "tests/test_copy.py",
     "tests/test_timeout.py",
     "tests/test_cancel.py",
-    "tests/test_pool.py",
+    "tests/pool",
     "tests/test_orms.py",
     "tests/test_trio.py",
     "tests/test_anyio.py",

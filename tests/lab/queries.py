@@ -9,6 +9,7 @@ __all__ = [
     "assert_usable",
     "one",
     "sleep_and_say",
+    "terminate",
 ]
 
 TWENTY_SECONDS = "select pg_sleep(20)"
@@ -51,3 +52,9 @@ def assert_stopped(watcher, conns, within=5):
     give_up = time.monotonic() + within
     while one(watcher, query, pids):
         assert time.monotonic() < give_up
+
+
+def terminate(watcher, *connections):
+    """End their server processes; return when they have ended."""
+    for conn in connections:
+        one(watcher, "select pg_terminate_backend(%s, 5000)", conn.info.backend_pid)
