@@ -108,7 +108,7 @@ windows-rules: $(VENV)/.built ## the tests by Windows' rules for sockets, and wi
 	PYTHONPATH=$(CURDIR)/build/windows-rules:$(WINDOWS_RULES) GREENWAIT_TEST_PLATFORM=windows_rules \
 	    $(BIN)/python -m pytest $(PARALLEL) $(PYTEST_ARGS) tests/test_windows_rules.py tests/hub tests/aio \
 	    --ignore=tests/aio/test_web.py tests/adapters --ignore=tests/adapters/test_faults.py \
-	    tests/pool tests/connect tests/test_trio.py tests/test_cancel.py tests/test_timeout.py
+	    tests/pool tests/connect tests/test_trio.py tests/test_cancel.py tests/test_timeout*.py
 
 sanitize: $(VENV)/.dev ## the tests under gcc's AddressSanitizer and UndefinedBehaviorSanitizer
 	$(BIN)/python -m tools.sanitize $(PARALLEL) $(PYTEST_ARGS)
@@ -125,8 +125,8 @@ coverage: $(VENV)/.dev ## which of our lines the tests run, Cython's too
 
 # Those to which it matters which libpq psycopg2 calls, and how it was linked with that.
 SOURCE := VENV=$(VENV)-source PSYCOPG2=psycopg2
-SOURCE_TESTS := tests/connect $(patsubst %,tests/test_%.py,cancel commit copy delivery import interrupt libpq \
-    loop nonblocking sharing signals stream tls)
+SOURCE_TESTS := tests/connect tests/delivery $(patsubst %,tests/test_%.py,cancel commit copy import interrupt \
+    libpq loop nonblocking sharing signals stream tls)
 source: ## tests and conformance, on a psycopg2 built from source; needs libpq's headers (Debian: libpq-dev)
 	@command -v pg_config > /dev/null || { echo "needs pg_config: apt-get install libpq-dev" >&2; exit 1; }
 	$(MAKE) $(SOURCE) PYTEST_ARGS='$(PYTEST_ARGS) $(SOURCE_TESTS)' test conformance

@@ -32,6 +32,7 @@ THROUGH_PGBOUNCER = (
     "tests/test_stream.py",
     "tests/test_copy.py",
     "tests/test_timeout.py",
+    "tests/test_timeout_blocks.py",
     "tests/test_cancel.py",
     "tests/pool",
     "tests/test_orms.py",

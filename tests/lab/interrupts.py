@@ -3,6 +3,11 @@
 import os
 import signal
 import threading
+import time
+
+import pytest
+
+import greenwait
 
 # It ends with a success though it is cancelled.
 DEAF = """
@@ -44,3 +49,11 @@ def interrupt_soon(seconds=0.2, number=signal.SIGINT):
     timer.daemon = True
     timer.start()
     return timer
+
+
+def timed_out(conn, seconds, query="select pg_sleep(10)"):
+    """Execute *query* with a timeout; return the exception, and how long it took."""
+    began = time.monotonic()
+    with pytest.raises(greenwait.QueryTimeout) as info, greenwait.timeout(seconds):
+        conn.cursor().execute(query)
+    return info.value, time.monotonic() - began
