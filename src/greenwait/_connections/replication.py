@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 __all__ = [
     "LogicalReplicationConnection",
     "PhysicalReplicationConnection",
+    "Replicating",
     "ReplicationCursor",
+    "replicating",
 ]
 
 _MILLISECONDS = {"ms": 1, "s": 1000, "min": 60_000, "h": 3_600_000, "d": 86_400_000}
@@ -208,9 +210,9 @@ class ReplicationCursor(Cursor, psycopg2.extras.ReplicationCursor):
 
     def __next__(self) -> Any:
         """Return the next message while a stream is open, else the next row."""
+        if self._has_ended():
+            raise StopIteration
         if not self._is_streaming():
-            if self._stream is not None and self.description is None:
-                raise StopIteration  # another greenlet has ended it
             return super().__next__()
         message = self._next_message()
         if message is None:
@@ -257,6 +259,10 @@ class ReplicationCursor(Cursor, psycopg2.extras.ReplicationCursor):
 
     def _is_streaming(self) -> bool:
         return self._stream is not None and not self._stream.is_over
+
+    def _has_ended(self) -> bool:
+        """Was a stream, which has ended, the last that the cursor was used for?"""
+        return self._stream is not None and self._stream.is_over and self.description is None
 
     def _open_stream(self, what: str) -> Stream:
         """Return the cursor's stream, whose end was not taken yet."""
@@ -316,7 +322,7 @@ def replicating(factory: Any) -> Any:
 # -- Connections
 
 
-class _Replicating(Connection):
+class Replicating(Connection):
     """What the two classes of replication connections have in common."""
 
     _stream: Stream | None = None
@@ -354,7 +360,7 @@ class _Replicating(Connection):
     reset: Any = vars(_ReplicationConnection)["reset"]
 
 
-class LogicalReplicationConnection(_Replicating, psycopg2.extras.LogicalReplicationConnection):
+class LogicalReplicationConnection(Replicating, psycopg2.extras.LogicalReplicationConnection):
     """A connection for logical replication. To be used as ``connection_factory``.
 
     It is a ``greenwait.Connection`` and a ``psycopg2.extras.LogicalReplicationConnection``. Its
@@ -362,5 +368,5 @@ class LogicalReplicationConnection(_Replicating, psycopg2.extras.LogicalReplicat
     """
 
 
-class PhysicalReplicationConnection(_Replicating, psycopg2.extras.PhysicalReplicationConnection):
+class PhysicalReplicationConnection(Replicating, psycopg2.extras.PhysicalReplicationConnection):
     """A connection for physical replication; otherwise like the logical one."""

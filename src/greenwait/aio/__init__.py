@@ -33,12 +33,19 @@ from greenwait._connections import connect as _connect
 from greenwait._connections.connection import Connection, Cursor, guarded
 from greenwait._connections.notifies import Listening
 from greenwait._connections.pool import Pool
+from greenwait._connections.replication import (
+    LogicalReplicationConnection,
+    PhysicalReplicationConnection,
+    ReplicationCursor,
+    replicating,
+)
 from greenwait._deadline import deadline_after
 from greenwait._psycopg.psycopg2 import ProgrammingError, connection
 from greenwait._system.identity import publish
 from greenwait.aio._call import Call, await_, awaited, in_call
 from greenwait.aio._loop import end_connection, is_inherited
 from greenwait.aio._pool import AsyncPool
+from greenwait.aio._replication import AwaitedReplication, AwaitedStream, with_awaited_stream
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -54,7 +61,10 @@ if TYPE_CHECKING:
 __all__ = [
     "AsyncConnection",
     "AsyncCursor",
+    "AsyncLogicalReplicationConnection",
+    "AsyncPhysicalReplicationConnection",
     "AsyncPool",
+    "AsyncReplicationCursor",
     "await_",
     "connect",
     "create_pool",
@@ -491,6 +501,72 @@ async def notifies(conn: Any, timeout: float | None = None) -> AsyncGenerator[No
         # Here, and not in the call, where it would be lost if the task was cancelled.
         if (found := listening.take()) is not None:
             yield found
+
+
+# -- Replication
+
+
+@with_awaited_stream(ReplicationCursor)
+class AsyncReplicationCursor(  # type: ignore[misc]  # pyright: ignore[reportIncompatibleMethodOverride]
+    AwaitedStream, AsyncCursor, ReplicationCursor
+):
+    """A ``greenwait.ReplicationCursor`` whose methods are awaited; see there.
+
+    Awaited are, besides those of an ``AsyncCursor``, ``create_replication_slot()``,
+    ``drop_replication_slot()``, ``start_replication()``, ``start_replication_expert()``,
+    ``stop_replication()``, ``read_message()``, ``send_feedback()`` and ``consume_stream()``.
+    While a stream is open, ``async for`` yields its messages.
+    """
+
+
+_replicating_classes: dict[type, type] = {ReplicationCursor: AsyncReplicationCursor}
+
+
+class _AsyncReplicating(AwaitedReplication, AsyncConnection):
+    """What the two classes of replication connections have in common."""
+
+    def cursor(
+        self,
+        name: str | bytes | None = None,
+        cursor_factory: Callable[..., Any] | None = None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
+        """Return a new cursor, an ``AsyncReplicationCursor`` by default.
+
+        :param name: the name of a server-side cursor.
+        :param cursor_factory: its class; a subclass of that is made, with awaited methods.
+        :param kwargs: further arguments for the class.
+        """
+        factory = replicating(cursor_factory or self.cursor_factory)
+        if isinstance(factory, type) and issubclass(factory, ReplicationCursor):
+            factory = _with_awaited_stream(factory)
+        return super().cursor(name, factory, *args, **kwargs)
+
+
+def _with_awaited_stream(factory: type) -> type:
+    """Return the class of *factory*'s streams whose methods are awaited."""
+    if issubclass(factory, AwaitedStream):
+        return factory
+    if factory not in _replicating_classes:
+        own = {"__doc__": factory.__doc__, "__module__": factory.__module__}
+        bases = (AwaitedStream, _with_awaited(factory))
+        _replicating_classes[factory] = with_awaited_stream(factory)(
+            type(factory.__name__, bases, own)
+        )
+    return _replicating_classes[factory]
+
+
+class AsyncLogicalReplicationConnection(  # type: ignore[misc]  # pyright: ignore[reportIncompatibleMethodOverride]
+    _AsyncReplicating, LogicalReplicationConnection
+):
+    """A ``greenwait.LogicalReplicationConnection`` whose methods are awaited."""
+
+
+class AsyncPhysicalReplicationConnection(  # type: ignore[misc]  # pyright: ignore[reportIncompatibleMethodOverride]
+    _AsyncReplicating, PhysicalReplicationConnection
+):
+    """A ``greenwait.PhysicalReplicationConnection`` whose methods are awaited."""
 
 
 # -- The pool

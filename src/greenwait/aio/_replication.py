@@ -1,0 +1,160 @@
+"""The parts of replication connections and their cursors that are awaited."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from inspect import isawaitable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from psycopg2.extensions import POLL_OK
+
+from greenwait._connections.replication import Replicating, ReplicationCursor
+from greenwait._connections.replication_message import ReplicationMessage
+from greenwait._connections.semaphore import check_deadline
+from greenwait.aio._call import Call, awaited, in_call
+
+if TYPE_CHECKING:
+    from psycopg2.sql import Composable
+
+__all__ = ["AwaitedReplication", "AwaitedStream", "with_awaited_stream"]
+
+_Class = TypeVar("_Class", bound=type)
+
+_METHODS = (
+    "create_replication_slot",
+    "drop_replication_slot",
+    "start_replication",
+    "start_replication_expert",
+    "stop_replication",
+    "read_message",
+    "send_feedback",
+)
+
+if TYPE_CHECKING:
+
+    class _Methods:
+        """The methods that with_awaited_stream() makes."""
+
+        def create_replication_slot(
+            self, slot_name: str, slot_type: int | None = ..., output_plugin: str | None = ...
+        ) -> Awaitable[None]: ...
+        def drop_replication_slot(self, slot_name: str) -> Awaitable[None]: ...
+        def start_replication(
+            self,
+            slot_name: str | None = ...,
+            slot_type: int | None = ...,
+            start_lsn: str | int = ...,
+            timeline: int = ...,
+            options: dict[str, Any] | None = ...,
+            decode: bool = ...,
+            status_interval: float = ...,
+        ) -> Awaitable[None]: ...
+        def start_replication_expert(
+            self, command: str | bytes | Composable, decode: bool = ..., status_interval: float = ...
+        ) -> Awaitable[None]: ...
+        def stop_replication(self) -> Awaitable[None]: ...
+        def read_message(self) -> Awaitable[ReplicationMessage | None]: ...
+        def send_feedback(
+            self,
+            write_lsn: int = ...,
+            flush_lsn: int = ...,
+            apply_lsn: int = ...,
+            reply: bool = ...,
+            force: bool = ...,
+        ) -> Awaitable[None]: ...
+else:
+    _Methods = object
+
+
+class AwaitedStream(_Methods):
+    """The other methods of a replication cursor whose methods are awaited."""
+
+    def consume_stream(
+        self,
+        consume: Callable[[ReplicationMessage], object],
+        keepalive_interval: float | None = None,
+    ) -> Any:
+        """Call *consume* for each message, until it raises an exception; to be awaited.
+
+        :param consume: a function or a coroutine function; otherwise as of
+            ``greenwait.ReplicationCursor``.
+        :param keepalive_interval: as there.
+        """
+        base: Any = super()
+        if in_call():
+            return base.consume_stream(consume, keepalive_interval)
+        return self._consume(consume, keepalive_interval)
+
+    async def _consume(self, consume: Callable[[Any], object], keepalive_interval: Any) -> None:
+        cur: Any = self
+        cur._begin_consuming(keepalive_interval)
+        try:
+            async for message in _Messages(cur):
+                found = consume(message)
+                if found is not None and isawaitable(found):
+                    await found
+        finally:
+            cur._is_consuming = False
+
+    def __aiter__(self) -> AsyncIterator[Any]:
+        cur: Any = self
+        base: Any = super()
+        found: AsyncIterator[Any] = _Messages(cur) if cur._is_streaming() else base.__aiter__()
+        return found
+
+    def __next__(self) -> Any:
+        cur: Any = self
+        if cur._is_streaming() and not in_call():
+            raise TypeError("write 'async for message in cursor', since it waits for the server")
+        base: Any = super()
+        return base.__next__()
+
+
+class _Messages:
+    """The iterator of an ``async for`` over a stream."""
+
+    def __init__(self, cur: Any) -> None:
+        self._cur: ReplicationCursor = cur
+
+    def __aiter__(self) -> "_Messages":
+        return self
+
+    async def __anext__(self) -> ReplicationMessage:
+        cur = self._cur
+        if cur._has_ended():
+            raise StopAsyncIteration
+        stream = cur._open_stream("the replication stream")
+        if stream.is_turn_over():
+            await asyncio.sleep(0)
+            stream.begin_turn()
+        check_deadline()
+        while True:
+            if stream.try_poll() != POLL_OK:
+                await Call(cur._wait_for_message, (stream,), {})
+            # Here, and not in the call, where it would be lost if the task was cancelled.
+            message = stream.take(cur)
+            if message is not None:
+                return message
+            if stream.is_over:
+                raise StopAsyncIteration
+
+
+def with_awaited_stream(base: type) -> Callable[[_Class], _Class]:
+    """Make the methods of a replication cursor's class awaited ones, which call *base*'s."""
+
+    def change(cls: _Class) -> _Class:
+        for name in _METHODS:
+            full_name = f"{cls.__name__}.{name}"
+            setattr(cls, name, awaited(getattr(base, name), full_name, of_cursor=True))
+        return cls
+
+    return change
+
+
+class AwaitedReplication:
+    """What psycopg2 takes away from replication connections, where all else is awaited."""
+
+    autocommit: Any = vars(Replicating)["autocommit"]
+    isolation_level: Any = vars(Replicating)["isolation_level"]
+    set_session: Any = vars(Replicating)["set_session"]
+    set_isolation_level: Any = vars(Replicating)["set_isolation_level"]
+    reset: Any = vars(Replicating)["reset"]
