@@ -22,6 +22,7 @@ __all__ = [
     "needs_session",
     "needs_shutdown",
     "needs_silent_shutdown",
+    "needs_streams",
     "selects",
 ]
 
@@ -35,6 +36,12 @@ needs_epoll = pytest.mark.skipif("epoll" not in POLLERS, reason="there is no epo
 needs_refusal = pytest.mark.skipif(
     FAST_PATHS["interrupt"] != "on",
     reason="without libpq's functions an interrupt that meets a success costs the connection",
+)
+
+#: Replication takes libpq's functions, and a pooler passes none on.
+needs_streams = pytest.mark.skipif(
+    FAST_PATHS["replication"] != "on" or POOL_MODE is not None,
+    reason="there is no replication without libpq's functions, or through PgBouncer",
 )
 
 # psycopg2's own cancel() would wait for the proxy, and the proxy's thread for the GIL.

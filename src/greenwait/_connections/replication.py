@@ -34,8 +34,11 @@ __all__ = [
 _MILLISECONDS = {"ms": 1, "s": 1000, "min": 60_000, "h": 3_600_000, "d": 86_400_000}
 # A walsender that was told to end a logical stream takes that for the session's next one, too
 # (StartLogicalReplication in walsender.c; PostgreSQL 15 and 17). A physical stream makes it forget
-# that, even one that it refuses at once.
+# that, even one that it refuses at once. But for an error it drops temporary slots.
 _FORGET_STOP = "START_REPLICATION PHYSICAL FFFFFFFF/FFFFFFFF"
+_TEMPORARY_SLOTS = (
+    "SELECT 1 FROM pg_catalog.pg_replication_slots WHERE temporary AND active_pid = pg_backend_pid()"
+)
 _NOT_REPLICATING = "{}: not replicating, call start_replication first"
 
 
@@ -92,13 +95,26 @@ class ReplicationCursor(Cursor, psycopg2.extras.ReplicationCursor):
                 "start_replication: a stream is open on this connection; stop_replication() ends it"
             )
         if conn._was_stopped and conn.replication_type == psycopg2.extras.REPLICATION_LOGICAL:
-            stream = self._execute(_FORGET_STOP, False, status_interval)
-            self._wait_for_message(stream)
-            with contextlib.suppress(DatabaseError):
-                stream.take(self)
-            conn._was_stopped = False
+            self._have_stop_forgotten()
         if self._execute(command, decode, status_interval).is_over:
             raise ProgrammingError("the command has not begun a replication stream")
+
+    def _have_stop_forgotten(self) -> None:
+        """Make it possible to begin another logical stream in the session."""
+        conn = self.connection
+        with Cursor(conn) as cur:
+            cur.execute(_TEMPORARY_SLOTS)
+            if cur.fetchall():
+                raise ProgrammingError(
+                    "start_replication: the server begins a second logical stream in a session "
+                    "only after it has dropped the session's temporary slots, of which there is "
+                    "one; use a slot that is not temporary, or another connection"
+                )
+        stream = self._execute(_FORGET_STOP, False, 10)
+        self._wait_for_message(stream)
+        with contextlib.suppress(DatabaseError):
+            stream.take(self)
+        conn._was_stopped = False
 
     def _execute(self, command: Any, decode: bool, status_interval: float) -> Stream:
         """Execute a command that begins a stream, and return that."""
@@ -118,7 +134,8 @@ class ReplicationCursor(Cursor, psycopg2.extras.ReplicationCursor):
 
         What has arrived, and was not read, is thrown away; what was not confirmed, the server
         sends again in the next stream. The server ends a stream between two transactions, and
-        the wait lasts until then. If that is interrupted, call it again.
+        the wait lasts until then. If that is interrupted, call it again. After a logical stream
+        of a temporary slot, the server begins no other one in the same session.
 
         :raises psycopg2.ProgrammingError: there is no stream.
         :raises psycopg2.Error: the server has ended the stream by an error.
