@@ -1,6 +1,7 @@
 """Replication connections and their cursors: psycopg2's, in green mode and in every context."""
 
 import contextlib
+import weakref
 from collections.abc import Callable
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -120,7 +121,8 @@ class ReplicationCursor(Cursor, psycopg2.extras.ReplicationCursor):
         """Execute a command that begins a stream, and return that."""
         conn = self.connection
         # Before it begins: an interrupt must not leave a stream that nobody knows.
-        stream = self._stream = conn._stream = Stream(self, decode, status_interval)
+        stream = self._stream = Stream(self, decode, status_interval)
+        conn._stream = weakref.ref(stream)  # the stream refers to the connection
         expect_stream(conn, True)
         try:
             super().execute(command)
@@ -228,6 +230,7 @@ class ReplicationCursor(Cursor, psycopg2.extras.ReplicationCursor):
     def __next__(self) -> Any:
         """Return the next message while a stream is open, else the next row."""
         if self._has_ended():
+            self._check_open()
             raise StopIteration
         if not self._is_streaming():
             return super().__next__()
@@ -253,6 +256,11 @@ class ReplicationCursor(Cursor, psycopg2.extras.ReplicationCursor):
 
     def _wait_for_message(self, stream: Stream) -> None:
         """Wait until there is a message, or the stream has ended."""
+        if stream.poll() != POLL_OK:
+            # One after the other: what one of two receives does not wake the other.
+            stream.turns.run(stream.conn, "the replication stream", self._wait_in_turn, stream)
+
+    def _wait_in_turn(self, stream: Stream) -> None:
         while stream.poll() != POLL_OK:
             wait_at_most(stream, stream.seconds_to_wait())
             stream.begin_turn()
@@ -342,7 +350,7 @@ def replicating(factory: Any) -> Any:
 class Replicating(Connection):
     """What the two classes of replication connections have in common."""
 
-    _stream: Stream | None = None
+    _stream: weakref.ref[Stream] | None = None
     _was_stopped = False
 
     def cursor(
@@ -366,7 +374,7 @@ class Replicating(Connection):
 
     def _streaming(self) -> Stream | None:
         """Return the stream that is open, or None."""
-        stream = self._stream
+        stream = None if self._stream is None else self._stream()
         return None if stream is None or stream.is_over else stream
 
     # psycopg2 takes these away from replication connections.

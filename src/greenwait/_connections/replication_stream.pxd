@@ -15,6 +15,7 @@ cdef class Stream:
     cdef readonly object conn
     cdef object cursor              # weak
     cdef object lock
+    cdef readonly object turns       # of its readers, which wait one after the other
     cdef object codec              # of the payloads; None: they are bytes
     cdef bint is_utf8
     cdef Phase phase

@@ -1,5 +1,6 @@
 from typing import Any, final
 
+from greenwait._connections.lock import FairLock
 from greenwait._connections.replication_message import ReplicationMessage
 
 __all__ = ["CAN_REPLICATE", "Stream"]
@@ -11,6 +12,8 @@ class Stream:
     def __new__(cls, cursor: Any, decode: bool, status_interval: float) -> Stream: ...
     @property
     def conn(self) -> Any: ...
+    @property
+    def turns(self) -> FairLock: ...
     @property
     def wal_end(self) -> int: ...
     @property

@@ -34,6 +34,7 @@ from greenwait._system.clock cimport NO_DEADLINE, monotonic_ns
 import time
 from weakref import ref
 
+from greenwait._connections.lock import FairLock
 from greenwait._connections.replication_message import ReplicationMessage
 from greenwait._psycopg import psycopg2
 
@@ -77,6 +78,8 @@ cdef int64_t POSTGRES_EPOCH = 946_684_800  # PostgreSQL counts microseconds from
 # How long messages are read before others run.
 cdef int64_t LONGEST_TURN_NS = 1_000_000
 cdef double RECHECK_SECONDS = 0.05
+# Where a stream ends, another thread may read its end.
+cdef double LONGEST_END_SECONDS = 0.5
 
 cdef object now = time.time
 cdef object new_message = ReplicationMessage
@@ -101,6 +104,7 @@ cdef class Stream:
         self.conn = cursor.connection
         self.cursor = ref(cursor)
         self.lock = self.conn._lock
+        self.turns = FairLock()
         if decode:
             self.codec = encodings.get(self.conn.encoding, "utf_8")
             self.is_utf8 = self.codec == "utf_8"
@@ -145,10 +149,10 @@ cdef class Stream:
         return self.advance()
 
     def seconds_to_wait(self):
-        """Return the longest time to wait before ``poll()`` must be called again, or None."""
+        """Return the longest time to wait before ``poll()`` must be called again."""
         cdef double seconds
         if self.phase != STREAMING:
-            seconds = 1e9
+            seconds = LONGEST_END_SECONDS
         else:
             seconds = max(0, self.feedback_ns + self.status_interval_ns - monotonic_ns()) / 1e9
         # Bytes of a message may lie in OpenSSL, where poll(2) does not see them.

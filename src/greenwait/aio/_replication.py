@@ -121,6 +121,7 @@ class _Messages:
     async def __anext__(self) -> ReplicationMessage:
         cur = self._cur
         if cur._has_ended():
+            cur._check_open()
             raise StopAsyncIteration
         stream = cur._open_stream("the replication stream")
         if stream.is_turn_over():
