@@ -1,6 +1,7 @@
 """A server that shuts down, or crashes, in the middle of a stream."""
 
-import asyncio
+import contextlib
+import os
 import signal
 import threading
 import time
@@ -34,26 +35,19 @@ def slot(own_server):
             time.sleep(0.1)
 
 
-def restart_later(server, how):
-    thread = threading.Thread(target=lambda: (time.sleep(0.3), server.restart(how)))
-    thread.start()
-    return thread
+@contextlib.contextmanager
+def ending_soon(server, how):
+    """Have the server shut down during the block, and start it again after that.
 
-
-def blocking_end(server, slot, how):
-    """Return the class of the exception that ends blocking psycopg2's stream."""
-    set_wait_callback(None)
-    conn = psycopg2.connect(
-        server.dsn(), connection_factory=psycopg2.extras.LogicalReplicationConnection
-    )
-    cur = conn.cursor()
-    cur.start_replication(slot)
-    thread = restart_later(server, how)
-    with pytest.raises(psycopg2.Error) as caught:
-        cur.consume_stream(print)
-    thread.join()
-    assert conn.closed == 2
-    return type(caught.value)
+    Here, since it dies with the thread that starts it.
+    """
+    timer = threading.Timer(0.3, os.kill, (server.pid, how))
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.join()
+        server.restart()
 
 
 HOW = [signal.SIGINT, signal.SIGQUIT]  # fast, immediate
@@ -67,12 +61,12 @@ def test_stream_ends_by_an_operational_error(own_server, slot, how):
     )
     cur = conn.cursor()
     cur.start_replication(slot)
-    thread = restart_later(own_server, how)
-    try:
-        with greenwait.timeout(40), pytest.raises(psycopg2.OperationalError) as caught:
-            next(cur)
-    finally:
-        thread.join()
+    with (
+        ending_soon(own_server, how),
+        greenwait.timeout(40),
+        pytest.raises(psycopg2.OperationalError) as caught,
+    ):
+        next(cur)
     assert not isinstance(caught.value, greenwait.QueryTimeout)
     assert "closed the connection" in str(caught.value) or caught.value.pgcode == "57P01"
     assert conn.closed == 2
@@ -86,17 +80,10 @@ def test_stream_of_a_task_ends_by_an_operational_error(own_server, slot, loop):
         )
         cur = conn.cursor()
         await cur.start_replication(slot)
-        thread = restart_later(own_server, signal.SIGINT)
-        try:
-            with pytest.raises(psycopg2.OperationalError):
-                async for _ in cur:
-                    pass
-        finally:
-            await asyncio.to_thread(thread.join)
+        with pytest.raises(psycopg2.OperationalError):
+            async for _ in cur:
+                pass
         assert conn.closed == 2
 
-    runner(loop)(main(), 50)
-
-
-def test_blocking_psycopg2_raises_the_same(own_server, slot):
-    assert issubclass(blocking_end(own_server, slot, signal.SIGINT), psycopg2.OperationalError)
+    with ending_soon(own_server, signal.SIGINT):
+        runner(loop)(main(), 50)
