@@ -14,7 +14,7 @@ from greenwait._connections.connection import Connection, Cursor
 from greenwait._connections.replication_keeper import keep_alive
 from greenwait._connections.replication_message import ReplicationMessage
 from greenwait._connections.replication_stream import CAN_REPLICATE, Stream
-from greenwait._connections.semaphore import check_deadline, give_way
+from greenwait._connections.semaphore import give_way
 from greenwait._psycopg.psycopg2 import DatabaseError, InterfaceError, ProgrammingError
 from greenwait._psycopg.psycopg2 import ReplicationConnection as _ReplicationConnection
 from greenwait._psycopg.psycopg2 import ReplicationCursor as _ReplicationCursor
@@ -176,9 +176,13 @@ class ReplicationCursor(Cursor, psycopg2.extras.ReplicationCursor):
 
         It returns when the server ends the stream without an error.
         """
-        self._begin_consuming(keepalive_interval)
+        stream = self._begin_consuming(keepalive_interval)
+        next_ready = stream.next_ready
         try:
-            while (message := self._next_message()) is not None:
+            while True:
+                message = next_ready(self) or self._next_message()
+                if message is None:
+                    return
                 consume(message)
         finally:
             self._is_consuming = False
@@ -234,7 +238,8 @@ class ReplicationCursor(Cursor, psycopg2.extras.ReplicationCursor):
             raise StopIteration
         if not self._is_streaming():
             return super().__next__()
-        message = self._next_message()
+        stream = self._open_stream("the replication stream")
+        message = stream.next_ready(self) or self._next_message()
         if message is None:
             raise StopIteration
         return message
@@ -247,7 +252,9 @@ class ReplicationCursor(Cursor, psycopg2.extras.ReplicationCursor):
         if stream.is_turn_over():
             give_way()
             stream.begin_turn()
-        check_deadline()
+            message = stream.next_ready(self)
+            if message is not None:
+                return message
         while True:
             self._wait_for_message(stream)
             message = stream.take(self)
@@ -255,18 +262,14 @@ class ReplicationCursor(Cursor, psycopg2.extras.ReplicationCursor):
                 return message
 
     def _wait_for_message(self, stream: Stream) -> None:
-        """Wait until there is a message, or the stream has ended."""
-        if stream.poll() != POLL_OK:
-            # One after the other: what one of two receives does not wake the other.
-            stream.turns.run(stream.conn, "the replication stream", self._wait_in_turn, stream)
+        """Wait until there is a message, or the stream has ended.
 
-    def _wait_in_turn(self, stream: Stream) -> None:
-        while stream.poll() != POLL_OK:
-            wait_at_most(stream, stream.seconds_to_wait())
-            stream.begin_turn()
+        One after the other: what one of two receives does not wake the other.
+        """
+        stream.turns.run(stream.conn, "the replication stream", _wait_in_turn, stream)
 
-    def _begin_consuming(self, keepalive_interval: Any) -> None:
-        """Check and record that the stream is being consumed."""
+    def _begin_consuming(self, keepalive_interval: Any) -> Stream:
+        """Check and record that the stream is being consumed, and return it."""
         if keepalive_interval is not None:
             if not isinstance(keepalive_interval, (int, float)):
                 raise ProgrammingError("keepalive_interval must be int or float")
@@ -281,6 +284,7 @@ class ReplicationCursor(Cursor, psycopg2.extras.ReplicationCursor):
         if keepalive_interval is not None:
             stream.set_status_interval(keepalive_interval)
         self._is_consuming = True
+        return stream
 
     def _is_streaming(self) -> bool:
         return self._stream is not None and not self._stream.is_over
@@ -309,6 +313,12 @@ class _Flush:
         self._stream = stream
         self.fileno = stream.fileno
         self.poll = stream.poll_flush
+
+
+def _wait_in_turn(stream: Stream) -> None:
+    while not wait_at_most(stream, stream.seconds_to_wait()):
+        pass  # feedback is due
+    stream.begin_turn()
 
 
 def _local_time(seconds: float) -> datetime:

@@ -36,8 +36,9 @@ cdef class Stream:
     cdef uint64_t apply_lsn
     cdef uint64_t confirmed_lsn    # the flush_lsn that the program itself has set
     # Times:
-    cdef readonly double last_io       # as time.time() has them
-    cdef readonly double last_feedback
+    cdef double epoch                  # time.time() at 0 ns
+    cdef int64_t now_ns                # of the step
+    cdef int64_t io_ns                 # of the last message, in either direction
     cdef int64_t feedback_ns           # of the last one; 0: none yet
     cdef int64_t status_interval_ns
     cdef int64_t keepalive_ns          # the longest time that the server does without feedback
@@ -45,6 +46,7 @@ cdef class Stream:
 
     cdef PGconn* pgconn(self) except NULL
     cdef int advance(self) except -1
+    cdef int advance_at(self, int64_t now_ns) except -1
     cdef bint take_data(self, PGconn* pgconn, const char* data, int size) except -1
     cdef bint receive(self, PGconn* pgconn, bint is_again) except -1
     cdef int read_result(self, PGconn* pgconn) except -1

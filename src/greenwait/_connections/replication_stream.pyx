@@ -14,6 +14,7 @@ from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.unicode cimport PyUnicode_DecodeUTF8
 from libc.stdint cimport int64_t, uint64_t
 
+from greenwait._deadline cimport blocks_entered
 from greenwait._psycopg.libpq cimport (
     PGRES_COPY_BOTH,
     PGRES_COPY_IN,
@@ -36,6 +37,7 @@ from weakref import ref
 
 from greenwait._connections.lock import FairLock
 from greenwait._connections.replication_message import ReplicationMessage
+from greenwait._connections.semaphore import check_deadline
 from greenwait._psycopg import psycopg2
 
 __all__ = ["CAN_REPLICATE", "Stream"]
@@ -109,7 +111,8 @@ cdef class Stream:
             self.codec = encodings.get(self.conn.encoding, "utf_8")
             self.is_utf8 = self.codec == "utf_8"
         self.phase = BEGINNING
-        self.last_io = now()
+        self.io_ns = monotonic_ns()
+        self.epoch = now() - self.io_ns / 1e9
         self.feedback_ns = 0
         self.keepalive_ns = NO_DEADLINE
         self.turn_ns = monotonic_ns()
@@ -142,12 +145,6 @@ cdef class Stream:
         """Do what ``poll()`` does, for an owner of the lock."""
         return self.advance()
 
-    def try_poll(self):
-        """Do what ``poll()`` does; return None if that would have to wait for the lock."""
-        if self.lock.is_taken:
-            return None
-        return self.advance()
-
     def seconds_to_wait(self):
         """Return the longest time to wait before ``poll()`` must be called again."""
         cdef double seconds
@@ -170,6 +167,20 @@ cdef class Stream:
 
     # -- For the reader
 
+    def next_ready(self, cursor):
+        """Return the next message if nothing has to be done before; None: nobody knows."""
+        cdef int64_t now_ns = monotonic_ns()
+        if blocks_entered > 0:
+            check_deadline()
+        if (
+            self.phase == ENDED
+            or now_ns - self.turn_ns >= LONGEST_TURN_NS
+            or self.lock.is_taken
+            or self.advance_at(now_ns) != POLL_OK
+        ):
+            return None
+        return self.take(cursor)
+
     def take(self, cursor):
         """Return the message that has arrived, or None; raise what the end of the stream raises.
 
@@ -191,6 +202,16 @@ cdef class Stream:
         message.wal_end = wal_end
         message.sent = sent
         return message
+
+    @property
+    def last_io(self):
+        """When something was last received or sent, as ``time.time()`` has it."""
+        return self.epoch + self.io_ns / 1e9
+
+    @property
+    def last_feedback(self):
+        """When feedback was last sent; 0.0: never."""
+        return self.epoch + self.feedback_ns / 1e9 if self.feedback_ns else 0.0
 
     @property
     def is_over(self):
@@ -259,6 +280,9 @@ cdef class Stream:
         return pgconn
 
     cdef int advance(self) except -1:
+        return self.advance_at(monotonic_ns())
+
+    cdef int advance_at(self, int64_t now_ns) except -1:
         """Return POLL_OK if there is a message or the end, or what is to be waited for."""
         cdef PGconn* pgconn
         cdef char* data = NULL
@@ -268,9 +292,9 @@ cdef class Stream:
         if self.payload is not None or self.phase == ENDED:
             return POLL_OK
         pgconn = self.pgconn()
+        self.now_ns = now_ns
         if self.phase == STREAMING and (
-            self.feedback_ns == 0
-            or monotonic_ns() - self.feedback_ns >= self.status_interval_ns
+            self.feedback_ns == 0 or now_ns - self.feedback_ns >= self.status_interval_ns
         ):
             self.put_feedback(pgconn, False)
         elif self.must_flush:
@@ -319,7 +343,7 @@ cdef class Stream:
         cdef uint64_t wal_end
         if self.phase != STREAMING:
             return False
-        self.last_io = now()
+        self.io_ns = self.now_ns
         if data[0] == c"w":
             if size < DATA_HEADER:
                 raise OperationalError("data message header too small")
@@ -354,20 +378,18 @@ cdef class Stream:
     cdef int put_feedback(self, PGconn* pgconn, bint requests_reply) except -1:
         cdef char[FEEDBACK_SIZE] message
         cdef int rc
-        self.last_feedback = now()
         self.feedback_ns = monotonic_ns()
         message[0] = c"r"
         put_uint64(message + 1, self.write_lsn)
         put_uint64(message + 9, self.flush_lsn)
         put_uint64(message + 17, self.apply_lsn)
-        put_uint64(message + 25, <uint64_t>(<int64_t>(self.last_feedback * 1e6)
-                                            - POSTGRES_EPOCH * 1_000_000))
+        put_uint64(message + 25, <uint64_t>(<int64_t>(now() * 1e6) - POSTGRES_EPOCH * 1_000_000))
         message[33] = requests_reply
         rc = libpq.putCopyData(pgconn, message, FEEDBACK_SIZE)
         if rc < 0:
             return self.fail(pgconn)
         # 0: libpq has not taken it, because too much is left to send. The server will see that.
-        self.last_io = self.last_feedback
+        self.io_ns = self.feedback_ns
         return self.flush(pgconn)
 
     cdef int flush(self, PGconn* pgconn) except -1:

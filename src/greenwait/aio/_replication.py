@@ -5,11 +5,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from psycopg2.extensions import POLL_OK
-
 from greenwait._connections.replication import Replicating, ReplicationCursor
 from greenwait._connections.replication_message import ReplicationMessage
-from greenwait._connections.semaphore import check_deadline
 from greenwait.aio._call import Call, awaited, in_call
 
 if TYPE_CHECKING:
@@ -97,6 +94,7 @@ class AwaitedStream(_Methods):
 
     def __aiter__(self) -> AsyncIterator[Any]:
         cur: Any = self
+        cur._check_open()
         base: Any = super()
         found: AsyncIterator[Any] = _Messages(cur) if cur._is_streaming() else base.__aiter__()
         return found
@@ -114,23 +112,31 @@ class _Messages:
 
     def __init__(self, cur: Any) -> None:
         self._cur: ReplicationCursor = cur
+        self._next_ready = cur._stream.next_ready
 
     def __aiter__(self) -> "_Messages":
         return self
 
     async def __anext__(self) -> ReplicationMessage:
+        message = self._next_ready(self._cur)
+        return message if message is not None else await self._wait()
+
+    async def _wait(self) -> ReplicationMessage:
+        """Wait for the next message, or raise StopAsyncIteration."""
         cur = self._cur
         if cur._has_ended():
             cur._check_open()
             raise StopAsyncIteration
         stream = cur._open_stream("the replication stream")
-        if stream.is_turn_over():
-            await asyncio.sleep(0)
-            stream.begin_turn()
-        check_deadline()
+        # A turn of the event loop costs less than a wait, and meanwhile messages arrive, if the
+        # server sends them one by one.
+        await asyncio.sleep(0)
+        stream.begin_turn()
+        message = stream.next_ready(cur)
+        if message is not None:
+            return message
         while True:
-            if stream.try_poll() != POLL_OK:
-                await Call(cur._wait_for_message, (stream,), {})
+            await Call(cur._wait_for_message, (stream,), {})
             # Here, and not in the call, where it would be lost if the task was cancelled.
             message = stream.take(cur)
             if message is not None:
