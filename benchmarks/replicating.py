@@ -73,9 +73,7 @@ def _by(factory: Any, callback: Any) -> Callable[[str, int], float]:
 
 def _on(new_loop: Callable[[], asyncio.AbstractEventLoop]) -> Callable[[str, int], float]:
     async def read(dsn: str, count: int) -> float:
-        conn: Any = await aio.connect(
-            dsn, connection_factory=aio.AsyncLogicalReplicationConnection
-        )
+        conn: Any = await aio.connect(dsn, connection_factory=aio.AsyncLogicalReplicationConnection)
         cur = conn.cursor()
         await cur.start_replication(_SLOT)
         began = time.perf_counter()

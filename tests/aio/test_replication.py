@@ -95,7 +95,7 @@ def test_cancellation_at_any_moment_loses_no_message(run, dsn):
 
         async with Stream(dsn) as stream:
             writing = asyncio.create_task(stream.emit(*(str(number) for number in range(300))))
-            delay = 0
+            delay = 0.0
             while len(found) < 900:
                 reading = asyncio.create_task(read(stream))
                 await asyncio.sleep(delay)
@@ -169,9 +169,9 @@ def test_methods_are_awaited(run, dsn):
 
 def test_user_s_class_of_cursors_is_kept(run, dsn):
     class Own(psycopg2.extras.ReplicationCursor):
-        def start_replication_expert(self, command, **options):
+        def start_replication_expert(self, command, decode=False, status_interval=10):
             self.started = command
-            super().start_replication_expert(command, **options)
+            super().start_replication_expert(command, decode, status_interval)
 
     async def main():
         async with Stream(dsn) as stream:

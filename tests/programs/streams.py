@@ -191,21 +191,21 @@ def physical():
 def beside():
     """Others run while it waits."""
     stream = Stream()
-    jobs = [lambda: stream.read(1)[0], *[lambda: asked(n) for n in range(4)], lambda: later(stream)]
+    jobs = [lambda: stream.read(1)[0], *[asked] * 4, lambda: later(stream)]
     assert contexts.together(CONTEXT, jobs) == ["late", 0.3, 0.3, 0.3, 0.3, None]
     stream.close()
 
 
-def asked(_):
+def asked():
     with psycopg2.connect(DSN) as conn, conn.cursor() as cur:
         cur.execute("select 0.3::float from pg_sleep(0.3)")
-        found = cur.fetchone()[0]
+        ((found,),) = cur.fetchall()
     conn.close()
     return found
 
 
 def later(stream):
-    asked(0)
+    asked()
     stream.write("late")
 
 

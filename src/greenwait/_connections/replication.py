@@ -22,7 +22,6 @@ from greenwait._psycopg.state import expect_stream
 
 if TYPE_CHECKING:
     from psycopg2.sql import Composable
-    from typing_extensions import Self
 
 __all__ = [
     "LogicalReplicationConnection",
@@ -38,7 +37,8 @@ _MILLISECONDS = {"ms": 1, "s": 1000, "min": 60_000, "h": 3_600_000, "d": 86_400_
 # that, even one that it refuses at once. But for an error it drops temporary slots.
 _FORGET_STOP = "START_REPLICATION PHYSICAL FFFFFFFF/FFFFFFFF"
 _TEMPORARY_SLOTS = (
-    "SELECT 1 FROM pg_catalog.pg_replication_slots WHERE temporary AND active_pid = pg_backend_pid()"
+    "SELECT 1 FROM pg_catalog.pg_replication_slots"
+    " WHERE temporary AND active_pid = pg_backend_pid()"
 )
 _NOT_REPLICATING = "{}: not replicating, call start_replication first"
 
@@ -75,7 +75,7 @@ class ReplicationCursor(Cursor, psycopg2.extras.ReplicationCursor):
             found, or the server refuses the command.
         """
         self._check_open()
-        conn = self.connection
+        conn: Any = self.connection
         if not status_interval >= 1:
             raise ProgrammingError("status_interval must be >= 1 (sec)")
         if not CAN_REPLICATE:
@@ -84,25 +84,28 @@ class ReplicationCursor(Cursor, psycopg2.extras.ReplicationCursor):
                 "python -m greenwait says why"
             )
         timeout = _sender_timeout(conn)
-        conn._lock.run(conn, "start_replication()", self._begin, command, decode, status_interval)
+        arguments = (command, decode, status_interval)
+        stream = conn._lock.run(conn, "start_replication()", self._begin, *arguments)
         if timeout:
-            keep_alive(self._stream, timeout / 3)
+            keep_alive(stream, timeout / 3)
 
-    def _begin(self, command: Any, decode: bool, status_interval: float) -> None:
+    def _begin(self, command: Any, decode: bool, status_interval: float) -> Stream:
         """Begin a stream, for the owner of the connection's lock."""
-        conn = self.connection
+        conn: Any = self.connection
         if conn._streaming() is not None:
             raise ProgrammingError(
                 "start_replication: a stream is open on this connection; stop_replication() ends it"
             )
         if conn._was_stopped and conn.replication_type == psycopg2.extras.REPLICATION_LOGICAL:
             self._have_stop_forgotten()
-        if self._execute(command, decode, status_interval).is_over:
+        stream = self._execute(command, decode, status_interval)
+        if stream.is_over:
             raise ProgrammingError("the command has not begun a replication stream")
+        return stream
 
     def _have_stop_forgotten(self) -> None:
         """Make it possible to begin another logical stream in the session."""
-        conn = self.connection
+        conn: Any = self.connection
         with Cursor(conn) as cur:
             cur.execute(_TEMPORARY_SLOTS)
             if cur.fetchall():
@@ -119,7 +122,7 @@ class ReplicationCursor(Cursor, psycopg2.extras.ReplicationCursor):
 
     def _execute(self, command: Any, decode: bool, status_interval: float) -> Stream:
         """Execute a command that begins a stream, and return that."""
-        conn = self.connection
+        conn: Any = self.connection
         # Before it begins: an interrupt must not leave a stream that nobody knows.
         stream = self._stream = Stream(self, decode, status_interval)
         conn._stream = weakref.ref(stream)  # the stream refers to the connection
@@ -143,7 +146,7 @@ class ReplicationCursor(Cursor, psycopg2.extras.ReplicationCursor):
         :raises psycopg2.Error: the server has ended the stream by an error.
         """
         stream = self._open_stream("stop_replication")
-        conn = self.connection
+        conn: Any = self.connection
         conn._was_stopped = True
         conn._lock.run(conn, "stop_replication()", stream.stop)
         while not stream.is_over:
@@ -206,25 +209,25 @@ class ReplicationCursor(Cursor, psycopg2.extras.ReplicationCursor):
         stream = self._open_stream("send_feedback")
         stream.confirm(write_lsn, flush_lsn, apply_lsn)
         if reply or force:
-            conn = self.connection
+            conn: Any = self.connection
             if conn._lock.run(conn, "send_feedback()", stream.send_feedback, bool(reply)):
                 wait_at_most(_Flush(stream), None)
 
     # -- What psycopg2 keeps in fields that can't be set
 
     @property
-    def wal_end(self) -> int:  # type: ignore[override]
+    def wal_end(self) -> int:
         """The position of the WAL's end on the server, as the last message had it."""
         return 0 if self._stream is None else self._stream.wal_end
 
     @property
-    def feedback_timestamp(self) -> datetime:  # type: ignore[override]
+    def feedback_timestamp(self) -> datetime:
         """When the last feedback message was sent."""
         self._check_open()
         return _local_time(0 if self._stream is None else self._stream.last_feedback)
 
     @property
-    def io_timestamp(self) -> datetime:  # type: ignore[override]
+    def io_timestamp(self) -> datetime:
         """When something was last received or sent."""
         self._check_open()
         return _local_time(0 if self._stream is None else self._stream.last_io)
@@ -277,9 +280,7 @@ class ReplicationCursor(Cursor, psycopg2.extras.ReplicationCursor):
                 raise ProgrammingError("keepalive_interval must be >= 1 (sec)")
         self._check_open()
         if self._is_consuming:
-            raise ProgrammingError(
-                "consume_stream cannot be used when already in the consume loop"
-            )
+            raise ProgrammingError("consume_stream cannot be used when already in the consume loop")
         stream = self._open_stream("consume_stream")
         if keepalive_interval is not None:
             stream.set_status_interval(keepalive_interval)
@@ -322,7 +323,7 @@ def _wait_in_turn(stream: Stream) -> None:
 
 
 def _local_time(seconds: float) -> datetime:
-    return datetime.fromtimestamp(seconds)  # noqa: DTZ006, as psycopg2 does
+    return datetime.fromtimestamp(seconds)
 
 
 def _sender_timeout(conn: Any) -> float:

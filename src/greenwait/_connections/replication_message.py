@@ -30,7 +30,7 @@ class ReplicationMessage(_ReplicationMessage):
     @property
     def send_time(self) -> datetime:
         """When the server sent it, in local time."""
-        return datetime.fromtimestamp(self.sent / 1e6 + _EPOCH)  # noqa: DTZ006, as psycopg2 does
+        return datetime.fromtimestamp(self.sent / 1e6 + _EPOCH)
 
     def __repr__(self) -> str:
         return (
@@ -42,5 +42,3 @@ class ReplicationMessage(_ReplicationMessage):
 
 def _lsn(position: int) -> str:
     return f"{position >> 32:X}/{position & 0xFFFFFFFF:08X}"
-
-

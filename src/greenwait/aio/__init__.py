@@ -522,7 +522,7 @@ class AsyncReplicationCursor(  # type: ignore[misc]  # pyright: ignore[reportInc
 _replicating_classes: dict[type, type] = {ReplicationCursor: AsyncReplicationCursor}
 
 
-class _AsyncReplicating(AwaitedReplication, AsyncConnection):
+class _AsyncReplicating(AwaitedReplication, AsyncConnection):  # type: ignore[misc]
     """What the two classes of replication connections have in common."""
 
     def cursor(
