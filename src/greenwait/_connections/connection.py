@@ -10,6 +10,10 @@ import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
+from psycopg2.extensions import STATUS_PREPARED
+from psycopg2.extensions import lobject as lobject_of_psycopg2
+
+from greenwait._connections.large_object import LargeObject, large_object_class
 from greenwait._connections.lock import (
     FairLock,
     block_alone,
@@ -22,6 +26,8 @@ from greenwait._outcome import lost_commit
 from greenwait._psycopg.psycopg2 import (
     STATUS_READY,
     DatabaseError,
+    InterfaceError,
+    ProgrammingError,
     QueryCanceled,
     connection,
     cursor,
@@ -57,10 +63,13 @@ def _told(
 
     @functools.wraps(method)
     def told(self: Any, *args: Any, **kwargs: Any) -> _Result:
+        status = self.status
         try:
             begin_method(self, kind, keeps_interrupt)
             return method(self, *args, **kwargs)
         finally:
+            if status != STATUS_READY and self.status != status:
+                self._transactions += 1
             end_method(self)
 
     return told
@@ -90,7 +99,7 @@ class Connection(connection):
     Its cursors are guarded in the same way, whatever their class.
     Besides the methods below these wait too, and are otherwise psycopg2's:
     ``close()``, ``reset()``, ``set_session()``, ``set_isolation_level()``,
-    ``set_client_encoding()``, ``lobject()``, ``tpc_begin()``, ``tpc_prepare()``,
+    ``set_client_encoding()``, ``tpc_begin()``, ``tpc_prepare()``,
     ``tpc_recover()``, and setting ``autocommit``, ``isolation_level``, ``readonly`` or
     ``deferrable``.
 
@@ -101,6 +110,7 @@ class Connection(connection):
     """
 
     _lock: FairLock
+    _transactions = 0  # those that have ended
 
     def __new__(cls, *args: Any, **kwargs: Any) -> "Self":
         # Not in __init__, which connects: the traceback of its exception would keep the
@@ -185,12 +195,46 @@ class Connection(connection):
         """
         self._lock.run(self, "tpc_rollback()", _end, self, "rollback", super().tpc_rollback, *xid)
 
+    def lobject(
+        self,
+        oid: int = 0,
+        mode: str | None = "",
+        new_oid: int = 0,
+        new_file: str | None = None,
+        lobject_factory: Callable[..., Any] | None = None,
+    ) -> Any:
+        """Return a large object, by SQL where psycopg2 takes functions that can't wait.
+
+        :param oid: its OID; 0 makes a new one.
+        :param mode: ``"r"``, ``"w"``, ``"rw"`` or ``"n"``, with ``"t"`` for text, ``"b"`` for
+            bytes.
+        :param new_oid: the OID of a new one; 0: the server chooses.
+        :param new_file: the file whose contents a new one gets.
+        :param lobject_factory: its class; a subclass of that is made, which waits.
+        :returns: a ``LargeObject``, which is a ``psycopg2.extensions.lobject``.
+        :raises psycopg2.OperationalError: the server refuses it, or the file can't be read.
+        :raises psycopg2.ProgrammingError: the connection is in autocommit mode.
+        """
+        if self.closed:
+            raise InterfaceError("connection already closed")
+        if self.async_:
+            raise ProgrammingError("lobject cannot be used in asynchronous mode")
+        if self.status == STATUS_PREPARED:
+            raise ProgrammingError("lobject cannot be used with a prepared two-phase transaction")
+        factory = large_object_class(lobject_factory or LargeObject)
+        found = factory(self, oid, mode, new_oid, *([] if new_file is None else [new_file]))
+        if not isinstance(found, lobject_of_psycopg2):
+            raise TypeError("lobject factory must be subclass of psycopg2.extensions.lobject")
+        return found
+
+    def _plain_cursor(self) -> "Cursor":
+        return Cursor(self)
+
     # Guarded by themselves: the end of a block is more than a call of a method above.
     __enter__ = block_alone(connection.__enter__)
     __exit__ = block_end(connection.__exit__)
     close = with_lock(connection.close, "close")
     reset = with_lock(_whole(connection.reset), "reset")
-    lobject = with_lock(connection.lobject, "lobject")
     set_session = with_lock(_whole(connection.set_session), "set_session")
     set_isolation_level = with_lock(_whole(connection.set_isolation_level), "set_isolation_level")
     set_client_encoding = with_lock(_whole(connection.set_client_encoding), "set_client_encoding")
@@ -208,6 +252,7 @@ def _end(
 ) -> None:
     """End a transaction by *method*."""
     has_transaction = conn.status != STATUS_READY or bool(xid)
+    conn._transactions += has_transaction
     try:
         begin_method(conn, kind, True)  # an interrupt may come as soon as it has returned
         method(*xid)

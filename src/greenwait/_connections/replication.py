@@ -46,8 +46,7 @@ _NOT_REPLICATING = "{}: not replicating, call start_replication first"
 class ReplicationCursor(Cursor, psycopg2.extras.ReplicationCursor):
     """A cursor of a replication connection; its ``cursor()`` returns it.
 
-    ``create_replication_slot()``, ``drop_replication_slot()`` and ``start_replication()`` are
-    psycopg2's. While a stream is open, the cursor is an iterator of its messages.
+    While a stream is open, the cursor is an iterator of its messages.
 
     A deadline, a signal handler's exception or a cancellation ends the wait for a message, and
     neither the stream nor a message is lost: the next call goes on. If the program takes so
@@ -58,7 +57,51 @@ class ReplicationCursor(Cursor, psycopg2.extras.ReplicationCursor):
     _stream: Stream | None = None
     _is_consuming = False
 
+    def create_replication_slot(
+        self, slot_name: str, slot_type: int | None = None, output_plugin: str | None = None
+    ) -> None:
+        """Create a slot, whose name and position are the cursor's only row then.
+
+        :param slot_name: its name.
+        :param slot_type: ``psycopg2.extras.REPLICATION_LOGICAL`` or ``REPLICATION_PHYSICAL``;
+            None: as the connection.
+        :param output_plugin: that of a logical slot, ``"pgoutput"`` for instance.
+        """
+        super().create_replication_slot(slot_name, slot_type, output_plugin)
+
+    def drop_replication_slot(self, slot_name: str) -> None:
+        """Drop a slot.
+
+        :param slot_name: its name.
+        """
+        super().drop_replication_slot(slot_name)
+
     # -- The stream
+
+    def start_replication(
+        self,
+        slot_name: str | None = None,
+        slot_type: int | None = None,
+        start_lsn: str | int = 0,
+        timeline: int = 0,
+        options: dict[str, Any] | None = None,
+        decode: bool = False,
+        status_interval: float = 10,
+    ) -> None:
+        """Begin a stream.
+
+        :param slot_name: the slot; a physical stream needs none.
+        :param slot_type: as of ``create_replication_slot()``.
+        :param start_lsn: where to begin, if the slot is not ahead of that.
+        :param timeline: that of a physical stream.
+        :param options: those of a logical slot's output plugin.
+        :param decode: decode the messages, which are bytes otherwise.
+        :param status_interval: seconds between two feedback messages, 1 or more.
+        :raises psycopg2.Error: as ``start_replication_expert()``.
+        """
+        super().start_replication(
+            slot_name, slot_type, start_lsn, timeline, options, decode, status_interval
+        )
 
     def start_replication_expert(
         self,
@@ -358,6 +401,9 @@ def replicating(factory: Any) -> Any:
 # -- Connections
 
 
+_TAKEN_AWAY: dict[str, Any] = dict(vars(_ReplicationConnection))
+
+
 class Replicating(Connection):
     """What the two classes of replication connections have in common."""
 
@@ -389,14 +435,16 @@ class Replicating(Connection):
         return None if stream is None or stream.is_over else stream
 
     # psycopg2 takes these away from replication connections.
-    autocommit: Any = vars(_ReplicationConnection)["autocommit"]
-    isolation_level: Any = vars(_ReplicationConnection)["isolation_level"]
-    set_session: Any = vars(_ReplicationConnection)["set_session"]
-    set_isolation_level: Any = vars(_ReplicationConnection)["set_isolation_level"]
-    reset: Any = vars(_ReplicationConnection)["reset"]
+    autocommit: Any = _TAKEN_AWAY["autocommit"]
+    isolation_level: Any = _TAKEN_AWAY["isolation_level"]
+    set_session: Any = _TAKEN_AWAY["set_session"]
+    set_isolation_level: Any = _TAKEN_AWAY["set_isolation_level"]
+    reset: Any = _TAKEN_AWAY["reset"]
 
 
-class LogicalReplicationConnection(Replicating, psycopg2.extras.LogicalReplicationConnection):
+class LogicalReplicationConnection(  # pyright: ignore[reportIncompatibleMethodOverride]
+    Replicating, psycopg2.extras.LogicalReplicationConnection
+):
     """A connection for logical replication. To be used as ``connection_factory``.
 
     It is a ``greenwait.Connection`` and a ``psycopg2.extras.LogicalReplicationConnection``. Its
@@ -404,5 +452,7 @@ class LogicalReplicationConnection(Replicating, psycopg2.extras.LogicalReplicati
     """
 
 
-class PhysicalReplicationConnection(Replicating, psycopg2.extras.PhysicalReplicationConnection):
+class PhysicalReplicationConnection(  # pyright: ignore[reportIncompatibleMethodOverride]
+    Replicating, psycopg2.extras.PhysicalReplicationConnection
+):
     """A connection for physical replication; otherwise like the logical one."""

@@ -31,6 +31,7 @@ from psycopg2.extensions import Notify
 from greenwait._cancel import cancel
 from greenwait._connections import connect as _connect
 from greenwait._connections.connection import Connection, Cursor, guarded
+from greenwait._connections.large_object import LargeObject, large_object_class
 from greenwait._connections.notifies import Listening
 from greenwait._connections.pool import Pool
 from greenwait._connections.replication import (
@@ -43,6 +44,7 @@ from greenwait._deadline import deadline_after
 from greenwait._psycopg.psycopg2 import ProgrammingError, connection
 from greenwait._system.identity import publish
 from greenwait.aio._call import Call, await_, awaited, in_call
+from greenwait.aio._large_object import awaited_large_object
 from greenwait.aio._loop import end_connection, is_inherited
 from greenwait.aio._pool import AsyncPool
 from greenwait.aio._replication import AwaitedReplication, AwaitedStream, with_awaited_stream
@@ -140,6 +142,18 @@ def _set_if_free(name: str) -> Any:
     return property(own.__get__, set_value, doc=own.__doc__)
 
 
+def _lobject(
+    conn: Any,
+    oid: int = 0,
+    mode: str | None = "",
+    new_oid: int = 0,
+    new_file: str | None = None,
+    lobject_factory: Any = None,
+) -> Any:
+    factory = awaited_large_object(large_object_class(lobject_factory or LargeObject))
+    return Connection.lobject(conn, oid, mode, new_oid, new_file, factory)
+
+
 class _AwaitedMethods:
     """The awaited methods of an ``AsyncConnection``."""
 
@@ -170,7 +184,7 @@ class _AwaitedMethods:
         set_session = _of_connection("set_session")
         set_isolation_level = _of_connection("set_isolation_level")
         set_client_encoding = _of_connection("set_client_encoding")
-        lobject = _of_connection("lobject")
+        lobject = awaited(_lobject, "AsyncConnection.lobject")
         tpc_begin = _of_connection("tpc_begin")
         tpc_prepare = _of_connection("tpc_prepare")
         tpc_commit = _of_connection("tpc_commit")
@@ -544,7 +558,7 @@ class _AsyncReplicating(AwaitedReplication, AsyncConnection):  # type: ignore[mi
         return super().cursor(name, factory, *args, **kwargs)
 
 
-def _with_awaited_stream(factory: type) -> type:
+def _with_awaited_stream(factory: Any) -> Any:
     """Return the class of *factory*'s streams whose methods are awaited."""
     if issubclass(factory, AwaitedStream):
         return factory

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from greenwait._connections.replication import Replicating, ReplicationCursor
+from greenwait._connections.replication import Replicating
 from greenwait._connections.replication_message import ReplicationMessage
 from greenwait.aio._call import Call, awaited, in_call
 
@@ -114,7 +114,7 @@ class _Messages:
     """The iterator of an ``async for`` over a stream."""
 
     def __init__(self, cur: Any) -> None:
-        self._cur: ReplicationCursor = cur
+        self._cur = cur
         self._next_ready = cur._stream.next_ready
 
     def __aiter__(self) -> "_Messages":
@@ -126,7 +126,7 @@ class _Messages:
 
     async def _wait(self) -> ReplicationMessage:
         """Wait for the next message, or raise StopAsyncIteration."""
-        cur = self._cur
+        cur: Any = self._cur
         if cur._has_ended():
             cur._check_open()
             raise StopAsyncIteration
