@@ -5,9 +5,9 @@ import operator
 from collections.abc import Iterator
 from typing import Any
 
-import psycopg2
+from psycopg2 import BINARY
+from psycopg2.extensions import INTEGER, LONGINTEGER, Binary, register_type
 from psycopg2.extensions import lobject as _lobject
-from psycopg2.extensions import register_type
 
 from greenwait._psycopg.psycopg2 import (
     Error,
@@ -51,7 +51,7 @@ class LargeObject(_lobject):
             self._oid = self._created(new_oid, new_file)
             self._reads, self._writes = False, True
         else:
-            self._oid = int(oid)
+            self._oid = operator.index(oid)
         flags = (_INV_READ if self._reads else 0) | (_INV_WRITE if self._writes else 0)
         if flags:
             self._fd = self._call("lo_open(%s, %s)", self._oid, flags)
@@ -135,7 +135,7 @@ class LargeObject(_lobject):
         """Write all of it to a file."""
         if self.connection.autocommit:
             raise ProgrammingError("can't use a lobject outside of transactions")
-        with self._opened(self._oid, _INV_READ) as fd, _file(filename, "wb", "create") as file:
+        with self._opened(self._oid, _INV_READ) as fd, _file(filename, "wb") as file:
             while part := self._call("loread(%s, %s)", fd, _CHUNK):
                 file.write(part)
 
@@ -144,8 +144,8 @@ class LargeObject(_lobject):
     def _call(self, call: str, *values: Any) -> Any:
         """Return the result of a function of the server."""
         with self.connection._plain_cursor() as cur:
-            for each in (psycopg2.BINARY, psycopg2.extensions.LONGINTEGER):
-                register_type(each, cur)  # whatever the program has registered
+            for each in (BINARY, INTEGER, LONGINTEGER):
+                register_type(each, cur)  # whatever the program has registered for the types
             try:
                 cur.execute(f"SELECT pg_catalog.{call}", values)
                 ((found,),) = cur.fetchall()
@@ -160,9 +160,9 @@ class LargeObject(_lobject):
     def _created(self, new_oid: int, new_file: str | None) -> int:
         """Return the OID of a new object, with a file's contents if there is one."""
         if new_file is None:
-            return int(self._call("lo_create(%s)", new_oid))
-        with _file(new_file, "rb", "open") as file:
-            oid = int(self._call("lo_create(%s)", new_oid))
+            return int(self._call("lo_create(%s)::int8", new_oid))
+        with _file(new_file, "rb") as file:
+            oid = int(self._call("lo_create(%s)::int8", new_oid))
             with self._opened(oid, _INV_WRITE) as fd:
                 while part := file.read(_CHUNK):
                     self._write(fd, part)
@@ -176,7 +176,7 @@ class LargeObject(_lobject):
 
     def _write(self, fd: int, data: bytes) -> None:
         for begin in range(0, len(data), _CHUNK):
-            self._call("lowrite(%s, %s)", fd, psycopg2.Binary(data[begin : begin + _CHUNK]))
+            self._call("lowrite(%s, %s)", fd, Binary(data[begin : begin + _CHUNK]))
 
     # -- Its state
 
@@ -208,19 +208,19 @@ def _parsed(mode: str) -> tuple[bool, bool, bool]:
 
 
 @contextlib.contextmanager
-def _file(name: str, mode: str, what: str) -> Iterator[Any]:
+def _file(name: str, mode: str) -> Iterator[Any]:
     """Open a file; an error is libpq's."""
     try:
         file = open(name, mode)  # noqa: SIM115
     except OSError as exc:
-        raise OperationalError(f'could not {what} file "{name}": {exc.strerror}\n') from exc
+        raise OperationalError(f'could not open file "{name}": {exc.strerror}\n') from exc
     with file:
         yield file
 
 
 def _operational_error(exc: Any) -> OperationalError:
     """Return the exception that psycopg2's large objects raise, with what *exc* knows."""
-    error: Any = OperationalError(exc.pgerror or str(exc))
+    error = OperationalError(exc.pgerror or str(exc))
     error.__setstate__({"pgerror": exc.pgerror, "pgcode": exc.pgcode})
     return error
 

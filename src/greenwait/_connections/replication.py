@@ -99,7 +99,8 @@ class ReplicationCursor(Cursor, psycopg2.extras.ReplicationCursor):
         :param status_interval: seconds between two feedback messages, 1 or more.
         :raises psycopg2.Error: as ``start_replication_expert()``.
         """
-        super().start_replication(
+        base: Any = super()  # psycopg2's stubs have an int for the interval
+        base.start_replication(
             slot_name, slot_type, start_lsn, timeline, options, decode, status_interval
         )
 

@@ -135,7 +135,7 @@ class _Messages:
         # server sends them one by one.
         await asyncio.sleep(0)
         stream.begin_turn()
-        message = stream.next_ready(cur)
+        message: ReplicationMessage | None = stream.next_ready(cur)
         if message is not None:
             return message
         while True:
