@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import re
 import threading
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -272,7 +271,7 @@ def test_other_threads_go_on(shared, connect):
     other = connect()
     other.cursor().execute("lock table pg_catalog.pg_largeobject")
     lob = shared.lobject(oid, "rb")
-    thread = threading.Thread(target=lambda: (time.sleep(0.2), other.rollback()))
+    thread = threading.Timer(0.2, other.rollback)
     thread.start()
     assert lob.read() == BYTES
     thread.join()
@@ -294,8 +293,7 @@ def test_in_asyncio_its_methods_are_awaited(loop, server, tmp_path):
         await lob.truncate(100)
         await lob.export(str(tmp_path / "file"))
         assert (tmp_path / "file").read_bytes() == BYTES[:100]
-        others = asyncio.create_task(conn.rollback())
-        await others
+        await conn.rollback()
         with pytest.raises(psycopg2.ProgrammingError, match="isn't valid anymore"):
             await lob.read()
 

@@ -218,9 +218,9 @@ def _file(name: str, mode: str) -> Iterator[Any]:
         yield file
 
 
-def _operational_error(exc: Any) -> OperationalError:
+def _operational_error(exc: Any) -> Any:
     """Return the exception that psycopg2's large objects raise, with what *exc* knows."""
-    error = OperationalError(exc.pgerror or str(exc))
+    error: Any = OperationalError(exc.pgerror or str(exc))
     error.__setstate__({"pgerror": exc.pgerror, "pgcode": exc.pgcode})
     return error
 
