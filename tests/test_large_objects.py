@@ -1,6 +1,5 @@
 """Large objects in green mode: what blocking psycopg2 does, and what it does not have."""
 
-import asyncio
 import contextlib
 import re
 import threading
