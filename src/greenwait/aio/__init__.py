@@ -143,7 +143,7 @@ def _set_if_free(name: str) -> Any:
 
 
 def _lobject(
-    conn: Any,
+    self: Any,
     oid: int = 0,
     mode: str | None = "",
     new_oid: int = 0,
@@ -151,7 +151,7 @@ def _lobject(
     lobject_factory: Any = None,
 ) -> Any:
     factory = awaited_large_object(large_object_class(lobject_factory or LargeObject))
-    return Connection.lobject(conn, oid, mode, new_oid, new_file, factory)
+    return Connection.lobject(self, oid, mode, new_oid, new_file, factory)
 
 
 class _AwaitedMethods:
@@ -171,7 +171,14 @@ class _AwaitedMethods:
         ) -> Awaitable[None]: ...
         def set_isolation_level(self, level: int | None, /) -> Awaitable[None]: ...
         def set_client_encoding(self, encoding: str, /) -> Awaitable[None]: ...
-        def lobject(self, *args: Any, **kwargs: Any) -> Awaitable[Any]: ...
+        def lobject(
+            self,
+            oid: int = ...,
+            mode: str | None = ...,
+            new_oid: int = ...,
+            new_file: str | None = ...,
+            lobject_factory: Any = ...,
+        ) -> Awaitable[Any]: ...
         def tpc_begin(self, xid: str | Xid, /) -> Awaitable[None]: ...
         def tpc_prepare(self) -> Awaitable[None]: ...
         def tpc_commit(self, xid: str | Xid = ..., /) -> Awaitable[None]: ...
