@@ -24,7 +24,7 @@ def slot(server):
         cur.execute("select pg_create_logical_replication_slot(%s, 'test_decoding')", (name,))
         yield name
         cur.execute(
-            "select pg_terminate_backend(active_pid, 5000) from pg_replication_slots"
+            "select pg_terminate_backend(active_pid, 30000) from pg_replication_slots"
             " where slot_name = %s and active",
             (name,),
         )

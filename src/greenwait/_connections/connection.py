@@ -252,7 +252,7 @@ def _end(
 ) -> None:
     """End a transaction by *method*."""
     has_transaction = conn.status != STATUS_READY or bool(xid)
-    conn._transactions += has_transaction
+    conn._transactions += has_transaction  # pyright: ignore[reportPrivateUsage]
     try:
         begin_method(conn, kind, True)  # an interrupt may come as soon as it has returned
         method(*xid)

@@ -2,7 +2,7 @@
 
 import contextlib
 import operator
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any
 
 from psycopg2 import BINARY
@@ -17,7 +17,7 @@ from greenwait._psycopg.psycopg2 import (
     encodings,
 )
 
-__all__ = ["LargeObject", "large_object_class"]
+__all__ = ["LargeObject", "is_class_of", "large_object_class"]
 
 # libpq/libpq-fs.h
 _INV_WRITE = 0x20000
@@ -83,7 +83,7 @@ class LargeObject(_lobject):
         parts: list[bytes] = []
         left = size
         while size < 0 or left > 0:
-            part = self._call("loread(%s, %s)", self._fd, _CHUNK if size < 0 else min(left, _CHUNK))
+            part = self._loaded(self._fd, _CHUNK if size < 0 else min(left, _CHUNK))
             parts.append(part)
             left -= len(part)
             if not part:
@@ -91,7 +91,9 @@ class LargeObject(_lobject):
         data = b"".join(parts)
         return data if self._is_binary else data.decode(self._codec())
 
-    def write(self, data: str | bytes, /) -> int:
+    def write(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, data: Any, /
+    ) -> int:
         """Write text or bytes; return the number of bytes."""
         self._check_usable()
         if isinstance(data, str):
@@ -101,7 +103,9 @@ class LargeObject(_lobject):
         self._write(self._fd, data)
         return len(data)
 
-    def seek(self, offset: int, whence: int = 0, /) -> int:
+    def seek(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, offset: int, whence: int = 0, /
+    ) -> int:
         """Set the position; return it."""
         offset, whence = operator.index(offset), operator.index(whence)
         self._check_usable()
@@ -131,12 +135,14 @@ class LargeObject(_lobject):
         self.close()
         self._call("lo_unlink(%s)", self._oid)
 
-    def export(self, filename: str, /) -> None:
+    def export(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, filename: str, /
+    ) -> None:
         """Write all of it to a file."""
         if self.connection.autocommit:
             raise ProgrammingError("can't use a lobject outside of transactions")
         with self._opened(self._oid, _INV_READ) as fd, _file(filename, "wb") as file:
-            while part := self._call("loread(%s, %s)", fd, _CHUNK):
+            while part := self._loaded(fd, _CHUNK):
                 file.write(part)
 
     # -- By SQL
@@ -155,7 +161,11 @@ class LargeObject(_lobject):
                 if exc.pgcode is None:
                     raise
                 raise _operational_error(exc) from exc
-        return bytes(found) if isinstance(found, memoryview) else found
+        return found
+
+    def _loaded(self, fd: int, size: int) -> bytes:
+        """Return the next bytes, at most *size*."""
+        return bytes(self._call("loread(%s, %s)", fd, size))
 
     def _created(self, new_oid: int, new_file: str | None) -> int:
         """Return the OID of a new object, with a file's contents if there is one."""
@@ -169,7 +179,7 @@ class LargeObject(_lobject):
         return oid
 
     @contextlib.contextmanager
-    def _opened(self, oid: int, flags: int) -> Iterator[int]:
+    def _opened(self, oid: int, flags: int) -> Generator[int, None, None]:
         fd: int = self._call("lo_open(%s, %s)", oid, flags)
         yield fd
         self._call("lo_close(%s)", fd)  # not after an error: it has failed the transaction
@@ -208,7 +218,7 @@ def _parsed(mode: str) -> tuple[bool, bool, bool]:
 
 
 @contextlib.contextmanager
-def _file(name: str, mode: str) -> Iterator[Any]:
+def _file(name: str, mode: str) -> Generator[Any, None, None]:
     """Open a file; an error is libpq's."""
     try:
         file = open(name, mode)  # noqa: SIM115
@@ -225,18 +235,20 @@ def _operational_error(exc: Any) -> Any:
     return error
 
 
+def is_class_of(factory: Any, base: Any) -> bool:
+    """Return whether *factory* is a class that derives from *base*."""
+    return isinstance(factory, type) and issubclass(factory, base)
+
+
 _classes: dict[type, type] = {_lobject: LargeObject}
 
 
 def large_object_class(factory: Any) -> Any:
     """Return *factory* itself, or if it is a class of psycopg2's large objects, one of ours."""
-    if (
-        not isinstance(factory, type)
-        or not issubclass(factory, _lobject)
-        or issubclass(factory, LargeObject)
-    ):
+    if not is_class_of(factory, _lobject) or is_class_of(factory, LargeObject):
         return factory
     if factory not in _classes:
         own = {"__doc__": factory.__doc__, "__module__": factory.__module__}
-        _classes[factory] = type(factory.__name__, (factory, LargeObject), own)
+        bases: Any = (factory, LargeObject)
+        _classes[factory] = type(factory.__name__, bases, own)
     return _classes[factory]

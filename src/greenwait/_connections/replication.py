@@ -11,9 +11,10 @@ from psycopg2.extensions import POLL_OK
 
 from greenwait._callback import wait_at_most
 from greenwait._connections.connection import Connection, Cursor
+from greenwait._connections.large_object import is_class_of
 from greenwait._connections.replication_keeper import keep_alive
 from greenwait._connections.replication_message import ReplicationMessage
-from greenwait._connections.replication_stream import CAN_REPLICATE, Stream
+from greenwait._connections.replication_stream import CAN_REPLICATE, Stream, next_of_cursor
 from greenwait._connections.semaphore import give_way
 from greenwait._psycopg.psycopg2 import DatabaseError, InterfaceError, ProgrammingError
 from greenwait._psycopg.psycopg2 import ReplicationConnection as _ReplicationConnection
@@ -67,14 +68,16 @@ class ReplicationCursor(Cursor, psycopg2.extras.ReplicationCursor):
             None: as the connection.
         :param output_plugin: that of a logical slot, ``"pgoutput"`` for instance.
         """
-        super().create_replication_slot(slot_name, slot_type, output_plugin)
+        base: Any = super()
+        base.create_replication_slot(slot_name, slot_type, output_plugin)
 
     def drop_replication_slot(self, slot_name: str) -> None:
         """Drop a slot.
 
         :param slot_name: its name.
         """
-        super().drop_replication_slot(slot_name)
+        base: Any = super()
+        base.drop_replication_slot(slot_name)
 
     # -- The stream
 
@@ -224,13 +227,14 @@ class ReplicationCursor(Cursor, psycopg2.extras.ReplicationCursor):
         It returns when the server ends the stream without an error.
         """
         stream = self._begin_consuming(keepalive_interval)
-        next_ready = stream.next_ready
         try:
             while True:
-                message = next_ready(self) or self._next_message()
-                if message is None:
+                stream.consume_ready(self, consume)
+                if not self._prepare_next():
                     return
-                consume(message)
+        except StopIteration:
+            if not stream.is_over:
+                raise  # the consumer's
         finally:
             self._is_consuming = False
 
@@ -278,35 +282,31 @@ class ReplicationCursor(Cursor, psycopg2.extras.ReplicationCursor):
 
     # -- Iteration
 
-    def __next__(self) -> Any:
-        """Return the next message while a stream is open, else the next row."""
+    __next__ = next_of_cursor  # pyright: ignore[reportAssignmentType]
+
+    def _next_row(self) -> Any:
+        return super().__next__()
+
+    # -- Reading
+
+    def _prepare_next(self) -> bool:
+        """Wait, or let others run; return False where there is no stream.
+
+        :raises StopIteration: the stream has ended.
+        """
         if self._has_ended():
             self._check_open()
             raise StopIteration
         if not self._is_streaming():
-            return super().__next__()
-        stream = self._open_stream("the replication stream")
-        message = stream.next_ready(self) or self._next_message()
-        if message is None:
-            raise StopIteration
-        return message
-
-    # -- Reading
-
-    def _next_message(self) -> ReplicationMessage | None:
-        """Wait for the next message; return None at the end of the stream."""
+            return False
         stream = self._open_stream("the replication stream")
         if stream.is_turn_over():
             give_way()
             stream.begin_turn()
-            message = stream.next_ready(self)
-            if message is not None:
-                return message
-        while True:
+        else:
             self._wait_for_message(stream)
-            message = stream.take(self)
-            if message is not None or stream.is_over:
-                return message
+            stream.raise_failure()
+        return True
 
     def _wait_for_message(self, stream: Stream) -> None:
         """Wait until there is a message, or the stream has ended.
@@ -387,22 +387,19 @@ _classes: dict[type, type] = {
 
 def replicating(factory: Any) -> Any:
     """Return *factory* itself, or if it is a class of psycopg2's streams, a class of ours."""
-    if (
-        not isinstance(factory, type)
-        or not issubclass(factory, _ReplicationCursor)
-        or issubclass(factory, ReplicationCursor)
-    ):
+    if not is_class_of(factory, _ReplicationCursor) or is_class_of(factory, ReplicationCursor):
         return factory
     if factory not in _classes:
         own = {"__doc__": factory.__doc__, "__module__": factory.__module__}
-        _classes[factory] = type(factory.__name__, (factory, ReplicationCursor), own)
+        bases: Any = (factory, ReplicationCursor)
+        _classes[factory] = type(factory.__name__, bases, own)
     return _classes[factory]
 
 
 # -- Connections
 
 
-_TAKEN_AWAY: dict[str, Any] = dict(vars(_ReplicationConnection))
+_TAKEN_AWAY: dict[str, Any] = {**_ReplicationConnection.__dict__}
 
 
 class Replicating(Connection):

@@ -40,7 +40,7 @@ from greenwait._connections.replication_message import ReplicationMessage
 from greenwait._connections.semaphore import check_deadline
 from greenwait._psycopg import psycopg2
 
-__all__ = ["CAN_REPLICATE", "Stream"]
+__all__ = ["CAN_REPLICATE", "Stream", "next_of_cursor"]
 
 cdef extern from *:
     """
@@ -173,13 +173,30 @@ cdef class Stream:
         if blocks_entered > 0:
             check_deadline()
         if (
-            self.phase == ENDED
+            (self.phase == ENDED and self.payload is None)
             or now_ns - self.turn_ns >= LONGEST_TURN_NS
             or self.lock.is_taken
             or self.advance_at(now_ns) != POLL_OK
         ):
             return None
         return self.take(cursor)
+
+    def raise_failure(self):
+        """Raise what the end of the stream raises, if it has ended."""
+        if self.phase == ENDED and self.payload is None and self.failure is not None:
+            failure, self.failure = self.failure, None
+            raise failure
+
+    def consume_ready(self, cursor, consume):
+        """Call *consume* with each message for as long as nothing has to be done before.
+
+        Compiled: no signal handler strikes between a message and its consumer.
+        """
+        while True:
+            message = self.next_ready(cursor)
+            if message is None:
+                return
+            consume(message)
 
     def take(self, cursor):
         """Return the message that has arrived, or None; raise what the end of the stream raises.
@@ -188,9 +205,7 @@ cdef class Stream:
         """
         payload = self.payload
         if payload is None:
-            if self.phase == ENDED and self.failure is not None:
-                failure, self.failure = self.failure, None
-                raise failure
+            self.raise_failure()
             return None
         size, start, wal_end, sent = (
             self.data_size, self.data_start, self.data_wal_end, self.sent)
@@ -428,3 +443,16 @@ cdef class Stream:
             self.failure = failure
         self.phase = ENDED
         return 0
+
+
+def next_of_cursor(cursor, /):
+    """Return the next message while a stream is open, else the next row."""
+    # Compiled, as a cursor's __next__(): see Stream.consume_ready().
+    cdef Stream stream
+    while True:
+        stream = cursor._stream
+        message = None if stream is None else stream.next_ready(cursor)
+        if message is not None:
+            return message
+        if not cursor._prepare_next():
+            return cursor._next_row()

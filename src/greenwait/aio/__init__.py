@@ -31,7 +31,7 @@ from psycopg2.extensions import Notify
 from greenwait._cancel import cancel
 from greenwait._connections import connect as _connect
 from greenwait._connections.connection import Connection, Cursor, guarded
-from greenwait._connections.large_object import LargeObject, large_object_class
+from greenwait._connections.large_object import LargeObject, is_class_of, large_object_class
 from greenwait._connections.notifies import Listening
 from greenwait._connections.pool import Pool
 from greenwait._connections.replication import (
@@ -560,7 +560,7 @@ class _AsyncReplicating(AwaitedReplication, AsyncConnection):  # type: ignore[mi
         :param kwargs: further arguments for the class.
         """
         factory = replicating(cursor_factory or self.cursor_factory)
-        if isinstance(factory, type) and issubclass(factory, ReplicationCursor):
+        if is_class_of(factory, ReplicationCursor):
             factory = _with_awaited_stream(factory)
         return super().cursor(name, factory, *args, **kwargs)
 

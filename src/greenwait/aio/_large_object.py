@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from greenwait._connections.large_object import LargeObject
+from greenwait._connections.large_object import LargeObject, is_class_of
 from greenwait.aio._call import awaited
 
 __all__ = ["awaited_large_object"]
@@ -14,7 +14,7 @@ _classes: dict[type, type] = {}
 
 def awaited_large_object(factory: Any) -> Any:
     """Return a subclass of a class of large objects, with awaited methods."""
-    if not isinstance(factory, type) or not issubclass(factory, LargeObject):
+    if not is_class_of(factory, LargeObject):
         return factory
     if factory not in _classes:
         own: dict[str, Any] = {"__doc__": factory.__doc__, "__module__": factory.__module__}
