@@ -69,11 +69,19 @@ class ForeignPython:
 
     def build(self) -> None:
         """Build our modules, from the C that Cython has made here for our own."""
+        self._remove_leftovers()
         command = ["setup.py", "--quiet", "build", "--parallel=2"]
         command += [f"--build-lib={self._built}", f"--build-temp={self.folder / 'objects'}"]
         command += ["dist_info", f"--output-dir={self._built}"]  # a test asks for the version
         flags = f"-O1 -g0 {self.compiler_flags}"
         self.run(*command, environment={"CFLAGS": flags, "PYTHONPATH": str(self._packages)})
+
+    def _remove_leftovers(self) -> None:
+        """Remove what was built from files that are gone: it would still be imported."""
+        for path in (self._built / "greenwait").rglob("*.*"):
+            source = ROOT / "src" / path.relative_to(self._built)
+            if path.is_file() and not any(source.parent.glob(f"{path.name.split('.')[0]}.*")):
+                path.unlink()
 
     def smoke(self) -> None:
         """Show what greenwait makes of it, and run the smoke test, on a server of this machine."""
