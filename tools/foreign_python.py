@@ -52,10 +52,10 @@ class ForeignPython:
         return self.folder / "greenwait"
 
     def install(self, packages: Iterable[str]) -> None:
-        """Install *packages*, unless they are."""
+        """Install *packages*, unless they are, maybe with others."""
         wanted = [*_TO_BUILD, *packages]
         stamp = self._packages / ".installed"
-        if stamp.exists() and stamp.read_text() == "\n".join(wanted):
+        if stamp.exists() and set(wanted) <= set(stamp.read_text().splitlines()):
             return
         shutil.rmtree(self._packages, ignore_errors=True)
         number = self.run("-c", "import sys; print('%d.%d' % sys.version_info[:2])", quiet=True)
