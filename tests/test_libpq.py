@@ -13,6 +13,7 @@ import pytest
 from psycopg2.extensions import libpq_version
 
 from greenwait._psycopg.libpq import FAST_PATHS
+from tests.lab.bounds import bound
 from tools.postgres import find_binaries
 
 LARGE = "select g, repeat('x', 100) from generate_series(1, 50000) g"
@@ -147,7 +148,7 @@ def test_preloaded_libpq_is_not_mistaken_for_the_linked_one(server):
         env=os.environ | {"LD_PRELOAD": preloaded, "GREENWAIT_NO_LIBPQ": ""},
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=bound(50),
         cwd=Path(__file__).parent,
     )
     assert done.returncode == 0, done.stderr
@@ -170,7 +171,7 @@ def _libraries():
 
 def test_report_lists_every_fast_path():
     done = subprocess.run(
-        [sys.executable, "-m", "greenwait"], capture_output=True, text=True, timeout=40
+        [sys.executable, "-m", "greenwait"], capture_output=True, text=True, timeout=bound(40)
     )
     facts = dict(line.split(":", 1) for line in done.stdout.splitlines())
     for name, state in FAST_PATHS.items():

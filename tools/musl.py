@@ -14,7 +14,6 @@ from pathlib import Path
 
 from tools.debian import Archive
 from tools.foreign_python import ROOT, ForeignPython, need, requirements
-from tools.postgres import find_binaries
 
 _FOLDER = ROOT / "build" / "musl"
 _SYSTEM = _FOLDER / "system"
@@ -106,9 +105,7 @@ def main(arguments: list[str]) -> int:
     python.build()
     python.smoke()
     if suite:
-        # The wheel's own PostgreSQL would start on the musl of this machine.
-        environment = {"GREENWAIT_TEST_POSTGRES": str(find_binaries())}
-        python.run("-m", "pytest", *arguments[1:], environment=environment)
+        python.suite(*arguments[1:])
     return 0
 
 

@@ -13,6 +13,7 @@ import pytest
 
 from greenwait import aio
 from tests.lab import orm as orm_program
+from tests.lab.bounds import bound
 from tests.lab.programs import ROOT
 
 # -- ORM
@@ -71,7 +72,7 @@ def test_example(database_of_the_examples, name):
         env={**os.environ, **database_of_the_examples},
         capture_output=True,
         text=True,
-        timeout=40,
+        timeout=bound(40),
     )
     assert done.returncode == 0, done.stderr
     assert re.findall(r"'name'[,:] '(\w+)'", done.stdout) == ["Ada", "Grace"]

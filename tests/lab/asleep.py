@@ -8,7 +8,9 @@ import contextlib
 import threading
 import time
 
-TIMEOUT = 30  # seconds
+from tests.lab.bounds import bound
+
+TIMEOUT = bound(30)  # seconds
 
 
 def wait_until_asleep(watcher, pid):
