@@ -9,6 +9,7 @@ import sysconfig
 import textwrap
 from pathlib import Path
 
+import psycopg2
 import pytest
 from psycopg2.extensions import libpq_version
 
@@ -42,6 +43,10 @@ def query(run_python):
     return run
 
 
+def _machine(library):
+    return library.read_bytes()[18:20]  # elf(5): e_machine
+
+
 def other_libpq():
     """Return the path of a libpq that is not psycopg2's: the server's."""
     found = sorted((find_binaries().parent / "lib").glob("libpq.so.5"))
@@ -49,6 +54,8 @@ def other_libpq():
         pytest.skip("the server came without a libpq of its own")
     if "musl" in (sysconfig.get_config_var("MULTIARCH") or ""):  # see tools/musl.py
         pytest.skip("the server, and its libpq, are of glibc")
+    if _machine(found[0]) != _machine(Path(psycopg2._psycopg.__file__)):  # see tools/aarch64.py
+        pytest.skip("the server, and its libpq, are of another processor")
     return str(found[0])
 
 
