@@ -1,4 +1,4 @@
-"""Who takes part? Blocking psycopg2, the callbacks that people use, and greenwait.
+"""The contestants: blocking psycopg2, the callbacks that people use, and greenwait.
 
 The Python callbacks are the shortest correct loop on each poller of the standard
 library, with everything bound that can be bound: a slower version of a peer would
@@ -10,7 +10,7 @@ import importlib
 import importlib.util
 import select
 import selectors
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -19,8 +19,18 @@ import psycopg2.extras
 from psycopg2.extensions import POLL_OK, POLL_READ, POLL_WRITE, connection
 
 import greenwait
+from greenwait import WaitCallback
 
-__all__ = ["BLOCKING", "GREENWAIT", "NAMES", "Callback", "Contestant", "contestants", "unavailable"]
+__all__ = [
+    "BLOCKING",
+    "DEFAULT",
+    "GREENWAIT",
+    "NAMES",
+    "Callback",
+    "Contestant",
+    "contestants",
+    "unavailable",
+]
 
 Callback = Callable[[connection], object]
 Kind = Literal["blocking", "python", "greenlet", "greenwait"]
@@ -157,9 +167,13 @@ _ALL: tuple[tuple[str, str, Kind, Callable[[], Callback | None]], ...] = (
     ("psycogreen", "psycogreen (gevent)", "greenlet", _psycogreen_callback),
     (GREENWAIT, "greenwait (poll)", "greenwait", lambda: greenwait.wait),
     ("greenwait-epoll", "greenwait (epoll)", "greenwait", lambda: greenwait.EpollWaitCallback),
+    ("spin-auto", "greenwait, spin auto", "greenwait", lambda: WaitCallback(spin="auto")),
+    ("spin", "greenwait, spin 100 µs", "greenwait", lambda: WaitCallback(spin=0.0001)),
 )
 
 NAMES = tuple(name for name, *_ in _ALL)
+#: Those that are compared unless others are named: spinning needs a core for each side.
+DEFAULT = NAMES[:-2]
 
 
 def unavailable() -> dict[str, str]:
@@ -176,8 +190,11 @@ def unavailable() -> dict[str, str]:
     return reasons
 
 
-def contestants(names: tuple[str, ...]) -> list[Contestant]:
-    """Make the contestants called *names*, in the order of the tables."""
+def contestants(names: Collection[str]) -> list[Contestant]:
+    """Make those of *names* that can run here, in the order of the tables."""
+    missing = unavailable()
     return [
-        Contestant(name, title, kind, make()) for name, title, kind, make in _ALL if name in names
+        Contestant(name, title, kind, make())
+        for name, title, kind, make in _ALL
+        if name in names and name not in missing
     ]

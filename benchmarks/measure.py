@@ -1,4 +1,4 @@
-"""How long does it take? Interleaved rounds, and the figures drawn from them.
+"""Interleaved rounds of one workload, and the figures drawn from them.
 
 Each round runs one block of queries for every contestant, in an order shuffled
 anew, so that whatever the machine does meanwhile happens to all of them. Ratios
@@ -12,14 +12,16 @@ import math
 import random
 import statistics
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from itertools import repeat
+from typing import Any
 
 import psycopg2
-from psycopg2.extensions import connection, get_wait_callback, set_wait_callback
+from psycopg2.extensions import get_wait_callback, set_wait_callback
 
-from benchmarks.callbacks import BLOCKING, Contestant
+from benchmarks.callbacks import BLOCKING, GREENWAIT, Contestant
+from benchmarks.machine import Cores
 from benchmarks.workloads import Workload, busy_thread
 
 __all__ = ["FEWEST_TO_BE_SURE", "Outcome", "Sample", "Spread", "measure"]
@@ -82,19 +84,6 @@ class Outcome:
     block: str  # how long one is, in words
     samples: dict[str, list[Sample]]
 
-    @property
-    def title(self) -> str:
-        """The workload's."""
-        return self.workload.title
-
-    def seconds(self, name: str) -> Spread:
-        """Time per query."""
-        return Spread.of([sample.seconds for sample in self.samples[name]])
-
-    def cpu_seconds(self, name: str) -> Spread:
-        """CPU time of the client per query, user and system."""
-        return Spread.of([sample.cpu_seconds for sample in self.samples[name]])
-
     def ratio(self, name: str, to: str = BLOCKING) -> Spread:
         """Time per query, as a multiple of what *to* took in the same round."""
         pairs = zip(self.samples[name], self.samples[to], strict=True)
@@ -103,7 +92,38 @@ class Outcome:
     def fastest_python(self) -> str | None:
         """Name the pure-Python callback with the lowest median; None when none took part."""
         names = [entry.name for entry in self.contestants if entry.kind == "python"]
-        return min(names, key=lambda name: self.seconds(name).median, default=None)
+        medians = {name: statistics.median(s.seconds for s in self.samples[name]) for name in names}
+        return min(names, key=medians.__getitem__, default=None)
+
+    def document(self) -> dict[str, Any]:
+        """Return every figure and every sample, for JSON. Times are in seconds, per query."""
+        fastest = self.fastest_python()
+        is_compared = fastest is not None and GREENWAIT in self.samples
+        return {
+            "name": self.workload.name,
+            "title": self.workload.title,
+            "transport": self.workload.transport,
+            "busy_thread": self.workload.busy,
+            "block": self.block,
+            "rounds": len(self.samples[BLOCKING]),
+            "contestants": {
+                entry.name: {
+                    "title": entry.title,
+                    "kind": entry.kind,
+                    "seconds": asdict(Spread.of([s.seconds for s in self.samples[entry.name]])),
+                    "cpu_seconds": asdict(
+                        Spread.of([s.cpu_seconds for s in self.samples[entry.name]])
+                    ),
+                    "ratio_to_blocking": asdict(self.ratio(entry.name)),
+                    "samples": [asdict(sample) for sample in self.samples[entry.name]],
+                }
+                for entry in self.contestants
+            },
+            "fastest_python": fastest,
+            "greenwait_to_fastest_python": (
+                asdict(self.ratio(GREENWAIT, to=fastest)) if fastest and is_compared else None
+            ),
+        }
 
 
 def measure(
@@ -114,14 +134,11 @@ def measure(
     rng: random.Random,
     *,
     most_seconds: float,
-    pin: Callable[[connection], None],
-    tick: Callable[[], None],
+    cores: Cores,
 ) -> Outcome:
-    """Run *rounds* rounds of *workload*; call *pin* with each new connection, *tick* at every step.
+    """Run *rounds* rounds of *workload*.
 
-    After *most_seconds* no round is begun that the figures can do without. *tick* is
-    called up to ``rounds + 2`` times for each contestant; what it raises ends the
-    measurement.
+    After *most_seconds* no round is begun that the figures can do without.
 
     :raises psycopg2.Error: the server, or the way to it, failed.
     :raises WrongResultError: a contestant brought a wrong answer.
@@ -130,18 +147,15 @@ def measure(
     enough = time.monotonic() + most_seconds
     with contextlib.ExitStack() as cleanup:
         cleanup.callback(set_wait_callback, before)
+        cores.place_client()  # before the busy thread starts, which stays where this one is
         entries = [_Entry(each, workload, dsn, cleanup) for each in contestants]
         for entry in entries:
-            pin(entry.conn)
+            cores.pin_server(entry.conn)
             entry.check()
-            tick()
         if workload.busy:
             cleanup.enter_context(busy_thread())
         # Ends the warm-up: a moment of querying, which also tells how long a query takes.
-        pace = {}
-        for entry in entries:
-            pace[entry.name] = entry.block(1, _BLOCK_SECONDS).seconds
-            tick()
+        pace = {entry.name: entry.block(1, _BLOCK_SECONDS).seconds for entry in entries}
         if workload.busy:
             queries, seconds, block = 1, _BUSY_BLOCK_SECONDS, f"{_BUSY_BLOCK_SECONDS} s"
         else:
@@ -154,8 +168,8 @@ def measure(
                 break
             gc.collect()
             for entry in rng.sample(entries, len(entries)):
+                cores.place_client()
                 samples[entry.name].append(entry.block(queries, seconds))
-                tick()
     return Outcome(workload, contestants, block, samples)
 
 
@@ -167,11 +181,7 @@ class _Entry:
     """
 
     def __init__(
-        self,
-        contestant: Contestant,
-        workload: Workload,
-        dsn: str,
-        cleanup: contextlib.ExitStack,
+        self, contestant: Contestant, workload: Workload, dsn: str, cleanup: contextlib.ExitStack
     ) -> None:
         self.name = contestant.name
         self._callback = contestant.callback
