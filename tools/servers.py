@@ -70,25 +70,20 @@ def main(arguments: list[str]) -> int:
     os.environ.pop("GREENWAIT_TEST_DSN", None)
     servers = find_servers()
     if not any(SYSTEM in folder.parents for folder in servers.values()):
-        print(f"no PostgreSQL in {SYSTEM}: {HOW_TO_INSTALL_SYSTEM}", file=sys.stderr)
-        return 2
+        sys.exit(f"no PostgreSQL in {SYSTEM}: {HOW_TO_INSTALL_SYSTEM}")
     if find_program() is None:
-        print(f"no PgBouncer: {HOW_TO_INSTALL}", file=sys.stderr)
-        return 2
-    outcomes = {}
-    for version, folder in servers.items():
-        environment = {"GREENWAIT_TEST_POSTGRES": str(folder)}
-        outcomes[version] = _run_tests(version, arguments, environment)
-    if not names_tests(arguments):
-        arguments = [*arguments, *THROUGH_PGBOUNCER]
+        sys.exit(f"no PgBouncer: {HOW_TO_INSTALL}")
+    runs = {
+        version: (arguments, {"GREENWAIT_TEST_POSTGRES": str(folder)})
+        for version, folder in servers.items()
+    }
     newest = max(servers, key=lambda version: float(version.split()[2]))
     for mode in POOL_MODES:
+        chosen = () if names_tests(arguments) else THROUGH_PGBOUNCER
+        environment = runs[newest][1] | {"GREENWAIT_TEST_POOLING": mode}
         title = f"{newest}, through PgBouncer by the {mode}"
-        environment = {
-            "GREENWAIT_TEST_POSTGRES": str(servers[newest]),
-            "GREENWAIT_TEST_POOLING": mode,
-        }
-        outcomes[title] = _run_tests(title, arguments, environment)
+        runs[title] = ([*arguments, *chosen], environment)
+    outcomes = {title: _run_tests(title, *run) for title, run in runs.items()}
     print("\n".join(f"{'passed' if good else 'FAILED'}: {each}" for each, good in outcomes.items()))
     return 0 if all(outcomes.values()) else 1
 
