@@ -197,7 +197,10 @@ def _psycopg3(dsn: str, connections: int) -> _Run:
     import psycopg
 
     async def connect() -> Any:
-        return (await psycopg.AsyncConnection.connect(dsn, autocommit=True)).cursor()
+        conn = await psycopg.AsyncConnection.connect(dsn, autocommit=True)
+        if conn.info.dbname == "bouncer":
+            conn.prepare_threshold = None
+        return conn.cursor()
 
     return _tasks(connections, connect, _query, _new_loop("asyncio"))
 

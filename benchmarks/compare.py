@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 try:
     from benchmarks import report
-    from benchmarks.callbacks import BLOCKING, DEFAULT, NAMES, contestants, unavailable
+    from benchmarks.callbacks import BLOCKING, DEFAULT, NAMES, contestants
     from benchmarks.figures import console, positive, print_facts
     from benchmarks.machine import Cores, Pinning, machine, versions
     from benchmarks.measure import measure
@@ -136,7 +136,7 @@ def _compare(options: argparse.Namespace, chosen: Sequence[tuple[Workload, int]]
     cores = Cores(options.cores)
     seed = random.SystemRandom().randrange(10**6) if options.seed is None else options.seed
     rng = random.Random(seed)
-    names = {BLOCKING, *(options.only or DEFAULT)}
+    entries = contestants({BLOCKING, *(options.only or DEFAULT)})
     here = machine()
     if float(here["load before"]) > (os.cpu_count() or 1) / 2:
         print("the machine is busy: expect a wide spread", file=sys.stderr)
@@ -147,25 +147,25 @@ def _compare(options: argparse.Namespace, chosen: Sequence[tuple[Workload, int]]
     measured = []
     with _dsn_by_transport(options.dsn) as dsn_of:
         with connected(dsn_of(TRANSPORTS[0]), None) as conn:
-            found = versions(conn)
+            with_what = versions(conn)
         started = time.monotonic()
         for workload, rounds in chosen:
-            outcome = measure(
+            found = measure(
                 workload,
-                contestants(names),
+                entries,
                 dsn_of(workload.transport),
                 rounds,
                 rng,
                 most_seconds=most_seconds,
                 cores=cores,
             )
-            measured.append(outcome.document())
-            terminal.print(report.workload_table(measured[-1]), "")
+            measured.append(found)
+            terminal.print(report.workload_table(found), "")
         seconds = time.monotonic() - started
     document: dict[str, Any] = {
         "format": 1,
         "machine": here,
-        "versions": found,
+        "versions": with_what,
         "settings": {
             "pinning": cores.title,
             "server": "of --dsn" if options.dsn else "started for this run",
@@ -173,12 +173,11 @@ def _compare(options: argparse.Namespace, chosen: Sequence[tuple[Workload, int]]
             "rounds": str(options.rounds or ("quick" if options.quick else "full")),
             "took": f"{seconds:.0f} s",
         },
-        "skipped": {name: why for name, why in unavailable().items() if name in names},
         "workloads": measured,
     }
     for table in report.summaries(document):
         terminal.print(table, "")
-    print_facts({name: document[name] for name in report.FACTS if document[name]}, terminal)
+    print_facts({name: document[name] for name in report.FACTS}, terminal)
     return document
 
 
@@ -187,8 +186,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     options = parser.parse_args(arguments)
     chosen = _choose_workloads(parser, options)
-    for name in set(options.only or ()) & unavailable().keys():
-        parser.error(f"--only {name}: {unavailable()[name]}")
 
     def benchmark() -> None:
         document = _compare(options, chosen)

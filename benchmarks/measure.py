@@ -24,7 +24,7 @@ from benchmarks.callbacks import BLOCKING, GREENWAIT, Contestant
 from benchmarks.machine import Cores
 from benchmarks.workloads import Workload, busy_thread
 
-__all__ = ["FEWEST_TO_BE_SURE", "Outcome", "Sample", "Spread", "measure"]
+__all__ = ["FEWEST_TO_BE_SURE", "Sample", "Spread", "measure"]
 
 # A block is long enough to drown the clock, short enough for many rounds.
 _BLOCK_SECONDS = 0.03
@@ -75,55 +75,48 @@ class Spread:
         )
 
 
-@dataclass
-class Outcome:
-    """What one workload gave: a sample for every contestant and round."""
+_Samples = dict[str, list[Sample]]
 
-    workload: Workload
-    contestants: list[Contestant]
-    block: str  # how long one is, in words
-    samples: dict[str, list[Sample]]
 
-    def ratio(self, name: str, to: str = BLOCKING) -> Spread:
-        """Time per query, as a multiple of what *to* took in the same round."""
-        pairs = zip(self.samples[name], self.samples[to], strict=True)
-        return Spread.of([sample.seconds / reference.seconds for sample, reference in pairs])
+def _ratio(samples: _Samples, name: str, to: str) -> dict[str, float]:
+    """Time per query, as a multiple of what *to* took in the same round."""
+    pairs = zip(samples[name], samples[to], strict=True)
+    return asdict(Spread.of([sample.seconds / reference.seconds for sample, reference in pairs]))
 
-    def fastest_python(self) -> str | None:
-        """Name the pure-Python callback with the lowest median; None when none took part."""
-        names = [entry.name for entry in self.contestants if entry.kind == "python"]
-        medians = {name: statistics.median(s.seconds for s in self.samples[name]) for name in names}
-        return min(names, key=medians.__getitem__, default=None)
 
-    def document(self) -> dict[str, Any]:
-        """Return every figure and every sample, for JSON. Times are in seconds, per query."""
-        fastest = self.fastest_python()
-        is_compared = fastest is not None and GREENWAIT in self.samples
-        return {
-            "name": self.workload.name,
-            "title": self.workload.title,
-            "transport": self.workload.transport,
-            "busy_thread": self.workload.busy,
-            "block": self.block,
-            "rounds": len(self.samples[BLOCKING]),
-            "contestants": {
-                entry.name: {
-                    "title": entry.title,
-                    "kind": entry.kind,
-                    "seconds": asdict(Spread.of([s.seconds for s in self.samples[entry.name]])),
-                    "cpu_seconds": asdict(
-                        Spread.of([s.cpu_seconds for s in self.samples[entry.name]])
-                    ),
-                    "ratio_to_blocking": asdict(self.ratio(entry.name)),
-                    "samples": [asdict(sample) for sample in self.samples[entry.name]],
-                }
-                for entry in self.contestants
-            },
-            "fastest_python": fastest,
-            "greenwait_to_fastest_python": (
-                asdict(self.ratio(GREENWAIT, to=fastest)) if fastest and is_compared else None
-            ),
+def _document(
+    workload: Workload, contestants: list[Contestant], block: str, samples: _Samples
+) -> dict[str, Any]:
+    """Return every figure and every sample. Times are in seconds, per query."""
+    entries: dict[str, dict[str, Any]] = {
+        entry.name: {
+            "title": entry.title,
+            "kind": entry.kind,
+            "seconds": asdict(Spread.of([each.seconds for each in samples[entry.name]])),
+            "cpu_seconds": asdict(Spread.of([each.cpu_seconds for each in samples[entry.name]])),
+            "ratio_to_blocking": _ratio(samples, entry.name, BLOCKING),
+            "samples": [asdict(each) for each in samples[entry.name]],
         }
+        for entry in contestants
+    }
+    medians = {
+        entry.name: entries[entry.name]["seconds"]["median"]
+        for entry in contestants
+        if entry.kind == "python"
+    }
+    fastest = min(medians, key=medians.__getitem__, default="")
+    is_compared = fastest and GREENWAIT in samples
+    return {
+        "name": workload.name,
+        "title": workload.title,
+        "transport": workload.transport,
+        "busy_thread": workload.busy,
+        "block": block,
+        "rounds": len(samples[BLOCKING]),
+        "contestants": entries,
+        "fastest_python": fastest or None,
+        "greenwait_to_fastest_python": _ratio(samples, GREENWAIT, fastest) if is_compared else None,
+    }
 
 
 def measure(
@@ -135,8 +128,8 @@ def measure(
     *,
     most_seconds: float,
     cores: Cores,
-) -> Outcome:
-    """Run *rounds* rounds of *workload*.
+) -> dict[str, Any]:
+    """Run *rounds* rounds of *workload*; return what ``compare.py --json`` says of it.
 
     After *most_seconds* no round is begun that the figures can do without.
 
@@ -162,7 +155,7 @@ def measure(
             fitting = max(1, round(_BLOCK_SECONDS / pace[BLOCKING]))
             queries, seconds = min(workload.most_queries, fitting), 0.0
             block = "1 query" if queries == 1 else f"{queries} queries"
-        samples: dict[str, list[Sample]] = {each.name: [] for each in contestants}
+        samples: _Samples = {each.name: [] for each in contestants}
         for done in range(rounds):
             if done >= _FEWEST_ROUNDS and time.monotonic() > enough:
                 break
@@ -170,7 +163,7 @@ def measure(
             for entry in rng.sample(entries, len(entries)):
                 cores.place_client()
                 samples[entry.name].append(entry.block(queries, seconds))
-    return Outcome(workload, contestants, block, samples)
+    return _document(workload, contestants, block, samples)
 
 
 class _Entry:

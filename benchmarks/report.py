@@ -21,7 +21,7 @@ EXPLANATION = (
     "Medians per query, and between which values eight of ten rounds lie; the ratios are to "
     "blocking psycopg2 in the same round: below 1 is faster."
 )
-FACTS = ("machine", "versions", "settings", "skipped")
+FACTS = ("machine", "versions", "settings")
 
 # Braces of str.format. rich fills in the tables, as {code}.
 _PAGE = """<!doctype html>
@@ -125,5 +125,5 @@ def page(document: dict[str, Any]) -> str:
     recorded.print(EXPLANATION, "")
     for table in (*summaries(document), *map(workload_table, workloads)):
         recorded.print(table, "")
-    print_facts({name: document[name] for name in FACTS if document[name]}, recorded)
+    print_facts({name: document[name] for name in FACTS}, recorded)
     return recorded.export_html(code_format=template, inline_styles=True)
