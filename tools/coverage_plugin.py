@@ -25,6 +25,7 @@ from Cython.Coverage import CythonModuleReporter, Plugin
 from greenlet import getcurrent
 
 _SOURCES = Path(__file__).parent  # tools/line_coverage.py has copied this there
+_PRAGMA = "# pragma: no cover"
 _lock = _thread.allocate_lock()  # not gevent's
 
 
@@ -51,9 +52,9 @@ class _Reporter(CythonModuleReporter):
             indent = len(line) - len(line.lstrip())
             if line.strip() and inside is not None and indent <= inside:
                 inside = None
-            if inside is not None:
+            if inside is not None or _PRAGMA in line:
                 excluded.add(number)
-            elif number in excluded and line.partition("#")[0].rstrip().endswith(":"):
+            if inside is None and _PRAGMA in line and line.partition("#")[0].rstrip().endswith(":"):
                 inside = indent
         return excluded
 
@@ -62,8 +63,9 @@ class _Cython(Plugin):
     """Cython's, which reports; it traces by itself."""
 
     def file_reporter(self, filename: str) -> Any:
-        reporter = super().file_reporter(filename)
-        reporter.__class__ = _Reporter
+        reporter: Any = super().file_reporter(filename)
+        if reporter is not None:
+            reporter.__class__ = _Reporter
         return reporter
 
     def file_tracer(self, filename: str) -> Any:
