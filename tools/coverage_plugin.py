@@ -64,6 +64,10 @@ class _Cython(Plugin):
 
     def file_reporter(self, filename: str) -> Any:
         reporter: Any = super().file_reporter(filename)
+        if reporter is None:  # a .pxd's lines are in the C of the modules that include it
+            for generated in _SOURCES.glob("greenwait/**/*.c"):
+                self._read_source_lines(str(generated), filename)
+            reporter = super().file_reporter(filename)
         if reporter is not None:
             reporter.__class__ = _Reporter
         return reporter

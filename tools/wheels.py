@@ -54,8 +54,13 @@ def find_pythons() -> dict[str, Path]:
     """
     pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
     folders = [*map(str, pyenv.glob("versions/3.*/bin")), os.environ["PATH"]]
-    command = (_UV, "python", "list", "--quiet", "--only-installed", "--output-format", "json")
-    listed = _run(*command, "cpython>=3.10", folder=_ROOT, PATH=os.pathsep.join(folders))
+    command = (_UV, "python", "list", "--only-installed", "--output-format", "json")
+    listed = subprocess.run(
+        [*command, "cpython>=3.10"],
+        env=os.environ | {"PATH": os.pathsep.join(folders)},
+        check=True,
+        capture_output=True,  # it warns of what it can't start
+    ).stdout
     pythons: dict[str, Path] = {}
     for python in json.loads(listed):
         if python["variant"] == "default":
