@@ -62,8 +62,8 @@ def python_headers(folder: Path) -> Path:
     return copy
 
 
-def compiles(source: Path, target: str, *flags: str) -> bool:
-    """Compile *source* for *target*; say so, and what the compiler has against it."""
+def compiles(name: str, source: Path, target: str, *flags: str) -> bool:
+    """Compile *source* for *target*; say how that went, and what the compiler has against it."""
     command = [sys.executable, "-m", "ziglang", "cc", "-target", target, "-c", *flags]
     cache = str(_ROOT / "build" / "zig")  # else in the home folder
     done = subprocess.run(
@@ -75,7 +75,7 @@ def compiles(source: Path, target: str, *flags: str) -> bool:
         timeout=_TIMEOUT,
     )
     said = "ok" if done.returncode == 0 else "FAILED"
-    print(f"{said:6}  {target:18}  {source.parent.name}/{source.stem}", flush=True)
+    print(f"{said:6}  {target:18}  {name}", flush=True)
     if done.stdout:
         print(done.stdout)
     return done.returncode == 0
@@ -89,14 +89,14 @@ def compile_all(folder: Path) -> list[bool]:
     for made in cythonize(modules, build_dir=folder, language_level=3, quiet=True, force=True):
         for target in MODULE_TARGETS:
             source = Path(made.sources[0])
-            results.append(compiles(source, target, *_MODULE_FLAGS, f"-I{headers}"))
+            results.append(compiles(made.name, source, target, *_MODULE_FLAGS, f"-I{headers}"))
     for header in sorted(_HEADERS.glob("*.h")):
         source = folder / f"{header.name}.c"
         source.write_text(f'#include "{header.name}"\n')
         has_python = "<Python.h>" in header.read_text(encoding="utf-8")
         for target in MODULE_TARGETS if has_python else HEADER_TARGETS:
             flags = [f"-isystem{headers}"] if has_python else []
-            results.append(compiles(source, target, *_HEADER_FLAGS, *flags))
+            results.append(compiles(header.name, source, target, *_HEADER_FLAGS, *flags))
     return results
 
 
