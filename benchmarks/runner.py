@@ -1,11 +1,10 @@
-"""What do the small benchmarks share? A server for the run, contestants by name, an exit code.
+"""What the small benchmarks share: a server for the run, and an exit code.
 
 The exit code is 0 when everything was measured, whether or not its goal was reached;
 1 when the server failed or a contestant brought a wrong answer; 2 for bad usage, and
 for what can't be measured here.
 """
 
-import argparse
 import contextlib
 import subprocess
 import sys
@@ -15,35 +14,15 @@ import psycopg2
 from psycopg2.extensions import connection, get_wait_callback, set_wait_callback
 from rich.console import RenderableType
 
-from benchmarks.callbacks import NAMES, Callback, unavailable
-from benchmarks.figures import print_facts, terminal
+from benchmarks.callbacks import Callback
+from benchmarks.figures import console, print_facts
 from benchmarks.machine import CannotPinError, machine, versions
 from benchmarks.workloads import WrongResultError
 from tools.postgres import NoPostgresError, Server
 
-__all__ = ["add_only", "chosen", "connected", "run"]
+__all__ = ["Facts", "connected", "exit_code", "run"]
 
-
-def add_only(parser: argparse.ArgumentParser) -> None:
-    """Give *parser* the option ``--only``."""
-    parser.add_argument(
-        "--only",
-        metavar="CONTESTANT",
-        action="append",
-        choices=NAMES,
-        help=f"only this one; may be repeated: {', '.join(NAMES)}",
-    )
-
-
-def chosen(
-    parser: argparse.ArgumentParser, only: Sequence[str] | None, default: Sequence[str]
-) -> tuple[str, ...]:
-    """Return the names in *only*, else those of *default* that can run here."""
-    missing = unavailable()
-    for name in only or ():
-        if name in missing:
-            parser.error(f"--only {name}: {missing[name]}")
-    return tuple(name for name in only or default if name not in missing)
+Facts = dict[str, dict[str, str]]
 
 
 @contextlib.contextmanager
@@ -59,20 +38,13 @@ def connected(dsn: str, callback: Callback | None) -> Iterator[connection]:
         set_wait_callback(before)
 
 
-def run(
-    measure: Callable[[Server], Sequence[RenderableType]],
-    write: Callable[[dict[str, str], dict[str, str]], None] | None = None,
-) -> int:
-    """Start a server, print what *measure* makes of it, and return the exit code.
-
-    What was measured is written by *write*, which gets the machine and the versions.
-    """
-    here = machine()
+def exit_code(benchmark: Callable[[], None]) -> int:
+    """Run *benchmark*, say what has gone wrong, and return the exit code."""
     try:
-        with Server() as server:
-            found = measure(server)
-            with connected(server.dsn("unix"), None) as conn:
-                with_what = versions(conn)
+        benchmark()
+    except KeyboardInterrupt:
+        print("interrupted, nothing written", file=sys.stderr)
+        return 130
     except (NoPostgresError, CannotPinError) as exc:
         print(exc, file=sys.stderr)
         return 2
@@ -84,10 +56,28 @@ def run(
     ) as exc:
         print(f"the measurement failed: {exc}", file=sys.stderr)
         return 1
-    if write is not None:
-        write(here, with_what)
-    console = terminal()
-    for each in found:
-        console.print(each, "", highlight=False)
-    print_facts({"on": here, "with": with_what}, console)
     return 0
+
+
+def run(
+    measure: Callable[[Server], Sequence[RenderableType]],
+    write: Callable[[Facts], None] = lambda facts: None,
+) -> int:
+    """Start a server, print what *measure* makes of it, and return the exit code.
+
+    What was measured is written by *write*, which gets the machine and the versions.
+    """
+
+    def benchmark() -> None:
+        here = machine()
+        with Server() as server:
+            found = measure(server)
+            with connected(server.dsn("unix"), None) as conn:
+                facts = {"machine": here, "versions": versions(conn)}
+        write(facts)
+        terminal = console()
+        for each in found:
+            terminal.print(each, "")
+        print_facts(facts, terminal)
+
+    return exit_code(benchmark)

@@ -371,7 +371,7 @@ cdef class EventLoop(Scheduler):
             self.schedule()
         return 0
 
-    cdef int rebuild_set(self) except -1:
+    cdef int rebuild_set(self) except -1:  # pragma: no cover: for asyncio in a forked child
         self.stop_listening()
         Scheduler.rebuild_set(self)
         return self.start_listening()
