@@ -7,7 +7,6 @@ contestant brought a wrong answer, 2 for bad usage, and 130 after Ctrl-C.
 """
 
 import argparse
-import contextlib
 import fnmatch
 import json
 import math
@@ -15,7 +14,7 @@ import os
 import random
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -31,7 +30,9 @@ try:
     from benchmarks.measure import measure
     from benchmarks.runner import connected, exit_code
     from benchmarks.workloads import TRANSPORTS, Workload, workloads
-    from tools.postgres import Server
+    from rich.console import Console
+
+    from tools.postgres import ExternalServer, Server
 except ImportError as exc:
     print(
         f"{exc}\nThe benchmark needs pip install -e '.[binary,test,bench]'; make bench does that",
@@ -121,17 +122,9 @@ def _choose_workloads(
     ]
 
 
-@contextlib.contextmanager
-def _dsn_by_transport(dsn: str | None) -> Iterator[Callable[[str], str]]:
-    """Give the way from a transport's name to a DSN, while the server runs."""
-    if dsn is not None:
-        yield lambda _: dsn
-        return
-    with Server() as server:
-        yield server.dsn
-
-
-def _compare(options: argparse.Namespace, chosen: Sequence[tuple[Workload, int]]) -> dict[str, Any]:
+def _compare(
+    options: argparse.Namespace, chosen: Sequence[tuple[Workload, int]], terminal: Console
+) -> dict[str, Any]:
     """Measure, print the tables, and return every figure."""
     cores = Cores(options.cores)
     seed = random.SystemRandom().randrange(10**6) if options.seed is None else options.seed
@@ -142,18 +135,17 @@ def _compare(options: argparse.Namespace, chosen: Sequence[tuple[Workload, int]]
         print("the machine is busy: expect a wide spread", file=sys.stderr)
     # Rounds that were asked for by number are run, however long they take.
     most_seconds = _QUICK_SECONDS if options.quick and not options.rounds else math.inf
-    terminal = console()
     terminal.print(report.EXPLANATION, "")
     measured = []
-    with _dsn_by_transport(options.dsn) as dsn_of:
-        with connected(dsn_of(TRANSPORTS[0]), None) as conn:
+    with ExternalServer(options.dsn) if options.dsn else Server() as server:
+        with connected(server.dsn(TRANSPORTS[0]), None) as conn:
             with_what = versions(conn)
         started = time.monotonic()
         for workload, rounds in chosen:
             found = measure(
                 workload,
                 entries,
-                dsn_of(workload.transport),
+                server.dsn(workload.transport),
                 rounds,
                 rng,
                 most_seconds=most_seconds,
@@ -188,11 +180,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = _choose_workloads(parser, options)
 
     def benchmark() -> None:
-        document = _compare(options, chosen)
+        terminal = console()
+        document = _compare(options, chosen, terminal)
         if options.json is not None:
             options.json.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
         if options.report is not None:
-            options.report.write_text(report.page(document), encoding="utf-8")
+            options.report.write_text(report.page(document, terminal), encoding="utf-8")
         for path in filter(None, (options.json, options.report)):
             print("written:", path.resolve())
 

@@ -1,6 +1,7 @@
 """How figures are shown: numbers in readable units, tables, goals, what they were measured on."""
 
 import argparse
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 
 from rich.box import SIMPLE_HEAD
@@ -55,9 +56,9 @@ def goal(text: str, is_reached: bool) -> str:
 
 
 def console() -> Console:
-    """Return the console on stdout; 100 columns wide where that is a file or a pipe."""
-    found = Console(highlight=False)
-    return found if found.is_terminal else Console(width=100, highlight=False)
+    """Return the console on stdout, which remembers; in a file or a pipe it is 100 columns wide."""
+    width = None if sys.stdout.isatty() else 100
+    return Console(width=width, highlight=False, record=True)
 
 
 def table_of(

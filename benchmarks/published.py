@@ -15,7 +15,7 @@ from typing import Any
 
 from benchmarks.callbacks import BLOCKING
 from benchmarks.figures import digits, ratio_text
-from benchmarks.plots import SUBTITLE, TITLE, client_bars, panels, svg_text
+from benchmarks.plots import TITLE, client_bars, panels, svg_text
 
 __all__ = ["NAMES", "facts", "in_short", "many_at_once", "many_at_once_ratios", "ratios"]
 
@@ -46,9 +46,8 @@ def draw(directory: Path) -> None:
     """Write the plots to *directory*."""
     result = _load("one-core")
     by_name = {each["name"]: each for each in result["workloads"]}
-    under = f"{SUBTITLE}\nClient and server on one core · {result['machine']['CPU']}"
-    plotted = [by_name[name] for name in _PLOTTED]
-    one_query = panels(plotted, TITLE, under, most_columns=2)
+    title = f"{TITLE}\nClient and server on one core · {result['machine']['CPU']}"
+    one_query = panels([by_name[name] for name in _PLOTTED], title, most_columns=2)
     result = _load("many-at-once")
     many_at_once = client_bars(_by_cpu(result), result["settings"]["connections"])
     for name, figure in (("one-query", one_query), ("many-at-once", many_at_once)):

@@ -3,7 +3,6 @@
 A *document* is what ``compare.py --json`` writes.
 """
 
-import io
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,9 +10,9 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.callbacks import BLOCKING
-from benchmarks.figures import digits, print_facts, ratio_text, table_of, time_text, unit_of
+from benchmarks.figures import digits, ratio_text, table_of, time_text, unit_of
 from benchmarks.measure import FEWEST_TO_BE_SURE
-from benchmarks.plots import SUBTITLE, TITLE, panels, svg_text
+from benchmarks.plots import TITLE, panels, svg_text
 
 __all__ = ["EXPLANATION", "FACTS", "page", "summaries", "workload_table"]
 
@@ -23,38 +22,20 @@ EXPLANATION = (
 )
 FACTS = ("machine", "versions", "settings")
 
-# Braces of str.format. rich fills in the tables, as {code}.
+# Braces of str.format. rich fills in what was printed, as {code}.
 _PAGE = """<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>greenwait benchmark</title>
 <style>
-body {{ max-width: 1120px; margin: 2rem auto; padding: 0 1rem; color: #1f2933;
-  font: 15px/1.55 system-ui, sans-serif; }}
+body {{ max-width: 1120px; margin: 2rem auto; padding: 0 1rem; }}
 svg {{ width: 100%; height: auto; }}
 pre {{ overflow-x: auto; font-size: 12.5px; line-height: 1.3; }}
 </style>
-<h1>[headline]</h1>
+<h1>greenwait benchmark</h1>
 [plot]
-<h2>All figures</h2>
 <pre>{code}</pre>
-<h2>Method</h2>
-<p>psycopg2 can hand each wait for the server to a <em>wait callback</em>. All contestants run in
-one process, each with a connection of its own that was opened under its own callback, in autocommit
-mode, so that one <code>execute()</code> is one wait. After a warm-up, in which every answer is
-checked, each round runs one block of queries for every contestant, in an order shuffled anew; the
-garbage collector is off within a block. A ratio compares a contestant's block with the blocking one
-of the same round, so that a slow spell of the machine cancels out. Fetching the rows from the
-result is not part of the time: it waits for nothing and is the same for all.</p>
-<p>The fastest Python callback is chosen after the fact, workload by workload, which is in its
-favour. A confidence interval that includes 1 shows no difference. The Python callbacks are written
-for speed, and unlike <code>psycopg2.extras.wait_select</code> and greenwait they leave Ctrl-C
-alone.</p>
-<p>Where it says busy, another thread of the same process computes in pure Python all the while and
-holds the GIL for 5 ms at a time (<code>sys.getswitchinterval()</code>). Blocks are then spans of
-time, since queries that find the GIL free are a hundred times faster than those that do not, and
-the client's CPU time is that of the querying thread alone.</p>
 </html>
 """
 
@@ -105,25 +86,9 @@ def summaries(document: dict[str, Any]) -> Iterator[Table]:
         yield table_of("greenwait (poll) against the fastest Python callback", headings, rows)
 
 
-def _headline(workload: dict[str, Any]) -> str:
-    told = [f"{workload['title']}, as a multiple of blocking psycopg2's time"]
-    for name in ("greenwait-poll", workload["fastest_python"], "psycogreen"):
-        if entry := workload["contestants"].get(name):
-            told.append(f"{entry['title']} {ratio_text(entry['ratio_to_blocking']['median'])}")
-    return ": ".join((told[0], ", ".join(told[1:]))) if told[1:] else told[0]
-
-
-def page(document: dict[str, Any]) -> str:
-    """Return it as HTML."""
-    workloads = document["workloads"]
-    under = f"{SUBTITLE}\n{document['settings']['pinning']} · {document['machine']['CPU']}"
-    template = _PAGE.replace("[headline]", _headline(workloads[0]))
-    svg = svg_text(panels(workloads, TITLE, under))
+def page(document: dict[str, Any], printed: Console) -> str:
+    """Return the plot of it, and all that was *printed* on that console, as HTML."""
+    under = f"{document['settings']['pinning']} · {document['machine']['CPU']}"
+    svg = svg_text(panels(document["workloads"], f"{TITLE}\n{under}"))
     svg = svg[svg.index("<svg") :].replace("{", "{{").replace("}", "}}")
-    template = template.replace("[plot]", svg)
-    recorded = Console(record=True, width=110, file=io.StringIO(), highlight=False)
-    recorded.print(EXPLANATION, "")
-    for table in (*summaries(document), *map(workload_table, workloads)):
-        recorded.print(table, "")
-    print_facts({name: document[name] for name in FACTS}, recorded)
-    return recorded.export_html(code_format=template, inline_styles=True)
+    return printed.export_html(code_format=_PAGE.replace("[plot]", svg), inline_styles=True)
