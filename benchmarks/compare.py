@@ -23,6 +23,8 @@ from typing import Any, get_args
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 try:
+    from rich.console import Console
+
     from benchmarks import report
     from benchmarks.callbacks import BLOCKING, DEFAULT, NAMES, contestants
     from benchmarks.figures import console, positive, print_facts
@@ -30,8 +32,6 @@ try:
     from benchmarks.measure import measure
     from benchmarks.runner import connected, exit_code
     from benchmarks.workloads import TRANSPORTS, Workload, workloads
-    from rich.console import Console
-
     from tools.postgres import ExternalServer, Server
 except ImportError as exc:
     print(

@@ -21,7 +21,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from tests.delivery_trials import ANSWERS, CONTEXTS, EVENTS
+from tests.delivery_trials.contexts import CONTEXTS
+from tests.delivery_trials.tries import ANSWERS, EVENTS
 from tools.postgres import running
 
 _ROOT = Path(__file__).parent.parent

@@ -46,7 +46,10 @@ _AGAIN = (
     ({"PYTHONPATH": f"{_PACKAGE.parent}:{_OLDER}"}, ("test_cancel.py", "test_interrupt.py")),
     (
         {"GREENWAIT_NO_LIBPQ": "1"},
-        ("test_cancel.py", "test_connect.py", "test_timeout.py", "test_workloads.py"),
+        (
+            *("test_cancel.py", "connect", "test_timeout.py", "test_timeout_blocks.py"),
+            "test_workloads.py",
+        ),
     ),
 )
 

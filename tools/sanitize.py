@@ -36,7 +36,8 @@ _DEFECT_TIMEOUT = 60
 _QUARANTINE = "AddressSanitizer keeps what is freed for a while, so that the process grows"
 LEFT_OUT = {
     "tests/test_processes.py::test_threads_that_come_and_go_leak_no_memory": _QUARANTINE,
-    "tests/test_connect.py::test_looking_at_a_connection_string_leaves_nothing_behind": _QUARANTINE,
+    "tests/connect/test_arguments.py"
+    "::test_looking_at_a_connection_string_leaves_nothing_behind": _QUARANTINE,
 }
 
 
