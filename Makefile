@@ -56,7 +56,7 @@ bench-full: $(VENV)/.bench ## the whole comparison, free and on one core, and wh
 ifeq ($(shell uname -s),Linux)
 	$(BIN)/python benchmarks/compare.py --cores apart --workload select-1-unix --workload sleep-10ms $(SPINNING)
 	$(BIN)/python benchmarks/concurrency.py $(THOUSAND)
-	$(BIN)/python benchmarks/memory.py
+	$(BIN)/python benchmarks/concurrency.py --connections 400 --rounds 3 --only hub
 endif
 
 conformance: $(VENV)/.built ## psycopg2's own test-suite, under our callbacks

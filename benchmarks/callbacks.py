@@ -21,8 +21,6 @@ from psycopg2.extensions import POLL_OK, POLL_READ, POLL_WRITE, connection
 import greenwait
 from greenwait import WaitCallback
 
-__all__ = ["BLOCKING", "DEFAULT", "GREENWAIT", "NAMES", "Callback", "Contestant", "contestants"]
-
 Callback = Callable[[connection], object]
 Kind = Literal["blocking", "python", "greenlet", "greenwait"]
 

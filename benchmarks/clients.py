@@ -2,9 +2,10 @@
 
     python benchmarks/clients.py CLIENT CONNECTIONS DSN
 
-Each line on its standard input is a number of queries for each connection; each line on its
-standard output says in JSON how long they took, and the process's CPU time. Nothing is closed:
-the process is killed when it is not needed any more.
+The first line on its standard output says by how many kB the process grew as it first queried on
+all of them, 0 where Linux does not tell. Then each line on its standard input is a number of
+queries for each connection, and each on its output says in JSON how long they took, and the
+process's CPU time. Nothing is closed: the process is killed when it is not needed any more.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import contextlib
 import gc
 import importlib
 import json
+import re
 import resource
 import sys
 import threading
@@ -21,12 +23,11 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 from itertools import repeat
+from pathlib import Path
 from typing import Any
 
 import psycopg2
 from psycopg2.extensions import parse_dsn
-
-__all__ = ["CLIENTS", "Client"]
 
 _Run = Callable[[int], object]  # so many queries on each connection
 
@@ -44,6 +45,7 @@ def _open(dsn: str, connections: int) -> list[Any]:
     opened = [psycopg2.connect(dsn) for _ in range(connections)]
     for conn in opened:
         conn.autocommit = True
+        _work(conn, 1)  # libpq's buffers are the connection's, and not of what waits on it
     return opened
 
 
@@ -225,6 +227,13 @@ CLIENTS = {
 }
 
 
+def _most_kb() -> int:
+    """Return the most memory that this process has had."""
+    status = Path("/proc/self/status")
+    found = re.search(r"VmHWM:\s*(\d+)", status.read_text()) if status.exists() else None
+    return int(found[1]) if found else 0
+
+
 def main() -> None:
     """Connect, and do as the lines on standard input say until that ends."""
     parser = argparse.ArgumentParser(description="Query on many connections at once.")
@@ -235,7 +244,9 @@ def main() -> None:
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     run = CLIENTS[options.client].start(options.dsn, options.connections)
+    before_kb = _most_kb()
     run(3)
+    print(_most_kb() - before_kb, flush=True)
     for line in sys.stdin:
         gc.collect()
         gc.disable()

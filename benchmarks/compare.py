@@ -1,9 +1,6 @@
 """Compare the ways to wait for PostgreSQL: psycopg2's own, people's callbacks, greenwait's.
 
-    python benchmarks/compare.py --quick --report report.html
-
-The exit code is 0 when everything was measured, 1 when the server failed or a
-contestant brought a wrong answer, 2 for bad usage, and 130 after Ctrl-C.
+python benchmarks/compare.py --quick --report report.html
 """
 
 import argparse
@@ -30,7 +27,7 @@ try:
     from benchmarks.figures import console, positive, print_facts
     from benchmarks.machine import Cores, Pinning, machine, versions
     from benchmarks.measure import measure
-    from benchmarks.runner import connected, exit_code
+    from benchmarks.runner import connected
     from benchmarks.workloads import TRANSPORTS, Workload, workloads
     from tools.postgres import ExternalServer, Server
 except ImportError as exc:
@@ -102,23 +99,20 @@ def _choose_workloads(
     parser: argparse.ArgumentParser, options: argparse.Namespace
 ) -> list[tuple[Workload, int]]:
     """Return what is asked for, and how many rounds of it."""
-    available = workloads(() if options.dsn else TRANSPORTS)
+    available = {each.name: each for each in workloads(() if options.dsn else TRANSPORTS)}
+    chosen = [
+        name
+        for name, each in available.items()
+        if not each.by_name_only and (each.quick_rounds or not options.quick)
+    ]
     if options.workload:
-        names = [each.name for each in available]
-        for pattern in options.workload:
-            if not fnmatch.filter(names, pattern):
-                parser.error(f"--workload {pattern}: there are {', '.join(names)}")
-        chosen = [
-            each
-            for each in available
-            if any(fnmatch.fnmatch(each.name, pattern) for pattern in options.workload)
-        ]
-    else:
-        usual = [each for each in available if not each.by_name_only]
-        chosen = [each for each in usual if each.quick_rounds or not options.quick]
+        matching = [fnmatch.filter(available, pattern) for pattern in options.workload]
+        if not all(matching):
+            parser.error(f"--workload: there are {', '.join(available)}")
+        chosen = [name for name in available if any(name in names for names in matching)]
     return [
         (each, options.rounds or (options.quick and each.quick_rounds) or each.rounds)
-        for each in chosen
+        for each in map(available.__getitem__, chosen)
     ]
 
 
@@ -173,24 +167,19 @@ def _compare(
     return document
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main() -> None:
     """Measure, print the tables, and write what was asked for."""
     parser = _parser()
-    options = parser.parse_args(arguments)
-    chosen = _choose_workloads(parser, options)
-
-    def benchmark() -> None:
-        terminal = console()
-        document = _compare(options, chosen, terminal)
-        if options.json is not None:
-            options.json.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-        if options.report is not None:
-            options.report.write_text(report.page(document, terminal), encoding="utf-8")
-        for path in filter(None, (options.json, options.report)):
-            print("written:", path.resolve())
-
-    return exit_code(benchmark)
+    options = parser.parse_args()
+    terminal = console()
+    document = _compare(options, _choose_workloads(parser, options), terminal)
+    if options.json is not None:
+        options.json.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    if options.report is not None:
+        options.report.write_text(report.page(document, terminal), encoding="utf-8")
+    for path in filter(None, (options.json, options.report)):
+        print("written:", path.resolve())
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -2,24 +2,14 @@
 
 import argparse
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, JustifyMethod
 from rich.markup import escape
 from rich.table import Table
 
-__all__ = [
-    "console",
-    "digits",
-    "goal",
-    "positive",
-    "print_facts",
-    "ratio_text",
-    "table_of",
-    "time_text",
-    "unit_of",
-]
+Facts = dict[str, dict[str, str]]  # by what they are about: the machine, the versions, the settings
 
 
 def positive(text: str) -> int:
@@ -83,7 +73,7 @@ def table_of(
     return table
 
 
-def print_facts(facts: Mapping[str, Mapping[str, str]], to: Console) -> None:
+def print_facts(facts: Facts, to: Console) -> None:
     """Print a line per heading: the machine, the versions, the settings."""
     for heading, each in facts.items():
         text = "; ".join(f"{name} [bold]{escape(value)}[/]" for name, value in each.items())

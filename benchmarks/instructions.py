@@ -107,7 +107,7 @@ def _measure(names: Sequence[str], layouts: int, server: Server) -> list[Table]:
     return [table_of(title, ("counted", "above blocking", "all layouts", "goal"), rows)]
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main() -> None:
     """Count, and print the table."""
     parser = argparse.ArgumentParser(
         description="Count the instructions of the client per query, above blocking psycopg2's."
@@ -117,12 +117,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--if-possible", action="store_true", help="do nothing, and exit with 0, without valgrind"
     )
-    options = parser.parse_args(arguments)
+    options = parser.parse_args()
     if shutil.which("valgrind") is None:
         print("needs valgrind: apt-get install valgrind", file=sys.stderr)
-        return 0 if options.if_possible else 2
-    return run(lambda server: _measure(options.only or _DEFAULT, options.layouts, server))
+        sys.exit(0 if options.if_possible else 2)
+    run(lambda server: _measure(options.only or _DEFAULT, options.layouts, server))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -14,8 +14,6 @@ from psycopg2.extensions import connection, libpq_version
 
 import greenwait
 
-__all__ = ["CannotPinError", "Cores", "Pinning", "machine", "resident_kb", "versions"]
-
 Pinning = Literal["free", "same", "apart"]
 
 
@@ -42,13 +40,6 @@ def _cpu_count() -> str:
     return str(count) if usable == count else f"{count}, {usable} of them for this process"
 
 
-def resident_kb() -> int:
-    """Return the memory of this process that is not swapped out; Linux only."""
-    found = re.search(r"^VmRSS:\s*(\d+) kB$", Path("/proc/self/status").read_text(), re.MULTILINE)
-    assert found is not None, "proc_pid_status(5)"
-    return int(found[1])
-
-
 def versions(conn: connection) -> dict[str, str]:
     """Return the version of everything that takes part; *conn* says which server."""
     psycopg2_builds = filter(_installed, ("psycopg2-binary", "psycopg2"))
@@ -72,10 +63,6 @@ def _installed(name: str) -> str:
         return ""
 
 
-class CannotPinError(Exception):
-    """Client and server can't be put on the cores asked for; says why and what to do."""
-
-
 class Cores:
     """Who runs where: wherever the kernel puts them, on the same core, or on a core each.
 
@@ -89,13 +76,13 @@ class Cores:
         if pinning == "free":
             return
         if not hasattr(os, "sched_setaffinity"):
-            raise CannotPinError(f"{sys.platform} can't pin a process to a core")
+            sys.exit(f"{sys.platform} can't pin a process to a core")
         self._usable = os.sched_getaffinity(0)
         # The last one: the first is where Linux serves most interrupts.
         self._core = max(self._usable)
         self._others = self._usable - {self._core}
         if pinning == "apart" and not self._others:
-            raise CannotPinError("client and server need a core each, and there is one")
+            sys.exit("client and server need a core each, and there is one")
         self.title = f"client and server on core {self._core}"
         if pinning == "apart":
             self.title = f"the server on core {self._core}, the client elsewhere"
@@ -111,10 +98,10 @@ class Cores:
                 raise ProcessLookupError
             os.sched_setaffinity(pid, {self._core})
         except OSError as exc:
-            raise CannotPinError(
+            sys.exit(
                 f"the server's process {pid} can't be pinned ({exc}): it is another user's, or on "
                 "another machine; measure with a server started here"
-            ) from None
+            )
 
     def place_client(self) -> None:
         """Put this thread where it belongs; to be called before each block.

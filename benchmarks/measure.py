@@ -24,8 +24,6 @@ from benchmarks.callbacks import BLOCKING, GREENWAIT, Contestant
 from benchmarks.machine import Cores
 from benchmarks.workloads import Workload, busy_thread
 
-__all__ = ["FEWEST_TO_BE_SURE", "Sample", "Spread", "measure"]
-
 # A block is long enough to drown the clock, short enough for many rounds.
 _BLOCK_SECONDS = 0.03
 # Beside a busy thread one query finds the GIL free and takes microseconds, the next

@@ -17,8 +17,6 @@ from benchmarks.callbacks import BLOCKING
 from benchmarks.figures import digits, ratio_text
 from benchmarks.plots import TITLE, client_bars, panels, svg_text
 
-__all__ = ["NAMES", "facts", "in_short", "many_at_once", "many_at_once_ratios", "ratios"]
-
 _RESULTS = Path(__file__).parent / "results"
 
 #: What is kept: compare.py's with client and server on one core, and left free; concurrency.py's.

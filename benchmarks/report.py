@@ -14,8 +14,6 @@ from benchmarks.figures import digits, ratio_text, table_of, time_text, unit_of
 from benchmarks.measure import FEWEST_TO_BE_SURE
 from benchmarks.plots import TITLE, panels, svg_text
 
-__all__ = ["EXPLANATION", "FACTS", "page", "summaries", "workload_table"]
-
 EXPLANATION = (
     "Medians per query, and between which values eight of ten rounds lie; the ratios are to "
     "blocking psycopg2 in the same round: below 1 is faster."

@@ -1,28 +1,16 @@
-"""What the small benchmarks share: a server for the run, and an exit code.
-
-The exit code is 0 when everything was measured, whether or not its goal was reached;
-1 when the server failed or a contestant brought a wrong answer; 2 for bad usage, and
-for what can't be measured here.
-"""
+"""What the benchmarks share: a connection under a callback, and a server for the run."""
 
 import contextlib
-import subprocess
-import sys
 from collections.abc import Callable, Iterator, Sequence
 
 import psycopg2
 from psycopg2.extensions import connection, get_wait_callback, set_wait_callback
-from rich.console import RenderableType
+from rich.table import Table
 
 from benchmarks.callbacks import Callback
-from benchmarks.figures import console, print_facts
-from benchmarks.machine import CannotPinError, machine, versions
-from benchmarks.workloads import WrongResultError
-from tools.postgres import NoPostgresError, Server
-
-__all__ = ["Facts", "connected", "exit_code", "run"]
-
-Facts = dict[str, dict[str, str]]
+from benchmarks.figures import Facts, console, print_facts
+from benchmarks.machine import machine, versions
+from tools.postgres import Server
 
 
 @contextlib.contextmanager
@@ -38,46 +26,15 @@ def connected(dsn: str, callback: Callback | None) -> Iterator[connection]:
         set_wait_callback(before)
 
 
-def exit_code(benchmark: Callable[[], None]) -> int:
-    """Run *benchmark*, say what has gone wrong, and return the exit code."""
-    try:
-        benchmark()
-    except KeyboardInterrupt:
-        print("interrupted, nothing written", file=sys.stderr)
-        return 130
-    except (NoPostgresError, CannotPinError) as exc:
-        print(exc, file=sys.stderr)
-        return 2
-    except (
-        psycopg2.Error,
-        WrongResultError,
-        RuntimeError,  # Server's, and of clients that are processes of their own
-        subprocess.SubprocessError,
-    ) as exc:
-        print(f"the measurement failed: {exc}", file=sys.stderr)
-        return 1
-    return 0
-
-
-def run(
-    measure: Callable[[Server], Sequence[RenderableType]],
-    write: Callable[[Facts], None] = lambda facts: None,
-) -> int:
-    """Start a server, print what *measure* makes of it, and return the exit code.
-
-    What was measured is written by *write*, which gets the machine and the versions.
-    """
-
-    def benchmark() -> None:
-        here = machine()
-        with Server() as server:
-            found = measure(server)
-            with connected(server.dsn("unix"), None) as conn:
-                facts = {"machine": here, "versions": versions(conn)}
-        write(facts)
-        terminal = console()
-        for each in found:
-            terminal.print(each, "")
-        print_facts(facts, terminal)
-
-    return exit_code(benchmark)
+def run(measure: Callable[[Server], Sequence[Table]]) -> Facts:
+    """Start a server, print the tables that *measure* makes of it, and return where that was."""
+    here = machine()
+    with Server() as server:
+        tables = measure(server)
+        with connected(server.dsn("unix"), None) as conn:
+            facts = {"machine": here, "versions": versions(conn)}
+    terminal = console()
+    for table in tables:
+        terminal.print(table, "")
+    print_facts(facts, terminal)
+    return facts

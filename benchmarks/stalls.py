@@ -20,7 +20,7 @@ import random
 import sys
 import threading
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
@@ -165,17 +165,17 @@ def _event_loops(rounds: int, dsn: str) -> Table:
     return table_of(title, ("above another process", "goal"), rows)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main() -> None:
     """Measure, and print the tables."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rounds", metavar="N", type=positive, default=5)
     parser.add_argument("--load", nargs=2, metavar=("WHAT", "DSN"), help=argparse.SUPPRESS)
-    options = parser.parse_args(arguments)
+    options = parser.parse_args()
     if options.load is not None:
         what, dsn = options.load
         with greenwait.installed():
             asyncio.run(_load(dsn, _LARGE[what]))
-        return 0
+        return
 
     def measure(server: Server) -> list[Table]:
         tables = [_threads(options.rounds, server.dsn("unix"))]
@@ -183,8 +183,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             tables.append(_event_loops(options.rounds, server.dsn("unix")))
         return tables
 
-    return run(measure)
+    run(measure)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

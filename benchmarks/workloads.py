@@ -10,8 +10,6 @@ from dataclasses import dataclass, replace
 
 from psycopg2.extensions import cursor
 
-__all__ = ["TRANSPORTS", "Workload", "WrongResultError", "busy_thread", "workloads"]
-
 #: The ways to the embedded server.
 TRANSPORTS = ("unix", "tcp", "tls")
 
