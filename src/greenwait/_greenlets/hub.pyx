@@ -198,7 +198,7 @@ def join(Hub hub not None, jobs, failure=None):
             wait_for_jobs(hub, jobs, NO_DEADLINE)
             return failure
         except BaseException as exc:
-            if target is None or exc is not target.raised:
+            if target is None or exc is not target.raised:  # pragma: no cover: no other is raised
                 raise
             target.raised = None
             failure = exc if failure is None else higher(failure, exc)
@@ -492,7 +492,7 @@ def _work(Job job not None):
         here.target = job.target
         job.run()
         here.target = None
-        if hub.is_inherited():
+        if hub.is_inherited():  # pragma: no cover: coverage.py does not trace this child
             raise_in_child(job)
         due = hub.next_due(None)
         if isinstance(due, Job):

@@ -74,7 +74,7 @@ cdef class Scheduler:
 
     cdef int open(self) except -1:
         cdef int rc = readiness_set_open(&self.ready_set)
-        if rc < 0:
+        if rc < 0:  # pragma: no cover: no descriptors are left
             raise OSError(-rc, f"no descriptor for a hub: {os.strerror(-rc)}")
         self.is_open = True
         self.last_look_ns = monotonic_ns()
@@ -109,11 +109,11 @@ cdef class Scheduler:
         ):
             return 0
         self.generation += 1
-        if self.generation == 0:
+        if self.generation == 0:  # pragma: no cover: after 4294967296 waits
             self.generation = 1  # 0 is wakeup_fd's
         watched.generation = self.generation
         rc = readiness_set_watch(&self.ready_set, suspended.fd, events, watched.generation)
-        if rc < 0:
+        if rc < 0:  # pragma: no cover: epoll_ctl(2) fails
             watched.suspended = None
             return rc
         watched.state, watched.events = state, events
@@ -165,7 +165,7 @@ cdef class Scheduler:
         self.is_stale = False
         readiness_set_close(&self.ready_set)
         rc = readiness_set_open(&self.ready_set)
-        if rc < 0:
+        if rc < 0:  # pragma: no cover: no descriptors are left
             raise OSError(-rc, os.strerror(-rc))
         if self.wakeup_fd is not None:
             self.listen()
@@ -196,7 +196,7 @@ cdef class Scheduler:
         """Make wakeup_fd end the next sleep."""
         cdef int fd = self.wakeup_fd.fileno()
         cdef int rc = readiness_set_watch(&self.ready_set, fd, READINESS_READ, 0)
-        if rc < 0:
+        if rc < 0:  # pragma: no cover: no memory is left
             raise OSError(-rc, os.strerror(-rc))
         return 0
 
@@ -262,7 +262,7 @@ cdef class Scheduler:
         if now_ns - self.last_look_ns >= CLOSED_NS:
             self.last_look_ns = now_ns
             self.look_for_closed()
-        if count < 0 and count != -EINTR:
+        if count < 0 and count != -EINTR:  # pragma: no cover: epoll_wait(2) fails
             raise OSError(-count, os.strerror(-count))
         return 0
 

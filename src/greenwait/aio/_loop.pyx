@@ -409,7 +409,7 @@ cdef class EventLoop(GreenletWaiter):
         self.until_ns = NO_DEADLINE  # for the first, however long it takes to find it
         try:
             self.scheduler.poll(0)
-            if self.scheduler.is_stale:
+            if self.scheduler.is_stale:  # pragma: no cover: for asyncio in a forked child
                 self.stop_listening()
                 self.scheduler.rebuild_set()
                 self.start_listening()
