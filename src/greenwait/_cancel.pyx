@@ -20,7 +20,8 @@ from greenwait._deadline cimport (
     timeout as timeout_block,
     to_ns,
 )
-from greenwait._poll cimport POLL_OK, POLL_READ, POLL_WRITE, Wait, default_options, wait_until_ok
+from greenwait._options cimport default_options
+from greenwait._poll cimport POLL_OK, POLL_READ, POLL_WRITE, Wait, wait_until_ok
 from greenwait._psycopg.libpq cimport (
     PGRES_POLLING_FAILED,
     PGRES_POLLING_OK,

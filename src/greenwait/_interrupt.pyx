@@ -31,10 +31,10 @@ from greenwait._deadline cimport (
     timeout_error,
 )
 from greenwait._delivery cimport deliver, deliver_in_query, forget_left, may_be_left, raise_again
+from greenwait._options cimport Options
 from greenwait._outcome cimport given_up_error, lost_error, no_query_error, raised_by, with_later
 from greenwait._poll cimport (
     POLL_OK,
-    Options,
     Wait,
     check_pollable,
     is_prepared,
