@@ -1,4 +1,4 @@
-"""Is anything lost where an interrupt or a deadline meets an answer? A table, of every context.
+"""A table of what is lost where an interrupt or a deadline meets an answer, in every context.
 
     python -m tools.delivery_table [--tries N] [--seed N] [--only CONTEXT] [--parallel N]
 

@@ -4,8 +4,9 @@ from cpython.object cimport PyObject
 from libc.stdint cimport int64_t
 from libc.string cimport memset
 
+from greenwait._options cimport Options
 from greenwait._psycopg.state cimport ConnectionState, Ending
-from greenwait._sleep cimport OnEventLoop, Poller, Sleep
+from greenwait._sleep cimport Sleep
 from greenwait._system.clock cimport NO_DEADLINE
 
 # psycopg2 names these in psycopg2.extensions; their values are part of its API.
@@ -13,18 +14,6 @@ cdef enum:
     POLL_OK = 0
     POLL_READ = 1
     POLL_WRITE = 2
-
-# The options of a WaitCallback, in C.
-cdef struct Options:
-    Poller poller
-    bint spin_auto
-    int64_t spin_ns
-    int64_t slow_ns     # < 0: nothing is logged
-    int64_t timeout_ns  # < 0: none
-    int64_t grace_ns
-    OnEventLoop on_event_loop
-
-cdef Options default_options
 
 # A wait for a connection, or a phase of one.
 cdef struct Wait:

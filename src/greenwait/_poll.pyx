@@ -15,7 +15,7 @@ from libc.stdint cimport int64_t
 
 from greenwait._psycopg.libpq cimport PGconn, can_see_pending, can_send, libpq
 from greenwait._psycopg.state cimport ConnectionState, pgconn_of
-from greenwait._sleep cimport CALL_AGAIN, POLLER_POLL, WARN_IN_DEBUG_MODE, Sleep, sleep_until_ready
+from greenwait._sleep cimport CALL_AGAIN, Sleep, sleep_until_ready
 from greenwait._stats cimport counters
 from greenwait._system.clock cimport monotonic_ns
 from greenwait._system.readiness cimport READINESS_READ, READINESS_WRITE
@@ -31,16 +31,6 @@ cdef object connection_poll = connection_type.poll
 cdef object connection_notices = connection_type.notices
 cdef object connection_notifies = connection_type.notifies
 cdef object OperationalError = psycopg2.OperationalError
-
-
-cdef Options default_options
-default_options.poller = POLLER_POLL
-default_options.spin_auto = False
-default_options.spin_ns = 0
-default_options.slow_ns = -1
-default_options.timeout_ns = -1
-default_options.grace_ns = 1_000_000_000
-default_options.on_event_loop = WARN_IN_DEBUG_MODE
 
 
 cdef int wait_until_ok(object conn, Wait* wait) except -1:
@@ -260,7 +250,7 @@ cdef int send(object conn, Wait* wait) except -1:
     sleep.advance = send_more
     sleep.argument = pgconn
     if sleep_until_ready(conn, wait.options.poller, &sleep) == FAILED:
-        raise_lost(pgconn)
+        raise_lost(pgconn)  # pragma: no cover: lost while it sends
     return 0
 
 

@@ -58,4 +58,5 @@ async def one(conn, query, *parameters):
     """Return the only value that *query* has."""
     async with conn.cursor() as cur:
         await cur.execute(query, parameters or None)
-        return (await cur.fetchone())[0]
+        ((value,),) = await cur.fetchall()
+        return value

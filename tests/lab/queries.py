@@ -21,7 +21,8 @@ def one(conn, query, *parameters):
     """Return the only value that *query* has."""
     with conn.cursor() as cur:
         cur.execute(query, parameters or None)
-        return cur.fetchone()[0]
+        ((value,),) = cur.fetchall()
+        return value
 
 
 def sleep_and_say(conn, seconds, answer=None):

@@ -7,7 +7,7 @@ import time
 import greenwait
 from tests.lab.bounds import bound
 
-__all__ = ["TIMEOUT", "takes", "until", "when_waiting"]
+__all__ = ["TIMEOUT", "takes", "until", "when", "when_waiting"]
 
 TIMEOUT = bound(30)  # seconds
 
@@ -21,12 +21,11 @@ def until(happened):
 
 
 @contextlib.contextmanager
-def when_waiting(action):
-    """In the ``with`` block, run *action* in a thread as soon as the main one waits."""
-    waits = greenwait.stats().waits
+def when(wait, action):
+    """In the ``with`` block, run *action* in a thread as soon as *wait()* has returned there."""
 
     def run():
-        until(lambda: greenwait.stats().waits > waits)
+        wait()
         action()
 
     thread = threading.Thread(target=run, daemon=True)
@@ -36,6 +35,12 @@ def when_waiting(action):
     finally:
         thread.join(TIMEOUT + 5)
     assert not thread.is_alive()
+
+
+def when_waiting(action):
+    """In the ``with`` block, run *action* in a thread as soon as the main one waits."""
+    waits = greenwait.stats().waits
+    return when(lambda: until(lambda: greenwait.stats().waits > waits), action)
 
 
 @contextlib.contextmanager
