@@ -55,7 +55,9 @@ def main(arguments: list[str]) -> None:
     python.build()
     python.smoke()
     if suite:
-        python.suite(*arguments[1:], GREENWAIT_TEST_SLOWNESS="5")
+        python.suite(
+            *arguments[1:], GREENWAIT_TEST_PLATFORM="emulated", GREENWAIT_TEST_SLOWNESS="5"
+        )
 
 
 if __name__ == "__main__":
