@@ -8,7 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import requires, version
@@ -128,7 +128,7 @@ class ForeignPython:
 
 def _print_counts(report: Path) -> None:
     """Print a line for each file, and one for all of them."""
-    counts: dict[str, dict[str, float]] = defaultdict(Counter)
+    counts: defaultdict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
     for case in ElementTree.parse(report).iter("testcase"):  # noqa: S314 - pytest's
         kinds = {each.tag for each in case}
         outcome = "failed" if kinds & {"failure", "error"} else "passed"
