@@ -9,8 +9,8 @@ import sysconfig
 import textwrap
 from pathlib import Path
 
-import psycopg2
 import pytest
+from psycopg2 import _psycopg
 from psycopg2.extensions import libpq_version
 
 from greenwait._psycopg.libpq import FAST_PATHS
@@ -54,7 +54,7 @@ def other_libpq():
         pytest.skip("the server came without a libpq of its own")
     if "musl" in (sysconfig.get_config_var("MULTIARCH") or ""):  # see tools/musl.py
         pytest.skip("the server, and its libpq, are of glibc")
-    if _machine(found[0]) != _machine(Path(psycopg2._psycopg.__file__)):  # see tools/aarch64.py
+    if _machine(found[0]) != _machine(Path(_psycopg.__file__)):  # see tools/aarch64.py
         pytest.skip("the server, and its libpq, are of another processor")
     return str(found[0])
 
