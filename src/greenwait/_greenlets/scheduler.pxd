@@ -11,6 +11,7 @@ cdef class SuspendedWait:
     cdef bint is_due
     cdef bint draining  # it waits for the end of an interrupted query
     cdef int fd         # < 0: none
+    cdef WatchedFd watched  # its descriptor's, while it is the wait for it
     cdef int revents
     cdef int64_t deadline_ns
 

@@ -136,6 +136,7 @@ cdef class GeventLoop(Waiter):
         cdef int bits = EV_READ if events & READINESS_READ else 0
         if events & READINESS_WRITE:
             bits |= EV_WRITE
+        watcher = None
         try:
             if self.scheduler.claim(suspended, events) is not None:
                 watcher = self.watchers[suspended.fd] = self.hub.loop.io(suspended.fd, bits)
@@ -143,8 +144,7 @@ cdef class GeventLoop(Waiter):
             self.suspend(suspended)
         finally:
             self.scheduler.release(suspended)
-            watcher = self.watchers.pop(suspended.fd, None)
-            if watcher is not None:
+            if watcher is not None and self.watchers.pop(suspended.fd, None) is not None:
                 watcher.close()
         return suspended.revents
 
