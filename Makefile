@@ -78,7 +78,7 @@ soak: $(VENV)/.built ## everything at the same time in every context, with rando
 
 TRIES ?= 100
 delivery-table: $(VENV)/.built ## is anything lost where an interrupt meets an answer? TRIES=100 in every context
-	$(BIN)/python -m tools.delivery_table --tries $(TRIES)
+	$(BIN)/python -m tests.delivery_trials.table --tries $(TRIES)
 
 # What macOS and the BSDs do not have is taken away: from our C, Python, libc and gevent's libev.
 WITHOUT_EPOLL := tests/platforms/no_epoll

@@ -29,7 +29,7 @@ try:
     from benchmarks.measure import measure
     from benchmarks.runner import connected
     from benchmarks.workloads import TRANSPORTS, Workload, workloads
-    from tools.postgres import ExternalServer, Server
+    from tests.lab.postgres import ExternalServer, Server
 except ImportError as exc:
     print(
         f"{exc}\nThe benchmark needs pip install -e '.[binary,test,bench]'; make bench does that",

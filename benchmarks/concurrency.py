@@ -37,8 +37,8 @@ from benchmarks.figures import digits, goal, positive, table_of, time_text
 from benchmarks.measure import Sample, Spread
 from benchmarks.plots import client_bars, svg_text
 from benchmarks.runner import run
-from tools import pgbouncer
-from tools.postgres import Server
+from tests.lab import pgbouncer
+from tests.lab.postgres import Server
 
 _QUERIES = 6400  # of all connections together, in one round
 _FEWEST = 50  # of each connection

@@ -26,7 +26,7 @@ import psycopg2
 
 import greenwait
 import greenwait.aio
-from tools.postgres import Server
+from tests.lab.postgres import Server
 
 _MOST_OBJECTS = 20  # of one type; more come and go by themselves
 _MOST_BLOCKS = 50
