@@ -14,9 +14,9 @@ from psycopg2.extensions import get_wait_callback, set_wait_callback
 import greenwait
 from greenwait._sleep import POLLERS
 from tests.lab import programs, servers
+from tests.lab.postgres import ExternalServer, Server
 from tests.lab.readable import Readable
 from tests.lab.steps import Laboratory
-from tools.postgres import ExternalServer, Server
 
 CALLBACKS: dict[str, Callable[[Any], None]] = {
     "poll": greenwait.wait,

@@ -30,8 +30,8 @@ from tests.explorer.cases import (
     reachable,
 )
 from tests.explorer.contexts import CONTEXTS, SETTLE, WAIT, Drive
+from tests.lab.postgres import Server
 from tests.lab.step_proxy import TIMEOUT, Link, Message, StepProxy
-from tools.postgres import Server
 
 
 class Finding(NamedTuple):

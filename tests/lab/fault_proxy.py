@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import pytest
 
-from tools.postgres import Server, reserved_port
+from tests.lab.postgres import Server, reserved_port
 
 TIMEOUT = 30  # seconds
 _CHUNK = 65536

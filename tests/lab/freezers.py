@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from tools.postgres import Server
+from tests.lab.postgres import Server
 
 TIMEOUT = 30  # seconds
 

@@ -14,7 +14,11 @@ __all__ = [
     "cancels_through_the_proxy",
     "needs_backend_pid",
     "needs_epoll",
+    "needs_flat_memory",
     "needs_fork",
+    "needs_its_own_tracer",
+    "needs_no_libcrypto",
+    "needs_pace",
     "needs_prompt_cancel",
     "needs_refusal",
     "needs_server_connection",
@@ -49,6 +53,20 @@ needs_shutdown = pytest.mark.skipif(
 )
 needs_silent_shutdown = pytest.mark.skipif(
     _ENDS, reason="shutdown(2) ends an attempt to connect here"
+)
+
+
+# -- What can't hold on a build that is looked into
+
+_BUILD = os.environ.get("GREENWAIT_TEST_BUILD")  # sanitized or traced; the tool says so
+needs_flat_memory = pytest.mark.skipif(
+    _BUILD is not None,
+    reason="AddressSanitizer and coverage.py keep memory of what is over",
+)
+needs_pace = pytest.mark.skipif(_BUILD == "traced", reason="a traced build does not keep that pace")
+needs_its_own_tracer = pytest.mark.skipif(_BUILD == "traced", reason="the tracer is coverage.py's")
+needs_no_libcrypto = pytest.mark.skipif(
+    _BUILD == "traced", reason="coverage.py has loaded one that another libpq does not take"
 )
 
 

@@ -17,7 +17,7 @@ from collections import deque
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tools.postgres import Server
+from tests.lab.postgres import Server
 
 TIMEOUT = 30  # seconds
 PORT = 5432  # of a unix socket, a part of its name

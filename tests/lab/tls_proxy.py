@@ -16,7 +16,7 @@ from typing import Any
 
 import trustme
 
-from tools.postgres import Server
+from tests.lab.postgres import Server
 
 MAX_RECORD = 16384  # RFC 8446, 5.1
 TIMEOUT = 30  # seconds
