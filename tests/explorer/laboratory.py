@@ -361,7 +361,7 @@ class Laboratory:
             if raised is not None and not is_closed:
                 case.complain("there is a connection though connecting has failed")
         elif is_closed:
-            many = interrupts > 1 and not self.context.is_patient
+            many = interrupts > 1 and not self.context.drains_always
             if not (is_lost or is_silent or many):
                 case.complain("the connection was closed")
         elif self.proxy.held_back:
