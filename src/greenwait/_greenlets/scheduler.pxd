@@ -40,7 +40,6 @@ cdef class Scheduler:
     cdef int arm(self, SuspendedWait suspended, int events, ConnectionState state) except? -1
     cdef int disarm(self, SuspendedWait suspended, ConnectionState state) except -1
     cdef WatchedFd claim(self, SuspendedWait suspended, int events)
-    cdef int release(self, SuspendedWait suspended) except -1
     cdef int forget(self, WatchedFd watched, int fd) except -1
     cdef int rebuild_set(self) except -1
     cdef object new_wakeup(self)

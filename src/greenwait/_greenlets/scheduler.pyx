@@ -114,17 +114,18 @@ cdef class Scheduler:
         watched.generation = self.generation
         rc = readiness_set_watch(&self.ready_set, suspended.fd, events, watched.generation)
         if rc < 0:  # pragma: no cover: epoll_ctl(2) fails
-            self.release(suspended)
+            self.disarm(suspended, state)
             return rc
         watched.state, watched.events = state, events
         return 0
 
     cdef int disarm(self, SuspendedWait suspended, ConnectionState state) except -1:
-        """End what ``arm()`` has begun."""
+        """End what ``arm()`` or ``claim()`` has begun."""
         cdef WatchedFd watched = suspended.watched
-        self.release(suspended)
-        if state is None and watched is not None:
-            self.forget(watched, suspended.fd)
+        if watched is not None:
+            watched.suspended = suspended.watched = None
+            if state is None:
+                self.forget(watched, suspended.fd)
         return 0
 
     cdef WatchedFd claim(self, SuspendedWait suspended, int events):
@@ -142,13 +143,6 @@ cdef class Scheduler:
         suspended.revents = events
         suspended.deadline_ns = min(suspended.deadline_ns, after(10_000_000))
         return None
-
-    cdef int release(self, SuspendedWait suspended) except -1:
-        """End what ``claim()`` has begun."""
-        if suspended.watched is not None:
-            suspended.watched.suspended = None
-            suspended.watched = None
-        return 0
 
     cdef int forget(self, WatchedFd watched, int fd) except -1:
         """Remove it from the set."""

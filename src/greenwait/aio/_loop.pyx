@@ -269,7 +269,7 @@ cdef class EventLoop(GreenletWaiter):
                 self.unregistered.append(registration)
             self.suspend(suspended)
         finally:
-            self.scheduler.release(suspended)
+            self.scheduler.disarm(suspended, None)
             self.forget_registration(registration)
         if registration.failure is not None:
             raise registration.failure

@@ -143,7 +143,7 @@ cdef class GeventLoop(Waiter):
                 watcher.start(_come, weakref.ref(self), suspended, events)
             self.suspend(suspended)
         finally:
-            self.scheduler.release(suspended)
+            self.scheduler.disarm(suspended, None)
             if watcher is not None and self.watchers.pop(suspended.fd, None) is not None:
                 watcher.close()
         return suspended.revents
