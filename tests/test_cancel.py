@@ -15,6 +15,7 @@ from psycopg2.extensions import libpq_version, set_wait_callback
 import greenwait
 from greenwait._psycopg.libpq import FAST_PATHS
 from tests.lab.asleep import when_asleep
+from tests.lab.bounds import bound
 from tests.lab.fault_proxy import Fault, FaultProxy
 from tests.lab.freezers import frozen_postmaster
 from tests.lab.leaks import no_leaked_descriptors
@@ -121,8 +122,8 @@ def test_next_query_is_safe_from_a_cancel_that_comes_late(callback, connect):
     cancelled = 0
     for number in range(RUNS):
         try:
-            with greenwait.timeout(0.0008 + number % 50 * 0.00002):
-                cur.execute("select pg_sleep(%s)", (0.001 + number % 5 * 0.002,))
+            with greenwait.timeout(bound(0.0008 + number % 50 * 0.00002)):
+                cur.execute("select pg_sleep(%s)", (bound(0.001 + number % 5 * 0.002),))
         except greenwait.QueryTimeout:
             cancelled += 1
         cur.execute("select %s::int, pg_sleep(0.0002)", (number,))  # would be hit

@@ -48,7 +48,7 @@ def main(arguments: list[str]) -> None:
         platforms=_PLATFORMS,
         compiler_flags=f"-I{_SYSTEM / 'usr/include'}",
     )
-    python.go_through(arguments)
+    python.go_through(arguments, GREENWAIT_TEST_PLATFORM="emulated", GREENWAIT_TEST_SLOWNESS="5")
 
 
 if __name__ == "__main__":

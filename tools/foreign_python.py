@@ -8,10 +8,12 @@ import os
 import shutil
 import subprocess
 import sys
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import requires, version
 from pathlib import Path
+from xml.etree import ElementTree
 
 from packaging.requirements import Requirement
 
@@ -55,8 +57,11 @@ class ForeignPython:
     def _built(self) -> Path:
         return self.folder / "greenwait"
 
-    def go_through(self, arguments: Sequence[str]) -> None:
-        """Build, show what greenwait makes of it, run the smoke test; after --suite, the tests."""
+    def go_through(self, arguments: Sequence[str], **of_tests: str) -> None:
+        """Build, show what greenwait makes of it, run the smoke test; after --suite, the tests.
+
+        *of_tests*: these variables are in the environment of the tests.
+        """
         suite = arguments[:1] == ["--suite"]
         self._install(requirements(["binary", "test"] if suite else ["binary"]))
         self._build()
@@ -64,14 +69,24 @@ class ForeignPython:
         with running() as server:
             self._run(str(ROOT / "tools" / "smoke.py"), server.dsn("tcp"))
         if suite:
-            environment = {"GREENWAIT_TEST_POSTGRES": str(find_binaries())}
-            self._run("-m", "pytest", *arguments[1:], environment=environment)
+            self._run_tests(arguments[1:], of_tests)
+
+    def _run_tests(self, arguments: Sequence[str], environment: dict[str, str]) -> None:
+        """Run the tests, and show how many of each file passed, failed and were skipped."""
+        report = self.folder / "tests.xml"
+        report.unlink(missing_ok=True)
+        settings = {"GREENWAIT_TEST_POSTGRES": str(find_binaries()), **environment}
+        try:
+            self._run("-m", "pytest", f"--junitxml={report}", *arguments, environment=settings)
+        finally:  # an interrupted run has a report, too
+            if report.exists():
+                _print_counts(report)
 
     def _install(self, packages: Iterable[str]) -> None:
-        """Install *packages*, unless they are."""
+        """Install *packages*, unless they are, maybe with others."""
         wanted = [*_TO_BUILD, *packages]
         stamp = self._packages / ".installed"
-        if stamp.exists() and stamp.read_text() == "\n".join(wanted):
+        if stamp.exists() and set(wanted) <= set(stamp.read_text().splitlines()):
             return
         shutil.rmtree(self._packages, ignore_errors=True)
         number = self._run("-c", "import sys; print('%d.%d' % sys.version_info[:2])", quiet=True)
@@ -85,11 +100,19 @@ class ForeignPython:
 
     def _build(self) -> None:
         """Build our modules, from the C that Cython has made here for our own."""
+        self._remove_leftovers()
         command = ["setup.py", "--quiet", "build", "--parallel=2"]
         command += [f"--build-lib={self._built}", f"--build-temp={self.folder / 'objects'}"]
         command += ["dist_info", f"--output-dir={self._built}"]  # a test asks for the version
         flags = f"-O1 -g0 {self.compiler_flags}"
         self._run(*command, environment={"CFLAGS": flags, "PYTHONPATH": str(self._packages)})
+
+    def _remove_leftovers(self) -> None:
+        """Remove what was built from files that are gone: it would still be imported."""
+        for path in (self._built / "greenwait").rglob("*.*"):
+            source = ROOT / "src" / path.relative_to(self._built)
+            if path.is_file() and not any(source.parent.glob(f"{path.name.split('.')[0]}.*")):
+                path.unlink()
 
     def _run(
         self, *arguments: str, environment: dict[str, str] | None = None, quiet: bool = False
@@ -101,11 +124,32 @@ class ForeignPython:
             stdout=subprocess.PIPE if quiet else None,
             text=True,
             cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": paths, **(environment or {})},
+            env={
+                **os.environ,
+                "PYTHONPATH": paths,
+                "PYTHONDONTWRITEBYTECODE": "",  # nothing of it is compiled yet
+                **(environment or {}),
+            },
         )
         if done.returncode != 0:
             sys.exit(f"{self.folder.name}: {arguments[0]} {arguments[1]} has failed")
         return done.stdout or ""
+
+
+def _print_counts(report: Path) -> None:
+    """Print a line for each file, and one for all of them."""
+    counts: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
+    for case in ElementTree.parse(report).iter("testcase"):  # noqa: S314 - pytest's
+        kinds = {each.tag for each in case}
+        outcome = "failed" if kinds & {"failure", "error"} else "passed"
+        outcome = "skipped" if "skipped" in kinds else outcome
+        for name in (case.get("classname", ""), "total"):
+            counts[name][outcome] += 1
+            counts[name]["seconds"] += float(case.get("time", 0))
+    columns = ("passed", "failed", "skipped", "seconds")
+    print("".join(f"{name:>9}" for name in columns))
+    for name in [*sorted(counts.keys() - {"total"}), "total"]:
+        print("".join(f"{counts[name][column]:9.0f}" for column in columns), f" {name}")
 
 
 def need(*programs: Sequence[str]) -> None:

@@ -18,6 +18,7 @@ __all__ = [
     "needs_fork",
     "needs_its_own_tracer",
     "needs_no_libcrypto",
+    "needs_own_memory",
     "needs_pace",
     "needs_prompt_cancel",
     "needs_refusal",
@@ -34,6 +35,12 @@ needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no for
 selects = issubclass(selectors.DefaultSelector, selectors.SelectSelector)
 
 needs_epoll = pytest.mark.skipif("epoll" not in POLLERS, reason="there is no epoll(7) here")
+
+#: qemu keeps some 280 KB for each thread that has ended, whatever it did.
+needs_own_memory = pytest.mark.skipif(
+    os.environ.get("GREENWAIT_TEST_PLATFORM") == "emulated",
+    reason="the memory that this process has is its emulator's, too",
+)
 
 #: An interrupt that meets a success is to cost nothing.
 needs_refusal = pytest.mark.skipif(
