@@ -3,11 +3,8 @@
 import contextlib
 import signal
 import socket
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import psycopg2
@@ -16,26 +13,23 @@ from psycopg2.extensions import get_wait_callback, set_wait_callback
 
 import greenwait
 from greenwait._sleep import POLLERS
-from tests import pooling
-from tests.readable import Readable
+from tests.lab import programs, servers
+from tests.lab.readable import Readable
+from tests.lab.steps import Laboratory
 from tools.postgres import ExternalServer, Server
 
 CALLBACKS: dict[str, Callable[[Any], None]] = {
     "poll": greenwait.wait,
     "epoll": greenwait.EpollWaitCallback,
 }
-TRANSPORTS = pooling.running().transports  # not started yet
-ROOT = Path(__file__).parent.parent
-# As pyproject.toml has them: faulthandler's watchdog is a thread when a script forks.
-WARNINGS = ("-W", "error", "-W", "ignore:This process (pid=:DeprecationWarning")
-
-pytest_collection_modifyitems = pooling.skip_what_makes_no_sense
+TRANSPORTS = servers.running().transports  # not started yet
+GRACE = 20  # seconds
 
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[Server | ExternalServer]:
     """The server of the run: ours, maybe pooled, or the one that GREENWAIT_TEST_DSN names."""
-    with pooling.running() as server:
+    with servers.running() as server:
         yield server
 
 
@@ -68,8 +62,14 @@ def _callback_is_put_back() -> Iterator[None]:
 
 @pytest.fixture(params=POLLERS)
 def callback(request: pytest.FixtureRequest) -> Callable[[Any], None]:
-    """Each of greenwait's callbacks in turn, registered."""
+    """Each of greenwait's callbacks in turn, registered.
+
+    Where a test or its module is marked as ``patient``, they give the server more time to end a
+    query: for tests that are not about the grace, on a busy machine.
+    """
     chosen = CALLBACKS[request.param]
+    if request.node.get_closest_marker("patient"):
+        chosen = greenwait.WaitCallback(poller=request.param, cancel_grace=GRACE)
     set_wait_callback(chosen)
     return chosen
 
@@ -110,25 +110,42 @@ def conn(callback: Any, transport: str, connect: Callable[..., Any]) -> Any:
 
 
 @pytest.fixture
-def run_python(server: Server | ExternalServer) -> Callable[..., str]:
-    """Return a function that runs a script in a process of its own and returns what it printed.
+def watcher(connect: Callable[..., Any]) -> Any:
+    """A connection beside the one that is tested, in autocommit mode."""
+    conn = connect()
+    conn.autocommit = True
+    return conn
 
-    The script finds the DSN, over *transport*, in ``sys.argv[1]``; it fails the test when it exits
+
+@pytest.fixture(scope="module")
+def laboratory(own_server: Server) -> Iterator[Laboratory]:
+    """A proxy that misbehaves, and a connection beside it, to see what is true."""
+    with Laboratory.on(own_server) as laboratory:
+        yield laboratory
+
+
+@pytest.fixture
+def run_program(server: Server | ExternalServer) -> Callable[..., str]:
+    """Return a function that runs a program of tests/programs and returns what it printed.
+
+    The program finds the DSN, over *transport*, in ``sys.argv[1]``; it fails the test when it exits
     with anything but 0, and when it hangs, after its stacks have been dumped.
     """
 
-    def run(script: str, *arguments: str, transport: str = "", timeout: float = 40) -> str:
+    def run(name: str, *arguments: str, transport: str = "", timeout: float = 40) -> str:
         dsn = server.dsn(transport or server.transports[0])
-        guard = f"import faulthandler; faulthandler.dump_traceback_later({timeout}, exit=True)\n"
-        done = subprocess.run(
-            [sys.executable, *WARNINGS, "-c", guard + script, dsn, *arguments],
-            capture_output=True,
-            text=True,
-            timeout=timeout + 10,
-            cwd=ROOT / "tests",  # where the source tree is not importable by accident
-        )
-        assert done.returncode == 0, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
-        return done.stdout + done.stderr
+        return programs.run_program(name, dsn, *arguments, timeout=timeout)
+
+    return run
+
+
+@pytest.fixture
+def run_python(server: Server | ExternalServer) -> Callable[..., str]:
+    """Return a function that does so with a program that is short enough for a test's text."""
+
+    def run(code: str, *arguments: str, transport: str = "", timeout: float = 40) -> str:
+        dsn = server.dsn(transport or server.transports[0])
+        return programs.run_code(code, dsn, *arguments, timeout=timeout)
 
     return run
 

@@ -13,14 +13,9 @@ from typing import Any
 import psycopg2
 import pytest
 
-from tests.asleep import when_asleep
+from tests.lab.asleep import when_asleep
+from tests.lab.queries import one
 from tools.postgres import Server
-
-
-def one(conn, query):
-    cur = conn.cursor()
-    cur.execute(query)
-    return cur.fetchone()[0]
 
 
 def connect_again(dsn):

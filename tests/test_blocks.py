@@ -14,7 +14,7 @@ import greenwait
 from greenwait import _install
 from greenwait._callback import wait_at_most
 from greenwait._greenlets.hub import SharedHub, hub_here
-from tests.random_moments import interrupted
+from tests.lab.random_moments import interrupted
 
 BLOCKS = {
     "timeout": lambda pool: greenwait.timeout(0),

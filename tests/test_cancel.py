@@ -14,27 +14,22 @@ from psycopg2.extensions import libpq_version, set_wait_callback
 
 import greenwait
 from greenwait._psycopg.libpq import FAST_PATHS
-from tests.asleep import when_asleep
-from tests.fault_lab import Fault, FaultProxy, frozen_postmaster, no_leaked_descriptors, silence
-from tests.test_interrupt import assert_stops, assert_usable, one, patient
+from tests.lab.asleep import when_asleep
+from tests.lab.fault_proxy import Fault, FaultProxy
+from tests.lab.freezers import frozen_postmaster
+from tests.lab.leaks import no_leaked_descriptors
+from tests.lab.marks import needs_backend_pid
+from tests.lab.queries import assert_stops, assert_usable, one
+from tests.lab.silence import silence
+
+pytestmark = pytest.mark.patient
 
 HAS_LIBPQ = not FAST_PATHS["cancel"].endswith("keeps the GIL")
 IS_ENCRYPTED = FAST_PATHS["cancel"].startswith("on")
 RUNS = 1000
 
 
-@pytest.fixture
-def callback(callback):
-    return patient(callback)
-
-
-@pytest.fixture
-def watcher(connect):
-    conn = connect()
-    conn.autocommit = True
-    return conn
-
-
+@needs_backend_pid
 def test_query_is_cancelled_from_another_thread(conn, connect, watcher):
     pid = conn.info.backend_pid
     with (
@@ -52,6 +47,7 @@ def test_nothing_happens_where_there_is_no_query(conn):
     assert one(conn, "select 3") == 3
 
 
+@needs_backend_pid
 def test_cancel_without_a_wait_callback_works_too(connect, watcher):
     set_wait_callback(None)
     conn = connect()
@@ -239,6 +235,7 @@ def test_refused_cancel_lets_the_query_end_by_itself(callback, own_server):
         conn.close()
 
 
+@needs_backend_pid
 def test_cancel_inside_a_query_s_own_wait_from_a_signal_handler(callback, connect, watcher):
     import signal
 
@@ -255,6 +252,7 @@ def test_cancel_inside_a_query_s_own_wait_from_a_signal_handler(callback, connec
     assert_usable(conn)
 
 
+@needs_backend_pid
 def test_cancels_from_many_threads_at_once(callback, connect, watcher):
     conn = connect()
     failures = []
@@ -283,52 +281,6 @@ def test_report_says_how_it_cancels():
         assert FAST_PATHS["cancel"] == "on: encrypted as the connection is"
 
 
-WITHOUT_DESCRIPTORS = """
-import os, resource, signal, sys, threading, time
-import psycopg2
-import greenwait
-
-greenwait.install(cancel_grace=0.5)
-signal.signal(signal.SIGINT, signal.default_int_handler)
-conn = psycopg2.connect(sys.argv[1])
-conn.autocommit = True
-cur = conn.cursor()
-cur.execute("select 1")
-if sys.argv[2] == "ctrl-c":
-    waits = greenwait.stats().waits
-    def interrupt():
-        while greenwait.stats().waits == waits:
-            time.sleep(0.01)
-        time.sleep(0.3)
-        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
-    threading.Thread(target=interrupt, daemon=True).start()
-soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 2, hard))
-held = []
-try:
-    while True:
-        held.append(os.open("/dev/null", os.O_RDONLY))
-except OSError:
-    pass
-began = time.monotonic()
-try:
-    if sys.argv[2] == "cancel":
-        greenwait.cancel(conn)
-    elif sys.argv[2] == "ctrl-c":
-        cur.execute("select pg_sleep(20)")
-    else:
-        with greenwait.timeout(0.3):
-            cur.execute("select pg_sleep(20)")
-except BaseException as exc:
-    caught = exc
-took = time.monotonic() - began
-resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-for fd in held:
-    os.close(fd)
-print(type(caught).__name__, caught, caught.__cause__, took < 10, conn.closed)
-"""
-
-
 @pytest.mark.skipif(not HAS_LIBPQ, reason="psycopg2's own cancel() is asked")
 @pytest.mark.parametrize(
     ("what", "raised", "closed"),
@@ -338,93 +290,18 @@ print(type(caught).__name__, caught, caught.__cause__, took < 10, conn.closed)
         ("cancel", "Operational", 0),
     ],
 )
-def test_without_a_descriptor_to_cancel_with_says_so(run_python, what, raised, closed):
-    said = run_python(WITHOUT_DESCRIPTORS, what)
+def test_without_a_descriptor_to_cancel_with_says_so(run_program, what, raised, closed):
+    said = run_program("cancel_without_descriptors", what)
     assert said.startswith(raised)
     assert os.strerror(errno.EMFILE) in said
     assert said.rstrip().endswith(f"True {closed}")
 
 
-WITHOUT_DESCRIPTORS_BESIDE_OTHERS = """
-import os, resource, sys, time, warnings
-warnings.simplefilter("ignore")
-import psycopg2
-import greenwait
-context, what = sys.argv[2:]
-said = []
-
-def exhaust():
-    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 2, hard))
-    try:
-        while True:
-            held.append(os.open("/dev/null", os.O_RDONLY))
-    except OSError:
-        pass
-
-def work():
-    global is_asking
-    conn = psycopg2.connect(sys.argv[1])
-    conn.autocommit = True
-    cur = conn.cursor()
-    cur.execute("select 1")
-    exhaust()
-    is_asking = True  # nothing else runs before it waits
-    began = time.monotonic()
-    try:
-        with greenwait.timeout(0.3 if what == "deadline" else 30):
-            cur.execute("select pg_sleep(20)")
-    except BaseException as exc:
-        took = time.monotonic() - began
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-        said.append(f"{type(exc).__name__} {exc} {exc.__cause__} {took < 10} {conn.closed}")
-
-held = []
-is_asking = False
-soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-if context == "hub":
-    greenwait.install(cancel_grace=0.5)
-    with greenwait.Hub() as hub:
-        job = hub.spawn(work)
-        while not is_asking:
-            hub.sleep(0.01)
-        if what == "cancel":
-            job.cancel()
-elif context == "asyncio":
-    import asyncio, greenwait.aio
-    greenwait.install(cancel_grace=0.5)
-    async def main():
-        task = asyncio.ensure_future(greenwait.aio.run(work))
-        while not is_asking:
-            await asyncio.sleep(0.01)
-        if what == "cancel":
-            task.cancel()
-        await asyncio.wait([task])
-    asyncio.run(main())
-else:
-    if context == "gevent":
-        import gevent as framework
-        from greenwait.gevent import patch_psycopg
-    else:
-        import eventlet as framework
-        from greenwait.eventlet import patch_psycopg
-    patch_psycopg(cancel_grace=0.5)
-    job = framework.spawn(work)
-    while not is_asking:
-        framework.sleep(0.01)
-    if what == "cancel":
-        job.kill()
-    job.get() if context == "gevent" else job.wait()
-for fd in held:
-    os.close(fd)
-print(*said)
-"""
-
-
 @pytest.mark.skipif(not HAS_LIBPQ, reason="psycopg2's own cancel() is asked")
 @pytest.mark.parametrize("context", ["hub", "asyncio", "gevent", "eventlet"])
 @pytest.mark.parametrize("what", ["deadline", "cancel"])
-def test_without_a_descriptor_to_cancel_with_says_so_beside_others(run_python, context, what):
-    said = run_python(WITHOUT_DESCRIPTORS_BESIDE_OTHERS, context, what)
+def test_without_a_descriptor_to_cancel_with_says_so_beside_others(run_program, context, what):
+    said = run_program("cancel_without_descriptors_beside_others", context, what)
     ends = {"deadline": "Operational", "cancel": ("GreenletExit", "CancelledError")}
     assert said.startswith(ends[what])
     assert os.strerror(errno.EMFILE) in said

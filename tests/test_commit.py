@@ -19,11 +19,15 @@ import greenwait
 from greenwait._connections import connection
 from greenwait._psycopg.state import begin_method
 from greenwait.connection import Connection
-from tests.asleep import wait_until_asleep
-from tests.fault_lab import frozen, no_leaked_descriptors
-from tests.marks import needs_refusal
-from tests.test_interrupt import LIMIT, Limit, patient, raising, send, until
+from tests.lab.asleep import wait_until_asleep
+from tests.lab.freezers import frozen
+from tests.lab.interrupts import LIMIT, Limit, raising, send
+from tests.lab.leaks import no_leaked_descriptors
+from tests.lab.marks import needs_refusal
+from tests.lab.waiting import until
 from tools.postgres import Server
+
+pytestmark = pytest.mark.patient
 
 # A trigger that runs at the commit, and takes as long as its row says, once it has its lock.
 SLOW_COMMIT = """
@@ -35,11 +39,6 @@ create or replace function take_time() returns trigger language plpgsql as
 create constraint trigger takes_time after insert on {table}
     deferrable initially deferred for each row execute function take_time();
 """
-
-
-@pytest.fixture
-def callback(callback):
-    return patient(callback)
 
 
 def wait_for_sleeps():

@@ -13,6 +13,7 @@ from psycopg2.extensions import (
 import greenwait
 from greenwait._psycopg.libpq import FAST_PATHS
 from greenwait._sleep import POLLERS
+from tests.lab.marks import needs_session
 
 CAN_END_COPY = FAST_PATHS["COPY"] == "on"
 takes_libpq = pytest.mark.skipif(not CAN_END_COPY, reason="it takes libpq's functions")
@@ -38,6 +39,7 @@ def conn(request, transport, connect):
     return conn
 
 
+@needs_session
 @takes_libpq
 @pytest.mark.parametrize("copy", COPIES)
 @pytest.mark.parametrize("autocommit", [False, True])

@@ -15,7 +15,8 @@ import pytest
 from psycopg2.extensions import POLL_OK, POLL_READ, set_wait_callback
 
 import greenwait
-from tests.marks import needs_epoll
+from tests.lab.marks import needs_epoll
+from tests.lab.queries import one
 
 pytestmark = needs_epoll
 
@@ -35,12 +36,6 @@ def descriptors(kind):
     return found
 
 
-def one(conn, query="select 1"):
-    cur = conn.cursor()
-    cur.execute(query)
-    return cur.fetchone()[0]
-
-
 def test_thread_keeps_one_epoll_descriptor(connect):
     gc.collect()  # event loops that other tests have left
     before = set(descriptors("eventpoll"))
@@ -48,7 +43,7 @@ def test_thread_keeps_one_epoll_descriptor(connect):
 
     def work():
         for _ in range(10):
-            one(connect())
+            one(connect(), "select 1")
             own.append(set(descriptors("eventpoll")) - before)
 
     thread = threading.Thread(target=work)
@@ -59,20 +54,20 @@ def test_thread_keeps_one_epoll_descriptor(connect):
 
 
 def test_descriptor_is_not_inherited_by_programs(connect):
-    one(connect())
+    one(connect(), "select 1")
     own = descriptors("eventpoll") + descriptors("timerfd")
     assert len(own) >= 2
     assert [number for number in own if os.get_inheritable(number)] == []
 
 
 def test_descriptor_is_closed_with_its_thread(connect):
-    one(connect())
+    one(connect(), "select 1")
     gc.collect()  # event loops that other tests have left
     before = descriptors("eventpoll")
     during = []
 
     def work():
-        one(connect())
+        one(connect(), "select 1")
         during.append(len(descriptors("eventpoll")))
 
     for _ in range(30):
@@ -98,7 +93,7 @@ def test_connection_used_by_threads_in_turn(connect, transport):
     """Each thread's set learns of the descriptor; the others' registrations stay silent."""
     conn = connect(transport)
     conn.autocommit = True
-    one(conn)
+    one(conn, "select 1")
     answers = []
 
     def work(number):
@@ -116,7 +111,7 @@ def test_connection_reopened_elsewhere_under_a_known_number(connect, transport):
     """This thread's set knows the number; the socket was exchanged by another thread."""
     conn = connect(transport)
     number = conn.fileno()
-    one(conn)
+    one(conn, "select 1")
     gc.collect()  # what other tests have left would give its number to another
     conn.close()
     replacements = []
@@ -228,78 +223,19 @@ def test_readiness_of_an_outer_wait_is_not_that_of_the_nested_one():
     assert waited[0] > 0.2
 
 
-def test_forked_child_makes_its_own_set(run_python):
-    output = run_python("""
-import os, sys, psycopg2, greenwait
-from psycopg2.extensions import set_wait_callback
-set_wait_callback(greenwait.EpollWaitCallback)
-
-def one(conn, query):
-    cur = conn.cursor()
-    cur.execute(query)
-    return cur.fetchone()[0]
-
-def epolls():
-    links = ((n, os.readlink(f"/proc/self/fd/{n}")) for n in os.listdir("/proc/self/fd")
-             if os.path.lexists(f"/proc/self/fd/{n}"))
-    return [n for n, to in links if "eventpoll" in to]
-
-parent = psycopg2.connect(sys.argv[1])
-one(parent, "select 1")
-mine = epolls()[0]
-
-def registrations():
-    with open(f"/proc/self/fdinfo/{mine}") as info:
-        return sorted(line.split()[1] for line in info if line.startswith("tfd:"))
-
-before = registrations()
-for generation in range(3):
-    child_ready, done = os.pipe(), os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        child = psycopg2.connect(sys.argv[1])
-        assert one(child, "select 2 from pg_sleep(0.05)") == 2
-        assert len(epolls()) == 1, epolls()
-        os.write(child_ready[1], b"x")
-        os.read(done[0], 1)
-        os._exit(0)
-    os.read(child_ready[0], 1)
-    assert registrations() == before, "the child's are in the parent's set"
-    assert one(parent, "select 1 from pg_sleep(0.1)") == 1
-    os.write(done[1], b"x")
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
-    for end in child_ready + done:
-        os.close(end)
-print("ok")
-""")
+def test_forked_child_makes_its_own_set(run_program):
+    output = run_program("epoll_forks")
     assert output == "ok\n"
 
 
-def test_socket_inherited_by_a_child_does_not_wake_the_parent(run_python):
+def test_socket_inherited_by_a_child_does_not_wake_the_parent(run_program):
     """A closed connection stays in the kernel's set, and readable, if a child holds its socket."""
-    output = run_python("""
-import os, sys, time, psycopg2, greenwait
-from psycopg2.extensions import set_wait_callback
-set_wait_callback(greenwait.EpollWaitCallback)
-conn = psycopg2.connect(sys.argv[1])
-conn.cursor().execute("select 1")
-pid = os.fork()
-if pid == 0:
-    time.sleep(3)
-    os._exit(0)
-conn.close()  # the server hangs up on the shared socket: EPOLLIN | EPOLLHUP for ever
-other = psycopg2.connect(sys.argv[1])
-before = time.process_time()
-other.cursor().execute("select pg_sleep(1)")
-print(time.process_time() - before < 0.05)
-os.kill(pid, 9)
-os.waitpid(pid, 0)
-""")
+    output = run_program("inherited_socket")
     assert output == "True\n"
 
 
 def test_epoll_callable_works_as_it_stands(server):
     """``set_wait_callback(greenwait.EpollWaitCallback)``: an instance, not a class to be called."""
     conn = psycopg2.connect(server.dsn())
-    assert one(conn) == 1
+    assert one(conn, "select 1") == 1
     conn.close()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-PROGRAM = Path(__file__).with_name("every_type.py")
+PROGRAM = Path(__file__).parent / "programs" / "every_type.py"
 
 
 @pytest.mark.parametrize("state", ["half-made", "finished", "cleared"])
@@ -32,44 +32,8 @@ def test_instance_that_is_used_in_every_way_gives_values_and_exceptions(state, s
     } <= found
 
 
-def test_call_that_was_closed_is_refused_as_a_coroutine_is(run_python):
-    script = """
-import asyncio, sys
-import greenwait, greenwait.aio
-greenwait.install()
-
-async def refused(call):
-    try:
-        await call
-    except RuntimeError as exc:
-        print(exc)
-
-async def main():
-    conn = await greenwait.aio.connect(sys.argv[1])
-    closed, thrown, begun = conn.commit(), conn.commit(), greenwait.aio.Call(conn.commit, (), {})
-    closed.close()
-    await refused(closed)
-    try:
-        thrown.throw(ValueError)
-    except ValueError:
-        await refused(thrown)
-    await begun.begin()
-    try:
-        begun.begin()
-    except RuntimeError as exc:
-        print(exc)
-    cur = conn.cursor()
-    suspension = cur.execute("select pg_sleep(0.1)").send(None)
-    over = asyncio.Event()
-    while not suspension.done():
-        await asyncio.sleep(0.01)
-    assert suspension.get_loop() is asyncio.get_running_loop()
-    suspension.add_done_callback(lambda _: over.set())
-    await over.wait()
-
-asyncio.run(main())
-"""
-    refused, thrown, begun = run_python(script).splitlines()
+def test_call_that_was_closed_is_refused_as_a_coroutine_is(run_program):
+    refused, thrown, begun = run_program("closed_calls").splitlines()
     assert refused == thrown
     assert "cannot await a call that was closed" in refused
     assert begun == "this call was begun before, or closed: call the function again"

@@ -22,8 +22,10 @@ from pathlib import Path
 import pytest
 
 from greenwait._psycopg.libpq import FAST_PATHS
-from tests.explorer import COMBINATIONS, PHASES, Laboratory, entries, explore, load, wrong
-from tests.fault_lab import no_leaked_descriptors
+from tests.explorer.cases import PHASES
+from tests.explorer.laboratory import Laboratory
+from tests.explorer.search import COMBINATIONS, entries, explore, load, wrong
+from tests.lab.leaks import no_leaked_descriptors
 
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="it needs epoll and /proc"),

@@ -13,17 +13,11 @@ import pytest
 
 import greenwait
 from greenwait._psycopg.libpq import FAST_PATHS
-from tests.fault_lab import (
-    TIMEOUT,
-    Fault,
-    FaultProxy,
-    dropping_listener,
-    frozen,
-    no_leaked_descriptors,
-    refusing_port,
-    silence,
-    silent_listener,
-)
+from tests.lab.fault_proxy import TIMEOUT, Fault, FaultProxy
+from tests.lab.freezers import frozen
+from tests.lab.hosts import dropping_listener, refusing_port, silent_listener
+from tests.lab.leaks import no_leaked_descriptors
+from tests.lab.silence import silence
 
 
 class Upstream:

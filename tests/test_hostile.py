@@ -16,7 +16,7 @@ import pytest
 import greenwait
 from greenwait import aio
 from greenwait._psycopg.libpq import FAST_PATHS
-from tests.hostile_server import ENDLESS, HostileServer, Plan, dsn
+from tests.lab.hostile_server import ENDLESS, HostileServer, Plan, dsn
 
 #: GREENWAIT_HOSTILE_SEED=... has other trials than those that were played before.
 SEED = os.environ.get("GREENWAIT_HOSTILE_SEED", "1")
@@ -36,7 +36,10 @@ def hostile():
 def play(context, trials):
     """Play these in a process of that context's; return what is wrong with each."""
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-m", "tests.hostile_client", context, json.dumps(trials)],
+        [
+            *(sys.executable, "-W", "ignore", "-m", "tests.programs.hostile_client"),
+            *(context, json.dumps(trials)),
+        ],
         capture_output=True,
         text=True,
         timeout=58,

@@ -1,7 +1,6 @@
 """What ends a wait early: the query stops, the caller gets the exception, and goes on."""
 
 import codecs
-import contextlib
 import os
 import signal
 import threading
@@ -14,72 +13,30 @@ from psycopg2 import errors
 
 import greenwait
 from greenwait._sleep import POLLERS
-from tests.asleep import TIMEOUT, again_until, wait_until_asleep, when_asleep
-from tests.fault_lab import frozen, no_leaked_descriptors
-from tests.marks import needs_refusal
+from tests.lab.asleep import again_until, wait_until_asleep, when_asleep
+from tests.lab.freezers import frozen
+from tests.lab.interrupts import (
+    DEAF,
+    DEAF_AND_LOUD,
+    FAILING,
+    FAILING_AND_LOUD,
+    LIMIT,
+    Limit,
+    raising,
+    send,
+)
+from tests.lab.leaks import no_leaked_descriptors
+from tests.lab.marks import needs_refusal
+from tests.lab.queries import assert_stops, assert_usable, one
+from tests.lab.waiting import until, when_waiting
 from tools.postgres import Server
 
-# It ends with a success though it is cancelled.
-DEAF = """
-do $$ begin
-    perform pg_sleep(20);
-exception when query_canceled then
-    perform set_config('greenwait.deaf', 'yes', false); null;
-end $$
-"""
-DEAF_AND_LOUD = DEAF.replace("null", "raise notice 'no'")
-FAILING = DEAF.replace("null", "raise division_by_zero")
-FAILING_AND_LOUD = FAILING.replace("raise", "raise notice 'no'; raise")
+pytestmark = pytest.mark.patient
+
 GRACE = 20  # seconds, on a busy machine
 CALLBACKS = {
     poller: greenwait.WaitCallback(poller=poller, cancel_grace=GRACE) for poller in POLLERS
 } | {"spinning": greenwait.WaitCallback(spin=0.001, cancel_grace=GRACE)}
-
-
-class Limit(Exception):
-    """What a worker's time limit raises, as Celery's SoftTimeLimitExceeded is."""
-
-
-def patient(callback):
-    """Return one like *callback* that gives the server more time to end a query; register it."""
-    chosen = greenwait.WaitCallback(poller=getattr(callback, "poller", "poll"), cancel_grace=GRACE)
-    psycopg2.extensions.set_wait_callback(chosen)
-    return chosen
-
-
-@pytest.fixture
-def callback(callback):
-    return patient(callback)
-
-
-@pytest.fixture
-def watcher(connect):
-    conn = connect()
-    conn.autocommit = True
-    return conn
-
-
-def one(conn, query):
-    cur = conn.cursor()
-    cur.execute(query)
-    return cur.fetchone()[0]
-
-
-def assert_usable(conn):
-    """It is open, and after a rollback it does what it did before."""
-    assert not conn.closed
-    conn.rollback()
-    assert one(conn, "select 6 * 7") == 42
-    conn.rollback()
-
-
-def assert_stops(watcher, pid, within=0.1):
-    """The server process *pid* has stopped its query, or does so in time."""
-    began = time.monotonic()
-    active = f"select count(*) from pg_stat_activity where pid = {pid} and state = 'active'"
-    while one(watcher, active):
-        assert time.monotonic() - began < within + 0.4  # a busy machine's
-    return time.monotonic() - began
 
 
 def interrupted(conn, watcher, query, action):
@@ -112,45 +69,6 @@ def assert_interrupted(conn, watcher, query):
     assert caught is LIMIT
 
 
-def send(number):
-    return lambda: os.kill(os.getpid(), number)
-
-
-@contextlib.contextmanager
-def when_waiting(action):
-    """In the ``with`` block, run *action* in a thread as soon as the main one waits."""
-    waits = greenwait.stats().waits
-
-    def run():
-        until(lambda: greenwait.stats().waits > waits)
-        action()
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        thread.join(TIMEOUT + 5)
-    assert not thread.is_alive()
-
-
-def until(happened):
-    give_up = time.monotonic() + TIMEOUT
-    while not happened():
-        assert time.monotonic() < give_up
-        time.sleep(0.001)
-
-
-def raising(exc):
-    """Return a signal handler that raises *exc*, with nothing of an earlier test about it."""
-    exc.__cause__ = exc.__context__ = None
-
-    def handler(*_):
-        raise exc
-
-    return handler
-
-
 # -- Ctrl-C, and whatever a handler raises
 
 
@@ -170,9 +88,6 @@ def test_ctrl_c_is_typically_heard_within_a_tenth_of_a_second(connect, watcher, 
         delays.append(interrupted(conn, watcher, "select pg_sleep(10)", send(signal.SIGINT))[1])
         conn.rollback()
     assert min(delays) < 0.1
-
-
-LIMIT = Limit("soft limit", 7)
 
 
 @pytest.mark.parametrize(
@@ -422,31 +337,9 @@ def test_interrupt_of_a_greenlet_without_python_code_comes_out_of_it(connect, wa
     assert_usable(conn)
 
 
-def test_traced_code_gets_it_too(run_python):
+def test_traced_code_gets_it_too(run_program):
     """That of a debugger, or of coverage.py."""
-    script = """
-import signal, sys
-import psycopg2
-import greenwait
-
-class Limit(Exception):
-    pass
-
-def handler(*_):
-    raise Limit
-
-signal.signal(signal.SIGALRM, handler)
-greenwait.install()
-cur = psycopg2.connect(sys.argv[1]).cursor()
-sys.settrace(lambda *_: None)
-signal.setitimer(signal.ITIMER_REAL, 1)
-try:
-    cur.execute(sys.argv[2])
-    cur.execute("select 1")  # at the latest
-except Limit:
-    print("it was raised")
-"""
-    assert run_python(script, DEAF_AND_LOUD) == "it was raised\n"
+    assert run_program("traced", DEAF_AND_LOUD) == "it was raised\n"
 
 
 def test_server_s_own_cancel_is_still_psycopg2_s_own_error(callback, connect, watcher):

@@ -1,4 +1,7 @@
-"""The folders of the package: each stands on those below it, and on no other."""
+"""The folders of the package: each stands on those below it, and on no other.
+
+And no module of tests stands on another: what two of them need is in tests/lab or in a conftest.py.
+"""
 
 import graphlib
 import re
@@ -9,6 +12,7 @@ import pytest
 import greenwait
 
 PACKAGE = Path(greenwait.__file__).parent
+TESTS = Path(__file__).parent
 SOURCES = [path for path in PACKAGE.rglob("*") if path.suffix in (".py", ".pyx", ".pxd", ".pyi")]
 
 # From below. What stands on the same floor does not know of each other.
@@ -80,3 +84,13 @@ def test_compiled_modules_have_stubs():
         and not path.with_suffix(".pyi").exists()
     ]
     assert without == []
+
+
+def test_no_module_imports_a_module_of_tests():
+    imported = re.compile(r"^\s*(?:from|import) .*\b(?:test_\w+|conftest)\b", re.MULTILINE)
+    guilty = [
+        path.name
+        for path in TESTS.rglob("*.py")
+        if path != Path(__file__) and imported.search(path.read_text(encoding="utf-8"))
+    ]
+    assert guilty == []

@@ -6,7 +6,7 @@ import select
 import pytest
 
 from greenwait._sleep import POLLERS
-from tests.fault_lab import shutdown_ends_an_attempt
+from tests.lab.hosts import shutdown_ends_an_attempt
 
 pytestmark = pytest.mark.skipif(
     os.environ.get("GREENWAIT_TEST_PLATFORM") != "no_epoll", reason="this is not `make no-epoll`"

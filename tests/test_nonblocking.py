@@ -1,59 +1,24 @@
 """Connections that were opened before the callback: blocking in libpq, until it has seen them."""
 
-import textwrap
-
 import pytest
 from psycopg2.extensions import set_wait_callback
 
 import greenwait
-from tests.marks import needs_epoll
-
-# A server process that has been stopped takes nothing in. What is sent to it blocks: in
-# libpq, where no signal is heard, or in the callback, where the handler ends it.
-SEND_TO_STOPPED_SERVER = """
-import os, signal, sys
-os.environ["GREENWAIT_NO_LIBPQ"] = ""  # whatever path this run is about
-import psycopg2, greenwait
-
-conn = psycopg2.connect(sys.argv[1])
-conn.autocommit = True
-cur = conn.cursor()
-pid = conn.info.backend_pid
-BEFORE
-
-class Heard(Exception):
-    pass
-
-def handler(*_):
-    raise Heard
-
-signal.signal(signal.SIGALRM, handler)
-os.kill(pid, signal.SIGSTOP)
-try:
-    signal.setitimer(signal.ITIMER_REAL, 0.3)
-    cur.execute("select length(%s)", ("x" * 20_000_000,))
-except Heard:
-    print("heard")
-finally:
-    os.kill(pid, signal.SIGCONT)
-"""
+from tests.lab.marks import needs_epoll
 
 
 @pytest.mark.parametrize(
     "before",
     [
-        "greenwait.install(); cur.execute('select 1')",
-        pytest.param(
-            "greenwait.install(poller='epoll'); cur.execute('select 1')", marks=needs_epoll
-        ),
-        "greenwait.install(); conn.autocommit = False",  # BEGIN is a wait of its own
-        "greenwait.install(); cur.execute('select 1'); greenwait.uninstall(); "
-        "cur.execute('select 1'); greenwait.install()",
+        "poll",
+        pytest.param("epoll", marks=needs_epoll),
+        "begin",
+        "twice",
     ],
 )
-def test_large_statement_is_sent_from_the_callback(run_python, transport, before):
-    script = textwrap.dedent(SEND_TO_STOPPED_SERVER).replace("BEFORE", before)
-    assert run_python(script, transport=transport, timeout=20) == "heard\n"
+def test_large_statement_is_sent_from_the_callback(run_program, transport, before):
+    arguments = {"transport": transport, "timeout": 20}
+    assert run_program("send_to_stopped_server", before, **arguments) == "heard\n"
 
 
 def test_connection_stays_usable_when_the_callback_is_gone(connect, transport):

@@ -8,7 +8,7 @@ from psycopg2.extensions import set_wait_callback
 
 import greenwait
 from greenwait._sleep import POLLERS
-from tests.marks import needs_epoll
+from tests.lab.marks import needs_epoll
 
 
 @pytest.mark.parametrize(

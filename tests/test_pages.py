@@ -9,7 +9,7 @@ from pathlib import Path
 import psycopg2.extensions
 import pytest
 
-from tests import stopping_table
+from tests.explorer import table as stopping_table
 
 ROOT = Path(__file__).parent.parent
 DOCS = sorted((ROOT / "docs").glob("*.md"))

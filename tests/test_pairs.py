@@ -7,7 +7,6 @@ import os
 import random
 import signal
 import sys
-import textwrap
 import threading
 import time
 import warnings
@@ -19,16 +18,13 @@ from greenlet import GreenletExit
 import greenwait
 import greenwait.aio
 from greenwait._psycopg.libpq import FAST_PATHS
-from tests.explorer import reachable
-from tests.fault_lab import frozen
-from tests.marks import needs_refusal
+from tests.explorer.cases import reachable
+from tests.lab.freezers import frozen
+from tests.lab.interrupts import Limit
+from tests.lab.marks import needs_refusal
 from tools.postgres import Server
 
 SEED = int(os.environ.get("GREENWAIT_TEST_SEED", "19"))
-
-
-class Limit(Exception):
-    pass
 
 
 @pytest.fixture
@@ -83,143 +79,20 @@ def test_signal_that_ends_the_program_outranks_a_limit_in_either_order(connect, 
 
 # -- gevent and eventlet
 
-BESIDE = {
-    "gevent": """
-        import gevent
-        from greenwait.gevent import patch_psycopg
-
-        spawn, sleep, Timeout = gevent.spawn, gevent.sleep, gevent.Timeout
-
-        def kill_later(seconds, victim):
-            gevent.spawn_later(seconds, victim.kill, block=False)
-    """,
-    "eventlet": """
-        import warnings
-        warnings.filterwarnings("ignore", message="(?s).*Eventlet is deprecated")
-        import eventlet
-        from greenwait.eventlet import patch_psycopg
-
-        spawn, sleep, Timeout = eventlet.spawn, eventlet.sleep, eventlet.Timeout
-
-        def kill_later(seconds, victim):
-            eventlet.spawn_after(seconds, victim.kill)
-    """,
-}
-PAIRS = """
-    import random, sys
-    import psycopg2
-    from greenlet import GreenletExit, getcurrent
-
-    TIMES, BESIDE, SEED = 1000, 25, int(sys.argv[2])
-    patch_psycopg()
-    generator = random.Random(SEED)
-    lost, closed = [], 0
-
-    def chain(exc):
-        found = []
-        while exc is not None and exc not in found:
-            found.append(exc)
-            exc = exc.__context__
-        return found
-
-    def victim(limit, kill, seen):
-        conn = psycopg2.connect(sys.argv[1])
-        conn.autocommit = True
-        cur = conn.cursor()
-        ready.append(True)
-        while len(ready) < BESIDE:
-            sleep(0.001)
-        timer = Timeout(limit)
-        if hasattr(timer, "start"):
-            if not timer.pending:
-                timer.start()
-        kill_later(kill, getcurrent())
-        for attempt in range(3):
-            try:
-                if not conn.closed and not attempt:
-                    cur.execute("select pg_sleep(0.004)")
-                sleep(5)
-                break
-            except BaseException as exc:
-                links = chain(exc)
-                ends = [each for each in links if isinstance(each, GreenletExit)]
-                if ends and links[0] is not ends[0]:
-                    seen.append("the lower one was raised")
-                seen += ends[:1] + [each for each in links if each is timer]
-                if len(seen) == 2:
-                    break
-        if conn.closed:
-            seen.append("closed")
-        conn.close()
-
-    for _ in range(TIMES // BESIDE):
-        ready, group = [], []
-        for _ in range(BESIDE):
-            seen = []
-            limit, kill = (generator.uniform(0.0005, 0.008) for _ in range(2))
-            group.append((spawn(victim, limit, kill, seen), limit, kill, seen))
-        for job, limit, kill, seen in group:
-            job.get() if hasattr(job, "get") else job.wait()
-            if seen[-1:] == ["closed"]:
-                closed += 1
-                seen.pop()
-            if sorted(type(each).__name__ for each in seen) != ["GreenletExit", "Timeout"]:
-                lost.append((limit, kill, seen))
-    assert not lost, (SEED, len(lost), lost[:5])
-    assert closed > 10, closed  # the second came as the first was drained
-    print("none was lost", closed)
-"""
-
 
 @needs_refusal
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize("name", BESIDE)
-def test_random_pairs_of_a_kill_and_a_timeout(run_python, name):
-    program = textwrap.dedent(BESIDE[name]) + textwrap.dedent(PAIRS)
-    assert "none was lost" in run_python(program, str(SEED), timeout=100)
-
-
-KILLALL = """
-import gevent.monkey; gevent.monkey.patch_all()
-import random, sys, time
-import gevent, psycopg2
-from greenwait.gevent import patch_psycopg
-patch_psycopg()
-DSN, generator = sys.argv[1], random.Random(int(sys.argv[2]))
-running = set()
-
-def connect():
-    conn = psycopg2.connect(DSN)
-    conn.autocommit = True
-    return conn
-
-def poller(number):
-    conn = connect()
-    while True:
-        running.add(number)
-        with gevent.Timeout(0.05 + generator.random() * 0.1, False):
-            conn.cursor().execute("select pg_sleep(0.6)")
-        if conn.closed:
-            conn = connect()
-
-jobs = [gevent.spawn(poller, number) for number in range(100)]
-while len(running) < len(jobs):
-    gevent.sleep(0.05)
-gevent.sleep(0.1)
-began = time.monotonic()
-try:
-    gevent.killall(jobs, timeout=20)
-finally:
-    print(sum(not job.ready() for job in jobs), time.monotonic() - began)
-"""
+@pytest.mark.parametrize("name", ["gevent", "eventlet"])
+def test_random_pairs_of_a_kill_and_a_timeout(run_program, name):
+    assert "none was lost" in run_program("kills_and_timeouts", str(SEED), name, timeout=100)
 
 
 @pytest.mark.timeout(200)
-def test_killall_ends_greenlets_with_timeouts_within_two_seconds(run_python):
+def test_killall_ends_greenlets_with_timeouts_within_two_seconds(run_program):
     """Each has a query that a Timeout has just struck, or is about to strike."""
     took = []
     for number in range(6):  # on a busy machine the best one counts
-        alive, seconds = run_python(KILLALL, str(SEED + number), timeout=50).split()
+        alive, seconds = run_program("killall", str(SEED + number), timeout=50).split()
         assert int(alive) == 0
         took.append(float(seconds))
         if took[-1] < 2:

@@ -8,10 +8,14 @@ import pytest
 from psycopg2.extensions import TRANSACTION_STATUS_INERROR
 
 import greenwait
-from tests.test_delivery import Limit, Own, Plain, assert_raised, needs_libpq, one
-from tests.test_interrupt import patient
+from tests.lab.interrupts import Limit
+from tests.lab.marks import needs_refusal
+from tests.lab.queries import one
+from tests.lab.struck import Own, Plain, assert_raised
 from tools.pgbouncer import HOW_TO_INSTALL, POOL_MODES, find_program, pooled
 from tools.postgres import Server
+
+pytestmark = pytest.mark.patient
 
 THREADS, QUERIES = 5, 6
 # It takes 15 ms to end when it was cancelled, and those are not made shorter by another cancel.
@@ -24,11 +28,6 @@ SLOW_TO_END = """
         raise;
     end$$
 """
-
-
-@pytest.fixture
-def callback(callback):
-    return patient(callback)
 
 
 @pytest.fixture(scope="module", params=POOL_MODES)
@@ -74,7 +73,7 @@ def cancels_of_interrupted_queries(pooler):
     return greenwait.stats().cancels - before.cancels
 
 
-@needs_libpq
+@needs_refusal
 @pytest.mark.parametrize("kind", [Plain, Own], ids=lambda kind: kind.__name__)
 def test_interrupt_that_meets_a_success_is_raised(pooler, callback, kind):
     with contextlib.closing(psycopg2.connect(pooler, connection_factory=kind)) as conn:

@@ -15,10 +15,13 @@ import pytest
 from psycopg2.extensions import ISOLATION_LEVEL_SERIALIZABLE, set_wait_callback
 
 import greenwait
-from tests.asleep import wait_until_asleep, when_asleep
-from tests.fault_lab import no_leaked_descriptors
-from tests.marks import needs_refusal
-from tests.random_moments import interrupted
+from tests.lab.asleep import wait_until_asleep, when_asleep
+from tests.lab.leaks import no_leaked_descriptors
+from tests.lab.marks import needs_refusal
+from tests.lab.queries import one
+from tests.lab.random_moments import interrupted
+
+pytestmark = pytest.mark.patient
 
 CURSORS = [
     psycopg2.extensions.cursor,
@@ -70,12 +73,6 @@ def leave_block(conn):
         pass
 
 
-def one(conn, query, *parameters):
-    with conn.cursor() as cur:
-        cur.execute(query, parameters)
-        return cur.fetchone()[0]
-
-
 def named_cursor(conn):
     cur = conn.cursor("named")
     cur.itersize = 2
@@ -103,22 +100,8 @@ def not_in_green_mode(call):
 
 
 @pytest.fixture
-def callback(callback):
-    """Each, with the grace of a busy machine."""
-    is_epoll = callback is greenwait.EpollWaitCallback
-    chosen = greenwait.WaitCallback(poller="epoll" if is_epoll else "poll", cancel_grace=20)
-    set_wait_callback(chosen)
-    return chosen
-
-
-@pytest.fixture
 def shared(callback, connect):
     return connect(connection_factory=greenwait.Connection)
-
-
-@pytest.fixture
-def watcher(connect):
-    return connect()
 
 
 @pytest.mark.parametrize("cursor", CURSORS, ids=lambda cls: cls.__name__)

@@ -13,15 +13,13 @@ import pytest
 from psycopg2.extensions import POLL_OK, POLL_READ, POLL_WRITE
 
 import greenwait
-from tests.asleep import again_until, wait_until_asleep, when_asleep
-from tests.marks import needs_refusal
-from tests.test_interrupt import DEAF, Limit, patient, until
+from tests.lab.asleep import again_until, wait_until_asleep, when_asleep
+from tests.lab.interrupts import DEAF, Limit
+from tests.lab.marks import needs_refusal
+from tests.lab.queries import one
+from tests.lab.waiting import until
 
-
-def one(conn, query):
-    cur = conn.cursor()
-    cur.execute(query)
-    return cur.fetchone()[0]
+pytestmark = pytest.mark.patient
 
 
 class Interrupter:
@@ -45,21 +43,9 @@ class Interrupter:
 
 
 @pytest.fixture
-def callback(callback):
-    return patient(callback)
-
-
-@pytest.fixture
 def local_conn(callback, connect):
     """A connection for what does not depend on the transport."""
     return connect()
-
-
-@pytest.fixture
-def watcher(connect):
-    conn = connect()
-    conn.autocommit = True
-    return conn
 
 
 def test_handler_runs_at_once_and_the_wait_goes_on(local_conn, watcher, on_signal):

@@ -13,7 +13,7 @@ from psycopg2.extensions import POLL_OK, set_wait_callback
 
 import greenwait
 from greenwait._sleep import POLLERS
-from tests.marks import needs_refusal
+from tests.lab.marks import needs_refusal
 
 
 @pytest.fixture(params=POLLERS)

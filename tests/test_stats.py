@@ -10,7 +10,7 @@ import pytest
 from psycopg2.extensions import POLL_OK, POLL_READ
 
 import greenwait
-from tests.asleep import when_asleep
+from tests.lab.asleep import when_asleep
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,7 @@ import time
 import psycopg2.extensions
 import pytest
 
-from tests.step_proxy import PORT, TIMEOUT, StepProxy
+from tests.lab.step_proxy import PORT, TIMEOUT, StepProxy
 
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="it needs epoll and /proc"),

@@ -2,7 +2,6 @@
 
 import json
 import signal
-import textwrap
 import threading
 import time
 from itertools import pairwise
@@ -13,7 +12,7 @@ from psycopg2.extensions import connection
 import greenwait
 from greenwait._psycopg.libpq import FAST_PATHS
 from greenwait._sleep import POLLERS
-from tests import pooling
+from tests.lab.servers import POOL_MODE
 
 IS_NATIVE = FAST_PATHS["receive"] == "on"
 LARGE = "select g, repeat('x', 100) from generate_series(1, 20000) g"
@@ -57,52 +56,17 @@ SITUATIONS = {
 # does not hear a dying server's last words.
 UNLIKE_BLOCKING = {"copy to", "copy after rows", "copy from", "two errors", "terminated"}
 
-SCRIPT = """
-import json, sys
-import psycopg2, greenwait
-from psycopg2.extensions import set_wait_callback
-
-told = []
-
-def tell(*things):
-    told.append(things)
-
-def attempt(statement):
-    try:
-        cur.execute(statement)
-        tell("succeeded", cur.rowcount)
-    except psycopg2.Error as exc:
-        tell(type(exc).__name__, exc.pgcode, str(exc))
-
-set_wait_callback({"blocking": None, "poll": greenwait.wait, "epoll": greenwait.EpollWaitCallback}
-    [sys.argv[2]])
-seen = {}
-for name, situation in json.loads(sys.argv[3]).items():
-    told = seen[name] = []
-    conn = psycopg2.connect(sys.argv[1])
-    cur = conn.cursor()
-    exec(situation)
-    tell(conn.closed, conn.status)
-    try:
-        conn.rollback()
-        cur.execute("select 7")
-        tell(cur.fetchone(), conn.info.transaction_status)
-    except psycopg2.Error as exc:
-        tell(type(exc).__name__, exc.pgcode, str(exc))
-    conn.close()
-print(json.dumps([seen, greenwait.stats().results_libpq]))
-"""
-
 
 @pytest.fixture
-def play(run_python, transport):
+def play(run_program, transport):
     """Return a function that plays all situations and returns what the program saw of each."""
 
     def run(callback, *, plain=False):
-        force = "import os; os.environ['GREENWAIT_NO_LIBPQ'] = '1'\n" if plain else ""
-        seen, streamed = json.loads(
-            run_python(force + SCRIPT, callback, json.dumps(SITUATIONS), transport=transport)
-        )
+        with pytest.MonkeyPatch.context() as patch:
+            if plain:
+                patch.setenv("GREENWAIT_NO_LIBPQ", "1")
+            said = run_program("situations", callback, json.dumps(SITUATIONS), transport=transport)
+        seen, streamed = json.loads(said)
         assert (streamed > 10) == (IS_NATIVE and not plain and callback != "blocking")
         return seen
 
@@ -113,7 +77,7 @@ def test_libpq_path_gives_what_the_plain_path_gives(play):
     plain = play("poll", plain=True)
     # Without libpq, a COPY that was begun can't be ended.
     alike = SITUATIONS.keys() - {"copy to", "copy after rows", "copy from"}
-    if pooling.POOL_MODE is not None:  # it does not pass on what the server says last
+    if POOL_MODE is not None:  # it does not pass on what the server says last
         alike -= {"terminated"}
     for callback in POLLERS:
         seen = play(callback)
@@ -187,65 +151,17 @@ def test_subclass_without_a_poll_of_its_own_takes_the_libpq_path(callback, conne
     assert greenwait.stats().results_libpq == IS_NATIVE
 
 
-def test_signal_is_served_while_data_keeps_coming(run_python, transport):
+def test_signal_is_served_while_data_keeps_coming(run_program, transport):
     """The descriptor is ready again and again, so that no sleep is ever interrupted."""
-    out = run_python(
-        textwrap.dedent("""
-            import signal, sys, threading, time
-            import psycopg2, greenwait
-
-            greenwait.install()
-            conn = psycopg2.connect(sys.argv[1])
-            sent, late = [], []
-            signal.signal(signal.SIGUSR1, lambda *_: late.append(time.monotonic() - sent[-1]))
-
-            def send():
-                for _ in range(8):
-                    time.sleep(0.1)
-                    sent.append(time.monotonic())
-                    # To this thread: the one that waits is not interrupted.
-                    signal.pthread_kill(threading.get_ident(), signal.SIGUSR1)
-                    while len(late) < len(sent):
-                        time.sleep(0.001)
-
-            cur = conn.cursor()
-            sender = threading.Thread(target=send, daemon=True)
-            sender.start()
-            while sender.is_alive():
-                cur.execute("select generate_series(1, 300000), repeat('x', 300)")
-                assert cur.rowcount == 300000
-            print(*sorted(late))
-        """),
-        transport=transport,
-    )
+    out = run_program("signals_while_receiving", transport=transport)
     late = [float(word) for word in out.split()]
     assert len(late) == 8
     assert late[3] < 0.4  # the bound is 0.1; the machine is busy
     assert late[-1] < 5
 
 
-def test_ctrl_c_stops_a_result_that_is_being_received(callback, connect, run_python):
-    out = run_python(
-        textwrap.dedent("""
-            import os, signal, sys, threading, time
-            import psycopg2, greenwait
-
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-            greenwait.install(cancel_grace=20)
-            conn = psycopg2.connect(sys.argv[1])
-            cur = conn.cursor()
-            cur.execute("select 1")
-            began = time.monotonic()
-            try:
-                threading.Timer(0.7, os.kill, (os.getpid(), signal.SIGINT)).start()
-                # More than the memory holds, if nobody stops it.
-                cur.execute("select generate_series(1, 2000000000), repeat('x', 300)")
-            except KeyboardInterrupt:
-                conn.rollback()
-                cur.execute("select 2")
-                print(cur.fetchone(), time.monotonic() - began < 20)
-        """)
-    )
+def test_ctrl_c_stops_a_result_that_is_being_received(callback, connect, run_program):
+    out = run_program("ctrl_c_while_receiving")
     assert out.split() == ["(2,)", "True"]
 
 

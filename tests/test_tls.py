@@ -14,7 +14,7 @@ import pytest
 from psycopg2.extensions import connection
 
 import greenwait
-from tests.tls_proxy import TlsProxy
+from tests.lab.tls_proxy import TlsProxy
 from tools.postgres import Server
 
 # Found by trying: with libpq 15 each of these leaves its end in OpenSSL, on a fresh connection.

@@ -13,10 +13,12 @@ from psycopg2 import errors
 
 import greenwait
 from greenwait import trio as greenwait_trio
-from tests import orm_program
-from tests.asleep import again_until
-from tests.fault_lab import frozen, no_leaked_descriptors, silent_listener
-from tests.marks import needs_fork, needs_refusal
+from tests.lab import orm as orm_program
+from tests.lab.asleep import again_until
+from tests.lab.freezers import frozen
+from tests.lab.hosts import silent_listener
+from tests.lab.leaks import no_leaked_descriptors
+from tests.lab.marks import needs_backend_pid, needs_fork, needs_refusal, needs_session
 
 run = greenwait_trio.run
 
@@ -236,6 +238,7 @@ def test_sqlalchemy(dsn, pool):
         assert trio.run(all_of, orm_program.write_and_read, engine) == list(range(1, 21))
 
 
+@needs_session
 def test_execute_values(dsn):
     assert trio.run(all_of, orm_program.insert_many, dsn) == list(range(1, 21))
 
@@ -281,6 +284,7 @@ def test_pool_and_shared_connection(dsn):
     assert sorted(found) == list(range(30))
 
 
+@needs_backend_pid
 def test_cancellation_while_a_statement_is_sent(dsn):
     """It waits to write, and to read what the server may have to say, in one nursery."""
     raised = []
@@ -432,6 +436,7 @@ def test_callback_that_is_not_registered_is_told(dsn):
     trio.run(main)
 
 
+@needs_session
 def test_query_beside_notifications_of_the_same_connection(dsn, connect):
     conn, other = connect(), connect()
     conn.autocommit = other.autocommit = True
@@ -460,65 +465,11 @@ def test_query_beside_notifications_of_the_same_connection(dsn, connect):
 
 
 @needs_fork
-def test_forked_child_has_waits_of_its_own(run_python):
-    script = """
-import os, signal, sys, psycopg2, trio, greenwait, greenwait.trio
-greenwait.install()
-
-def ask(number):
-    conn = psycopg2.connect(sys.argv[1])
-    cur = conn.cursor()
-    cur.execute("select %s from pg_sleep(0.1)", (number,))
-    return cur.fetchone()[0]
-
-def fork():
-    pid = os.fork()
-    if pid == 0:
-        signal.alarm(20)  # the parent's watchdog is not here
-        try:
-            print(ask(1), greenwait.gather(lambda: ask(2)), flush=True)
-        finally:
-            os._exit(0)
-    return os.waitpid(pid, 0)[1]
-
-print(trio.run(greenwait.trio.run, fork))
-"""
-    assert run_python(script) == "1 [2]\n0\n"
+def test_forked_child_has_waits_of_its_own(run_program):
+    assert run_program("trio_fork") == "1 [2]\n0\n"
 
 
 @needs_refusal
-def test_interrupts_leave_no_query_behind(run_python):
+def test_interrupts_leave_no_query_behind(run_program):
     """Ctrl-C is raised where the code waits, and not between two lines of run()."""
-    script = """
-import os, random, signal, sys
-import psycopg2, trio
-import greenwait, greenwait.trio
-greenwait.install(cancel_grace=10)
-conn = psycopg2.connect(sys.argv[1])
-conn.autocommit = True
-source = random.Random(4711)
-signal.signal(signal.SIGINT, signal.default_int_handler)
-signal.signal(signal.SIGALRM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
-
-def work():
-    cur = conn.cursor()
-    while True:
-        cur.execute("select 1")
-
-async def main():
-    signal.setitimer(signal.ITIMER_REAL, source.uniform(1e-3, 4e-3))
-    await greenwait.trio.run(work)
-
-interrupts = 0
-while interrupts < 300:
-    try:
-        trio.run(main)
-    except KeyboardInterrupt:
-        interrupts += 1
-    assert not conn.closed
-    cur = conn.cursor()
-    cur.execute("select 42")
-    assert cur.fetchone() == (42,)
-print(interrupts)
-"""
-    assert run_python(script) == "300\n"
+    assert run_program("trio_interrupts") == "300\n"

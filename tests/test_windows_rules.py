@@ -10,8 +10,8 @@ import pytest
 import greenwait
 from greenwait._psycopg.libpq import FAST_PATHS
 from greenwait._sleep import POLLERS
-from tests.fault_lab import shutdown_ends_an_attempt
-from tests.readable import Readable
+from tests.lab.hosts import shutdown_ends_an_attempt
+from tests.lab.readable import Readable
 
 pytestmark = pytest.mark.skipif(
     os.environ.get("GREENWAIT_TEST_PLATFORM") != "windows_rules",

@@ -12,6 +12,7 @@ import pytest
 from psycopg2 import errors, extras
 
 import greenwait
+from tests.lab.marks import needs_session
 
 MEGABYTE = 1024 * 1024
 
@@ -62,6 +63,7 @@ def test_notice_before_the_result_does_not_end_the_wait(conn):
     assert fetch_one(conn, "do $$ begin raise notice 'x'; end $$; select 7 from pg_sleep(0.1)") == 7
 
 
+@needs_session
 def test_listen_receives_notify(conn, connect, transport):
     conn.autocommit = True
     other = connect(transport)

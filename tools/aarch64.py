@@ -1,4 +1,4 @@
-"""Does greenwait run on 64-bit ARM?
+"""The smoke test on 64-bit ARM, under emulation.
 
     python -m tools.aarch64 [--suite [PYTEST ARGUMENT]...]
 

@@ -1,4 +1,4 @@
-"""Is anything lost where an interrupt or a deadline meets an answer? A table, of every context.
+"""A table of what is lost where an interrupt or a deadline meets an answer, in every context.
 
     python -m tools.delivery_table [--tries N] [--seed N] [--only CONTEXT] [--parallel N]
 
@@ -21,7 +21,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from tests.delivery_trials import ANSWERS, CONTEXTS, EVENTS
+from tests.delivery_trials.contexts import CONTEXTS
+from tests.delivery_trials.tries import ANSWERS, EVENTS
 from tools.postgres import running
 
 _ROOT = Path(__file__).parent.parent

@@ -1,4 +1,4 @@
-"""Does greenwait run on musl, the C library of Alpine Linux?
+"""The smoke test, and the tests, on musl, the C library of Alpine Linux.
 
     python -m tools.musl [--suite [PYTEST ARGUMENT]...]
 

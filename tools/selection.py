@@ -1,4 +1,4 @@
-"""Which tests does a tool run? Those that are named, or its own choice, and what is left out."""
+"""What a tool runs of the tests, those that are named or its own choice, and what it leaves out."""
 
 import sys
 from collections.abc import Mapping, Sequence

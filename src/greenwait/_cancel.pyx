@@ -146,7 +146,7 @@ cdef class ThreadedCancelRequest:
     cdef ThreadedCancelRequest of(PGconn* pgconn):
         cdef ThreadedCancelRequest self = ThreadedCancelRequest.__new__(ThreadedCancelRequest)
         self.request = libpq.getCancel(pgconn)
-        if self.request is NULL:
+        if self.request is NULL:  # pragma: no cover: want of memory
             raise OperationalError("libpq has no cancel request for this connection")
         return self
 
@@ -159,7 +159,7 @@ cdef class ThreadedCancelRequest:
             return POLL_READ
         try:
             answer = read(self.fd, 1000)
-        except BlockingIOError:
+        except BlockingIOError:  # pragma: no cover: its pipe is read before something is in it
             return POLL_READ
         if answer[:1] == b"\1":
             return POLL_OK
@@ -175,14 +175,14 @@ cdef class ThreadedCancelRequest:
         rc = cancel_thread_start(
             self.request, <cancel_function>libpq.cancel, <cancel_free_function>libpq.freeCancel, fd
         )
-        if rc < 0:
+        if rc < 0:  # pragma: no cover: no thread can be started
             close(fd)
             raise OperationalError(f"can't start a thread to cancel in: {strerror(-rc)}")
         self.request = NULL  # the thread owns it
         return 0
 
     def __dealloc__(self):
-        if self.request is not NULL:
+        if self.request is not NULL:  # pragma: no cover: given up before it has begun
             libpq.freeCancel(self.request)
         if self.fd >= 0:
             close(self.fd)

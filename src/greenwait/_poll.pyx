@@ -250,7 +250,7 @@ cdef int send(object conn, Wait* wait) except -1:
     sleep.advance = send_more
     sleep.argument = pgconn
     if sleep_until_ready(conn, wait.options.poller, &sleep) == FAILED:
-        raise_lost(pgconn)
+        raise_lost(pgconn)  # pragma: no cover: lost while it sends
     return 0
 
 

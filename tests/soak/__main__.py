@@ -15,8 +15,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from tests.fault_lab import FaultProxy
-from tests.hostile_server import HostileServer
+from tests.lab.fault_proxy import FaultProxy
+from tests.lab.hostile_server import HostileServer
 from tests.soak.board import Board
 from tests.soak.contexts import CONTEXTS
 from tests.soak.hostile import plans

@@ -19,7 +19,7 @@ from typing import Any
 from greenlet import GreenletExit
 
 import greenwait
-from tests.random_moments import Interrupted
+from tests.lab.random_moments import Interrupted
 
 _SIGNALS = {
     Interrupted: signal.SIGALRM,

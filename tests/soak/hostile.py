@@ -2,8 +2,8 @@
 
 import traceback
 
-from tests.hostile_client import Trial
-from tests.hostile_server import Plan
+from tests.lab.hostile_server import Plan
+from tests.lab.hostile_trial import Trial
 
 PLANS = 50  # for each context
 _MARGIN = 20.0  # seconds; the others of the context and the other contexts need the CPUs as well

@@ -9,10 +9,10 @@ import psycopg2
 from psycopg2.extensions import QueryCanceledError
 
 import greenwait
+from tests.lab.queries import assert_usable
 from tests.soak.contexts import contexts_of
 from tests.soak.operations import LONG, OF_SHARED, OPERATIONS, SKIPPED, sleep_too_long
 from tests.soak.pairs import struck_twice
-from tests.test_faults import assert_usable
 
 WAYS = {"kept": 6, "new": 3, "pool": 3, "shared": 1}  # to a connection, and how likely each is
 _INTERRUPTED = 0.4  # of all jobs

@@ -8,8 +8,8 @@ from typing import Any
 
 import psycopg2
 
-from tests.fault_lab import FaultProxy
-from tests.test_faults import FAULTS
+from tests.lab.fault_proxy import FaultProxy
+from tests.lab.steps import FAULTS
 
 _LONGEST = 4.0  # seconds; a grace is shorter, so that some are not answered
 _PAUSE = 60.0  # seconds from one restart of the server to the next

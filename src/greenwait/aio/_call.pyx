@@ -8,7 +8,8 @@ the event loop.
 cimport cython
 from cpython.contextvars cimport PyContext_CopyCurrent
 
-from greenwait._greenlets.scheduler cimport InterruptTarget, SuspendedWait, new_suspended_wait
+from greenwait._greenlets.scheduler cimport SuspendedWait, new_suspended_wait
+from greenwait._greenlets.waiter cimport InterruptTarget
 from greenwait._system.clock cimport NO_DEADLINE
 from greenwait._system.sealed_type cimport seal_type
 from greenwait._waiter cimport hubs_entered

@@ -10,7 +10,7 @@ from typing import Any
 
 _epoll = select.epoll
 # trio goes by sys.platform, and has kqueue(2) on those systems; the proxy is the tests' network.
-_KEEP_IT = ("trio._core._io_epoll", "tests.step_proxy")
+_KEEP_IT = ("trio._core._io_epoll", "tests.lab.step_proxy")
 
 
 def _not_for_us(name: str) -> Any:

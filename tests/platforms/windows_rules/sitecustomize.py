@@ -26,7 +26,7 @@ _NOT_THERE: dict[ModuleType, tuple[str, ...]] = {
 #: have for a network is no part of Windows.
 _STILL_THERE: dict[ModuleType, tuple[str, ...]] = {
     os: ("gevent.monkey._state", "gevent.os", "gevent.subprocess"),
-    select: ("tests.fault_lab", "tests.step_proxy", "trio._core._io_epoll"),
+    select: ("tests.lab.fault_proxy", "tests.lab.step_proxy", "trio._core._io_epoll"),
     _socket: (),
 }
 
