@@ -10,11 +10,7 @@ While the file's methods run psycopg2 holds the connection's mutex.
 """
 
 cimport cython
-from cpython.bytes cimport (
-    PyBytes_AS_STRING,
-    PyBytes_FromStringAndSize,
-    PyBytes_GET_SIZE,
-)
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.object cimport PyObject
 from cpython.pythread cimport PyThread_get_thread_ident
 from libc.stdint cimport int64_t
@@ -75,7 +71,6 @@ cdef object connection_notices = psycopg2.connection.notices
 cdef object connection_async = psycopg2.connection.async_
 cdef object connection_status = psycopg2.connection.status
 cdef object cursor_execute = psycopg2.cursor.execute
-cdef object get_wait_callback = psycopg2.get_wait_callback
 cdef dict encodings = psycopg2.encodings
 cdef int STATUS_PREPARED = psycopg2.STATUS_PREPARED
 cdef object Psycopg2Error = psycopg2.Error
@@ -198,8 +193,7 @@ cdef int transfer_copy(object conn, Wait* wait, CopyData copy) except -1:
     if has_left_copy(conn, <ConnectionState>wait.state):
         begin_copy(wait, copy)
         raise handler_raised(ProgrammingError(
-            "the statement begins a second COPY, but there is only one file; execute them one by "
-            "one. Nothing was copied"
+            "the statement begins a second COPY, but there is only one file: execute them one by one"
         ))
     return 0
 
@@ -408,9 +402,12 @@ cdef int receive_data(object conn, Wait* wait, CopyData copy) except -1:
         try:
             advance(conn, wait, READINESS_READ, get_more, &incoming)
             write_rows(wait, write, codec, &incoming)
+        except BaseException:
+            copy.is_cut = True
+            raise
         finally:
             free_rows(&incoming)
-    copy.is_ended = True
+            copy.is_ended = incoming.is_end
     wait.is_answered = False
     return 0
 
