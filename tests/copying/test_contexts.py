@@ -2,9 +2,9 @@
 
 import pytest
 
-from greenwait._psycopg.libpq import FAST_PATHS
+from tests.lab.marks import needs_copy
 
-pytestmark = pytest.mark.skipif(FAST_PATHS["COPY"] != "on", reason="it takes libpq's functions")
+pytestmark = needs_copy
 
 #: Classes and functions of tests/programs/copy_in_context.py.
 CONTEXTS = ["plain", "hub", "gevent", "eventlet", "asyncio", "uvloop", "trio"]

@@ -5,11 +5,11 @@ import json
 
 import pytest
 
-from greenwait._psycopg.libpq import FAST_PATHS
+from tests.lab.marks import needs_copy
 from tests.lab.programs import run_program
 from tests.programs.copy_scenarios import SCENARIOS
 
-pytestmark = pytest.mark.skipif(FAST_PATHS["COPY"] != "on", reason="it takes libpq's functions")
+pytestmark = needs_copy
 
 
 @pytest.fixture(scope="module")
