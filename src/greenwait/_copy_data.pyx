@@ -85,6 +85,8 @@ cdef object TextIOBase = io.TextIOBase
 cdef enum:
     # The bytes that are sent between two looks at what the server says.
     PIECE = 65_536
+    # The chunks that are read one after the other before they are sent, if that is quick.
+    BATCH_CHUNKS = 16
     # The rows, and about the bytes, that are received before the first of them is written.
     BATCH_ROWS = 256
     BATCH_BYTES = 262_144
@@ -93,6 +95,8 @@ cdef enum:
 
 # How long the server may fall silent within a notice.
 cdef int64_t SILENCE_NS = 250_000_000
+# How long chunks are kept back for the next to come.
+cdef int64_t QUICK_NS = 500_000
 
 # The results of the advances besides 0 and CALL_AGAIN.
 cdef enum:
@@ -256,9 +260,12 @@ cdef str codec_of(object conn):
 
 cdef struct Outgoing:
     PGconn* pgconn
-    const char* data
-    Py_ssize_t left
     Py_ssize_t unflushed  # since the last flush
+    int count             # of the chunks
+    int current
+    Py_ssize_t sent       # of the current one
+    const char* data[BATCH_CHUNKS]
+    Py_ssize_t lengths[BATCH_CHUNKS]
 
 
 cdef int send_data(object conn, Wait* wait, CopyData copy) except -1:
@@ -267,21 +274,49 @@ cdef int send_data(object conn, Wait* wait, CopyData copy) except -1:
     The server may fail before it has all of it. Then the rest is not read.
     """
     cdef Outgoing out
+    cdef list chunks = []  # keeps the data
+    cdef bint is_last = False
     read = copy.file.read
     out.pgconn = (<ConnectionState>wait.state).has_state
     out.unflushed = 0
-    while True:
-        chunk = read_chunk(conn, wait, copy, read)
-        check_clock(wait)
+    while not is_last:
+        is_last = read_chunks(conn, wait, copy, read, chunks, &out)
         if copy.failure is not None:
             return end_sending(wait, copy, complaint(copy.failure))
-        if PyBytes_GET_SIZE(chunk) == 0:
-            return end_sending(wait, copy, None)
-        out.data, out.left = PyBytes_AS_STRING(chunk), PyBytes_GET_SIZE(chunk)
         while advance(conn, wait, READINESS_READ | READINESS_WRITE, put_more, &out) == MUST_LOOK:
             if not goes_on(conn, wait, out.pgconn):
                 # Never an end that the server could take for success.
                 return end_sending(wait, copy, "greenwait: the server has ended the COPY")
+        chunks.clear()
+    return end_sending(wait, copy, None)
+
+
+cdef bint read_chunks(
+    object conn, Wait* wait, CopyData copy, object read, list chunks, Outgoing* out
+) except -1:
+    """Read as much as is to be sent at a time; return whether it is the last, or set the failure.
+
+    Releasing the GIL for each chunk of 8 KB would take longer than sending it.
+    """
+    cdef Py_ssize_t length, total = 0
+    cdef int64_t now_ns
+    cdef int64_t began_ns = monotonic_ns()
+    out.count = out.current = 0
+    out.sent = 0
+    while True:
+        chunk = read_chunk(conn, wait, copy, read)
+        now_ns = monotonic_ns()
+        if now_ns >= wait.deadline_ns:
+            raise deadline_passed  # the file's methods take time, too
+        length = PyBytes_GET_SIZE(chunk)
+        if length == 0:
+            return True
+        chunks.append(chunk)
+        out.data[out.count], out.lengths[out.count] = PyBytes_AS_STRING(chunk), length
+        out.count += 1
+        total += length
+        if total >= PIECE or out.count == BATCH_CHUNKS or now_ns - began_ns >= QUICK_NS:
+            return False
 
 
 cdef bytes read_chunk(object conn, Wait* wait, CopyData copy, object read):
@@ -341,14 +376,16 @@ cdef int put_more(void* argument, int revents) noexcept nogil:
         if rc != 0:
             return 0 if rc == 1 else FAILED
         out.unflushed = 0
-    if out.left == 0:
+    if out.current == out.count:
         return DONE
-    length = <int>min(out.left, PIECE)
-    if libpq.putCopyData(out.pgconn, out.data, length) != 1:
+    length = <int>min(out.lengths[out.current] - out.sent, PIECE)
+    if libpq.putCopyData(out.pgconn, out.data[out.current] + out.sent, length) != 1:
         return FAILED
-    out.data += length
-    out.left -= length
     out.unflushed += length
+    out.sent += length
+    if out.sent == out.lengths[out.current]:
+        out.current += 1
+        out.sent = 0
     return CALL_AGAIN
 
 

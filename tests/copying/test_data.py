@@ -194,7 +194,7 @@ def test_other_connection_is_copied_from_in_read(copying, connect, count):
 def test_notices_arrive_during_the_copy(copying):
     copying.cursor().execute("""
         create function pg_temp.tell() returns trigger language plpgsql as
-        $$begin raise notice '%', repeat('x', 40000); return new; end$$;
+        $$begin raise notice '%', repeat('x', 100); return new; end$$;
         create trigger tells before insert on t for each row execute function pg_temp.tell()""")
     give_up = time.monotonic() + 20
     seen = []

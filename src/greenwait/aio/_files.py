@@ -11,6 +11,8 @@ from greenwait.aio._call import await_
 __all__ = ["with_async_file"]
 
 _END = b""
+# What files return that are not asynchronous: a row's write() must not take long.
+_PLAIN = (type(None), int, bytes, str)
 
 
 class _Awaiting:
@@ -33,7 +35,9 @@ class _AwaitingText(_Awaiting, io.TextIOBase):
 def _waiting(method: Callable[..., Any]) -> Callable[[Any], Any]:
     def wait(argument: Any) -> Any:
         result = method(argument)
-        return await_(result) if inspect.isawaitable(result) else result
+        if type(result) in _PLAIN or not inspect.isawaitable(result):
+            return result
+        return await_(result)
 
     return wait
 
