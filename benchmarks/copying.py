@@ -2,11 +2,12 @@
 
     python benchmarks/copying.py [--megabytes N] [--rounds N]
 
-Each client copies rows of 100 bytes from and to a file in memory, 8 KB at a time, in a process of its
-own, one after the other in a random order. The server parses the rows and discards them (``WHERE
-false``), and makes those that it sends. Given are medians of the client's CPU time and of the time,
-as multiples of blocking psycopg2's; how much larger the process has become; and the longest time
-between two turns of another thread, or of the event loop, that looks at the clock each millisecond.
+Each client copies rows of 100 bytes from and to a file in memory, 8 KB at a time, in a process of
+its own, one after the other in a random order. The server parses the rows and discards them
+(``WHERE false``), and makes those that it sends. Given are medians of the client's CPU time and of
+the time, as multiples of blocking psycopg2's; how much larger the process has become; and the
+longest time between two turns of another thread, or of the event loop, that looks at the clock each
+millisecond.
 
 It takes ``pip install -e '.[binary,test,bench]'``.
 """
@@ -52,23 +53,25 @@ class File:
         self.written = 0
 
     def read(self, _size: int) -> bytes:
+        """Return the next part."""
         self.left -= 1
         return self.block if self.left >= 0 else b""
 
     def write(self, data: bytes) -> None:
+        """Count it."""
         self.written += len(data)
 
 
 # -- The clients: each is called with a DSN, and returns a function that copies once
 
 
-def blocking(dsn: str) -> Callable[[bool, int], None]:
+def _blocking(dsn: str) -> Callable[[bool, int], None]:
     import psycopg2
 
     return _psycopg2(psycopg2.connect(dsn))
 
 
-def greenwait(dsn: str) -> Callable[[bool, int], None]:
+def _greenwait(dsn: str) -> Callable[[bool, int], None]:
     import greenwait
 
     greenwait.install()
@@ -82,7 +85,7 @@ def _psycopg2(conn: Any) -> Callable[[bool, int], None]:
     return copy
 
 
-def psycopg3(dsn: str) -> Callable[[bool, int], None]:
+def _psycopg3(dsn: str) -> Callable[[bool, int], None]:
     import psycopg
 
     conn = psycopg.connect(dsn)
@@ -100,7 +103,7 @@ def psycopg3(dsn: str) -> Callable[[bool, int], None]:
     return copy
 
 
-def greenwait_asyncio(dsn: str) -> Any:
+def _greenwait_asyncio(dsn: str) -> Any:
     import greenwait
     import greenwait.aio
 
@@ -118,14 +121,16 @@ def greenwait_asyncio(dsn: str) -> Any:
     return prepare()
 
 
-def asyncpg(dsn: str) -> Any:
+def _asyncpg(dsn: str) -> Any:
     import asyncpg
 
     options = dict(part.split("=") for part in dsn.split())
 
     async def prepare() -> Any:
         conn = await asyncpg.connect(
-            host=options["host"], port=options["port"], user=options["user"],
+            host=options["host"],
+            port=options["port"],
+            user=options["user"],
             database=options["dbname"],
         )
 
@@ -152,11 +157,11 @@ def asyncpg(dsn: str) -> Any:
 
 
 CLIENTS: dict[str, Callable[[str], Any]] = {
-    "blocking psycopg2": blocking,
-    "greenwait": greenwait,
-    "psycopg 3": psycopg3,
-    "asyncpg": asyncpg,
-    "greenwait, asyncio": greenwait_asyncio,
+    "blocking psycopg2": _blocking,
+    "greenwait": _greenwait,
+    "psycopg 3": _psycopg3,
+    "asyncpg": _asyncpg,
+    "greenwait, asyncio": _greenwait_asyncio,
 }
 ASYNC = ("asyncpg", "greenwait, asyncio")
 
@@ -257,16 +262,25 @@ def main() -> None:
         for _ in range(options.rounds):
             for client, direction in random.sample(runs, len(runs)):
                 done = subprocess.run(
-                    [sys.executable, __file__, "--one", client, direction,
-                     str(options.megabytes), dsn],
+                    [
+                        sys.executable,
+                        __file__,
+                        "--one",
+                        client,
+                        direction,
+                        str(options.megabytes),
+                        dsn,
+                    ],
                     stdout=subprocess.PIPE,
                     check=True,
                 )
                 found.setdefault((client, direction), []).append(json.loads(done.stdout))
     for direction in ("in", "out"):
         medians = {
-            client: {what: median(each[what] for each in found[client, direction])
-                     for what in ("cpu", "wall", "memory", "stop")}
+            client: {
+                what: median(each[what] for each in found[client, direction])
+                for what in ("cpu", "wall", "memory", "stop")
+            }
             for client in CLIENTS
         }
         rows = []
@@ -277,16 +291,18 @@ def main() -> None:
                 ratio = figures["cpu"] / medians[most[1]]["cpu"]
                 ratio = 1 / ratio if most[1] == "greenwait" else ratio
                 reached = goal(f"{most[0]}", ratio <= most[0])
-            rows.append((
-                client,
-                f"{digits(figures['cpu'])} s",
-                digits(figures["cpu"] / medians["blocking psycopg2"]["cpu"]),
-                digits(medians["greenwait"]["cpu"] / figures["cpu"]),
-                digits(figures["wall"] / medians["blocking psycopg2"]["wall"]),
-                f"+{figures['memory']:.1f} MB",
-                f"{figures['stop']:.0f} ms",
-                reached,
-            ))
+            rows.append(
+                (
+                    client,
+                    f"{digits(figures['cpu'])} s",
+                    digits(figures["cpu"] / medians["blocking psycopg2"]["cpu"]),
+                    digits(medians["greenwait"]["cpu"] / figures["cpu"]),
+                    digits(figures["wall"] / medians["blocking psycopg2"]["wall"]),
+                    f"+{figures['memory']:.1f} MB",
+                    f"{figures['stop']:.0f} ms",
+                    reached,
+                )
+            )
         title = f"{options.megabytes} MB {direction}; medians of {options.rounds} rounds"
         columns = ("CPU", "/ blocking", "greenwait's / it", "time", "memory", "stop", "goal")
         screen.print(table_of(title, columns, rows))

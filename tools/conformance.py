@@ -8,8 +8,8 @@ on a PostgreSQL of our own: first under psycopg2's own callback, the baseline, t
 ours. A callback conforms when nothing fails and every test ends as it did under the baseline: a
 test can't be passed by being skipped.
 
-What psycopg2 itself lacks in green mode, its suite skips there. Those tests are run with greenwait's
-classes in the place of psycopg2's, and their baseline is blocking psycopg2.
+What psycopg2 itself lacks in green mode, its suite skips there. Those tests are run with
+greenwait's classes in the place of psycopg2's, and their baseline is blocking psycopg2.
 """
 
 import argparse

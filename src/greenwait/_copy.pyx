@@ -105,7 +105,7 @@ cdef int end_more(void* argument, int revents) noexcept nogil:
     status = libpq.resultStatus(result)
     libpq.clear(result)
     if status == PGRES_COPY_IN or status == PGRES_COPY_BOTH:
-        # A walsender ends the session if it is told of a failure (ProcessRepliesIfAny, walsender.c).
+        # A walsender ends the session if it is told of a failure (ProcessRepliesIfAny).
         if status == PGRES_COPY_BOTH:
             rc = libpq.putCopyEnd(pgconn, NULL)
         else:

@@ -1,10 +1,10 @@
 """The data of a COPY, which a cursor's method transfers while its statement is waited for.
 
-psycopg2's own methods do that after the wait, in a blocking way, and so refuse to in green mode. Here
-the wait callback does it: to ``poll()`` the statement is done when the COPY begins; then the data is
-transferred, and ``poll()`` called again. Its last result takes the place of the one with which the COPY
-began (``pq_get_result_async`` in psycopg2), and psycopg2 sees a statement that has succeeded or failed.
-So the errors, ``rowcount``, notices and all else are psycopg2's own.
+psycopg2's own methods do that after the wait, in a blocking way, and so refuse to in green mode.
+Here the wait callback does it: to ``poll()`` the statement is done when the COPY begins; then the
+data is transferred, and ``poll()`` called again. Its last result takes the place of the one with
+which the COPY began (``pq_get_result_async`` in psycopg2), and psycopg2 sees a statement that has
+succeeded or failed. So the errors, ``rowcount``, notices and all else are psycopg2's own.
 
 While the file's methods run psycopg2 holds the connection's mutex.
 """
@@ -122,7 +122,7 @@ def is_copied_by_callback():
 
 
 def check_can_copy(cur, str method):
-    """Raise what psycopg2's *method* raises before it does anything; or if libpq can't be called."""
+    """Raise what psycopg2's *method* raises at first; or if libpq's functions can't be called."""
     conn = cur.connection
     if cur.closed:
         raise InterfaceError("cursor already closed")
@@ -134,8 +134,8 @@ def check_can_copy(cur, str method):
         )
     if not can_end_copy:
         raise ProgrammingError(
-            f"{method}() takes libpq's functions while a wait callback is registered, and they were "
-            "not found (see python -m greenwait); nothing has been sent to the server"
+            f"{method}() takes libpq's functions while a wait callback is registered, and they "
+            "were not found (see python -m greenwait); nothing has been sent to the server"
         )
 
 
@@ -197,13 +197,14 @@ cdef int transfer_copy(object conn, Wait* wait, CopyData copy) except -1:
     if has_left_copy(conn, <ConnectionState>wait.state):
         begin_copy(wait, copy)
         raise handler_raised(ProgrammingError(
-            "the statement begins a second COPY, but there is only one file: execute them one by one"
+            "the statement begins a second COPY, but there is only one file: execute them one "
+            "by one"
         ))
     return 0
 
 
 cdef int cut_copy(Wait* wait) except -1:
-    """End the COPY early: what is still to be sent is refused, the rest of the rows thrown away."""
+    """End the COPY early: refuse what is still to be sent, throw away the rest of the rows."""
     cdef CopyData copy = <CopyData>wait.copy
     if copy.is_ended:
         return 0
@@ -360,7 +361,7 @@ cdef int end_sending(Wait* wait, CopyData copy, str reason) except -1:
         raise_lost(state.has_state)
     copy.is_ended = True
     wait.is_answered = False
-    libpq.isBusy(state.has_state)  # it parses an error that was received, perhaps the session's last
+    libpq.isBusy(state.has_state)  # it parses an error that has arrived, perhaps the last words
     return 0
 
 

@@ -317,7 +317,7 @@ cdef object stop(object conn, Wait* wait, object interruption):
             block, wait.options.timeout_ns, "The connection is open, without a replication stream"
         )
     if not has_error(conn):
-        if wait.copy is not NULL and (<CopyData>wait.copy).is_cut:  # all was sent, but not all written
+        if wait.copy is not NULL and (<CopyData>wait.copy).is_cut:
             return timeout_error_without_query(
                 block, wait.options.timeout_ns, "Not all rows were written"
             )

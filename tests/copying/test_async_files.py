@@ -17,6 +17,8 @@ pytestmark = [needs_copy, needs_session]
 
 LINES = [f"{number}\tx{number}\n" for number in range(2000)]
 TEXT = "".join(LINES)
+#: Its rows come as they are made.
+ENDLESS = "copy (select generate_series(1, 1000000000)) to stdout"
 
 
 @pytest.fixture(params=LOOPS)
@@ -166,7 +168,7 @@ def test_cancelled_in_a_long_copy(run):
 
         for copy in (
             lambda: cur.copy_from(endless(), "t"),
-            lambda: cur.copy_expert("copy (select generate_series(1, 1000000000)) to stdout", Null()),
+            lambda: cur.copy_expert(ENDLESS, Null()),
         ):
             task = asyncio.ensure_future(copy())
             await asyncio.sleep(0.3)

@@ -40,8 +40,15 @@ def test_connection_with_greenwait_s_class_as_its_default(callback, server):
 
 
 @needs_copy
-@pytest.mark.parametrize("factory", [psycopg2.extras.RealDictCursor, psycopg2.extras.LoggingCursor,
-                                     psycopg2.extras.NamedTupleCursor, psycopg2.extras.DictCursor])
+@pytest.mark.parametrize(
+    "factory",
+    [
+        psycopg2.extras.RealDictCursor,
+        psycopg2.extras.LoggingCursor,
+        psycopg2.extras.NamedTupleCursor,
+        psycopg2.extras.DictCursor,
+    ],
+)
 def test_class_of_psycopg2_extras(copying, factory):
     copying.initialize = lambda: None
     copying.log = lambda *args: None
@@ -113,12 +120,15 @@ def test_without_libpq_s_functions_nothing_is_sent(copying):
 
 
 @needs_copy
-@pytest.mark.parametrize("statement", [
-    "copy t from stdin; copy t from stdin",
-    "copy t to stdout; copy t to stdout",
-    "copy t to stdout; copy t from stdin",
-    "copy t from stdin; copy (select generate_series(1, 1000000)) to stdout",
-])
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "copy t from stdin; copy t from stdin",
+        "copy t to stdout; copy t to stdout",
+        "copy t to stdout; copy t from stdin",
+        "copy t from stdin; copy (select generate_series(1, 1000000)) to stdout",
+    ],
+)
 def test_two_copies_in_one_statement_are_refused(copying, count, statement):
     class Both(io.BytesIO):
         def write(self, data):

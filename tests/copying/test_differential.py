@@ -15,6 +15,7 @@ pytestmark = needs_copy
 @pytest.fixture(scope="module")
 def observed(server):
     """Return a function that returns what each scenario sees, in a process of its own."""
+
     @functools.cache
     def run(mode):
         dsn = server.dsn(server.transports[0])

@@ -24,6 +24,12 @@ create trigger naps before insert on t for each row execute function pg_temp.nap
 #: Its rows come as they are made.
 ENDLESS = "copy (select generate_series(1, 1000000000)) to stdout"
 
+EXCEPTIONS = [
+    ZeroDivisionError("of mine"),
+    psycopg2.DataError("of another connection"),
+    psycopg2.OperationalError("of another connection"),
+]
+
 
 class File:
     """A file without an end that raises in one of its methods' calls."""
@@ -56,15 +62,13 @@ def assert_usable(conn, count):
 
 @pytest.mark.parametrize("transport", running().transports)
 def test_random_interrupts_copy_all_or_nothing(run_program, transport):
-    found = run_program(
-        "copy_interrupts", "700", transport=transport, timeout=200
-    )
+    found = run_program("copy_interrupts", "700", transport=transport, timeout=200)
     interrupted, copied = map(int, found.split())
     assert interrupted > 70
     assert copied > 7
 
 
-@pytest.mark.parametrize("exception", [ZeroDivisionError("of mine"), psycopg2.DataError("of another")])
+@pytest.mark.parametrize("exception", EXCEPTIONS)
 def test_exception_of_read_is_the_cause_of_the_server_s_error(copying, count, exception):
     cur = copying.cursor()
     with pytest.raises(psycopg2.errors.QueryCanceled, match="COPY from stdin failed") as info:
@@ -75,8 +79,7 @@ def test_exception_of_read_is_the_cause_of_the_server_s_error(copying, count, ex
     assert_usable(copying, count)
 
 
-@pytest.mark.parametrize("exception", [ZeroDivisionError("of mine"), psycopg2.DataError("of another"),
-                                       psycopg2.OperationalError("of another")])
+@pytest.mark.parametrize("exception", EXCEPTIONS)
 def test_exception_of_write_is_raised_itself(copying, count, exception):
     with pytest.raises(type(exception)) as info:
         copying.cursor().copy_expert(ENDLESS, File(exception))

@@ -10,6 +10,7 @@ import time
 import warnings
 
 import psycopg2
+from greenlet import GreenletExit
 
 import greenwait
 
@@ -68,7 +69,7 @@ class Hub(Plain):
             job.cancel()
             job.result()
 
-    from greenlet import GreenletExit as killed_by
+    killed_by = GreenletExit
 
 
 class Gevent(Plain):
@@ -92,7 +93,7 @@ class Gevent(Plain):
         self.gevent.sleep(seconds)
         job.kill()
 
-    from greenlet import GreenletExit as killed_by
+    killed_by = GreenletExit
 
 
 class Eventlet(Plain):
@@ -117,14 +118,14 @@ class Eventlet(Plain):
         job.kill()  # it does not wait
         job.wait()
 
-    from greenlet import GreenletExit as killed_by
+    killed_by = GreenletExit
 
 
 class Asyncio(Plain):
     new_loop = staticmethod(asyncio.new_event_loop)
 
     def __init__(self):
-        import greenwait.aio
+        pass
 
     def complete(self, coroutine):
         loop = self.new_loop()
@@ -172,8 +173,6 @@ class Trio(Plain):
     def __init__(self):
         import trio
 
-        import greenwait.trio
-
         self.trio = trio
         self.killed_by = trio.Cancelled
 
@@ -208,8 +207,9 @@ class Trio(Plain):
         self.trio.run(main)
 
 
-CONTEXTS = {each.__name__.lower(): each
-            for each in (Plain, Hub, Gevent, Eventlet, Asyncio, Uvloop, Trio)}
+CONTEXTS = {
+    each.__name__.lower(): each for each in (Plain, Hub, Gevent, Eventlet, Asyncio, Uvloop, Trio)
+}
 
 
 class SlowFile:
@@ -356,8 +356,16 @@ def killed_in_a_trigger(context):
 
 
 BY_THEMSELVES = (many_at_once, killed_in, killed_out, killed_in_a_trigger)
-CASES = (rows_in_and_out, deadline_in, deadline_out, deadline_in_a_trigger, interrupt_in_read,
-         interrupt_in_write, server_that_fails_early, *BY_THEMSELVES)
+CASES = (
+    rows_in_and_out,
+    deadline_in,
+    deadline_out,
+    deadline_in_a_trigger,
+    interrupt_in_read,
+    interrupt_in_write,
+    server_that_fails_early,
+    *BY_THEMSELVES,
+)
 
 
 def main():

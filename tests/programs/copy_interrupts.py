@@ -58,7 +58,7 @@ for _ in range(NUMBER):
             is_over = True
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
-    except KeyboardInterrupt as exc:
+    except KeyboardInterrupt:
         if conn.closed:
             raise
         interrupted += 1
@@ -71,5 +71,5 @@ for _ in range(NUMBER):
         copied += found > 0
         cur.execute("truncate t")
     else:
-        assert DATA == file.getvalue() if is_over else DATA.startswith(file.getvalue())
+        assert file.getvalue() == DATA if is_over else DATA.startswith(file.getvalue())
 print(interrupted, copied)

@@ -18,7 +18,7 @@ SCENARIOS = {}
 
 
 def scenario(function):
-    """Register a function of a ``Lab`` that does a COPY or several, and returns what it has seen."""
+    """Register a function of a ``Lab`` that does a COPY, and returns what it has seen."""
     SCENARIOS[function.__name__] = function
     return function
 
@@ -54,8 +54,16 @@ def observe(lab, function):
         seen["returned"] = repr(function(lab))
     except psycopg2.Error as exc:
         seen["raised"] = [type(exc).__name__, str(exc), exc.pgcode, exc.pgerror]
-        names = ("severity", "message_primary", "message_detail", "context", "table_name",
-                 "column_name", "constraint_name", "sqlstate")
+        names = (
+            "severity",
+            "message_primary",
+            "message_detail",
+            "context",
+            "table_name",
+            "column_name",
+            "constraint_name",
+            "sqlstate",
+        )
         seen["diag"] = {name: getattr(exc.diag, name) for name in names}
         seen["cursor"] = exc.cursor is lab.cur
     except Exception as exc:
@@ -169,9 +177,9 @@ def columns_of_bytes(lab):
 
 @scenario
 def names_to_be_quoted(lab):
-    lab.cur.execute('create temp table "Sel""ect" ("or der" int, "é" text)')
-    lab.cur.copy_from(io.StringIO("1\tx\n"), 'Sel"ect', columns=["or der", "é"])
-    return lab.cur.query, lab.rows('"Sel""ect"')
+    lab.cur.execute('create temp table "Or""der" ("or der" int, "é" text)')
+    lab.cur.copy_from(io.StringIO("1\tx\n"), 'Or"der', columns=["or der", "é"])
+    return lab.cur.query, lab.rows('"Or""der"')
 
 
 @scenario
@@ -435,7 +443,8 @@ def write_raises(lab):
 
 @scenario
 def lock_that_is_not_given(lab):
-    lab.cur.execute("set client_min_messages = error; drop table if exists locked; create table locked (id int)")
+    lab.cur.execute("set client_min_messages = error; drop table if exists locked")
+    lab.cur.execute("create table locked (id int)")
     lab.conn.commit()
     other = lab.connect(lab.dsn)
     other.cursor().execute("lock table locked")
@@ -485,8 +494,9 @@ def sql_ascii(lab):
 
 @scenario
 def row_that_fails(lab):
-    lab.cur.copy_expert("copy (select 1 / (5000 - g) from generate_series(1, 9000) g) to stdout",
-                        Writing())
+    lab.cur.copy_expert(
+        "copy (select 1 / (5000 - g) from generate_series(1, 9000) g) to stdout", Writing()
+    )
 
 
 @scenario
@@ -525,7 +535,7 @@ def empty_statement(lab):
 
 @scenario
 def syntax_error(lab):
-    lab.cur.copy_expert("copy t fron stdin", io.StringIO())
+    lab.cur.copy_expert("copy t into stdin", io.StringIO())
 
 
 @scenario
@@ -627,8 +637,11 @@ def class_of_the_program(lab):
 @scenario
 def class_of_extras(lab):
     seen = []
-    for factory in (psycopg2.extras.RealDictCursor, psycopg2.extras.NamedTupleCursor,
-                    psycopg2.extras.DictCursor):
+    for factory in (
+        psycopg2.extras.RealDictCursor,
+        psycopg2.extras.NamedTupleCursor,
+        psycopg2.extras.DictCursor,
+    ):
         cur = lab.conn.cursor(cursor_factory=factory)
         cur.copy_from(io.StringIO("1\ta\n"), "t")
         cur.execute("select * from t")

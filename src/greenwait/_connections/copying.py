@@ -1,4 +1,4 @@
-"""COPY for cursors: psycopg2's three methods, which work while greenwait's callback is registered."""
+"""COPY for cursors: psycopg2's three methods, while greenwait's callback is registered."""
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
@@ -46,8 +46,9 @@ class CopyCursor(cursor):
             raise TypeError("argument 1 must have a .read() method")
         _check_texts(table, sep, null)
         check_can_copy(self, "copy_from")
-        copy_by_callback(_nameless(self), _statement(self, "FROM stdin", table, sep, null, columns),
-                         file, size)
+        copy_by_callback(
+            _nameless(self), _statement(self, "FROM stdin", table, sep, null, columns), file, size
+        )
 
     def copy_to(
         self,
@@ -76,8 +77,9 @@ class CopyCursor(cursor):
             raise TypeError("argument 1 must have a .write() method")
         _check_texts(table, sep, null)
         check_can_copy(self, "copy_to")
-        copy_by_callback(_nameless(self), _statement(self, "TO stdout", table, sep, null, columns),
-                         file, 0)
+        copy_by_callback(
+            _nameless(self), _statement(self, "TO stdout", table, sep, null, columns), file, 0
+        )
 
     def copy_expert(self, sql: "str | bytes | Composable", file: Any, size: int = 8192) -> None:
         """Execute a COPY statement, with *file* in the place of STDIN or STDOUT.
