@@ -92,7 +92,7 @@ def _psycopg3(dsn: str) -> Callable[[bool, int], None]:
 
     def copy(is_in: bool, megabytes: int) -> None:
         file = File(megabytes)
-        with conn.cursor().copy(IN if is_in else out(megabytes)) as copying:  # type: ignore[arg-type]
+        with conn.cursor().copy(IN if is_in else out(megabytes)) as copying:
             if is_in:
                 while data := file.read(SIZE):
                     copying.write(data)

@@ -282,14 +282,13 @@ cdef int send_data(object conn, Wait* wait, CopyData copy) except -1:
     out.unflushed = 0
     while not is_last:
         is_last = read_chunks(conn, wait, copy, read, chunks, &out)
-        if copy.failure is not None:
-            return end_sending(wait, copy, complaint(copy.failure))
         while advance(conn, wait, READINESS_READ | READINESS_WRITE, put_more, &out) == MUST_LOOK:
             if not goes_on(conn, wait, out.pgconn):
                 # Never an end that the server could take for success.
                 return end_sending(wait, copy, "greenwait: the server has ended the COPY")
         chunks.clear()
-    return end_sending(wait, copy, None)
+    # After the data before it: the server says in which line it was.
+    return end_sending(wait, copy, None if copy.failure is None else complaint(copy.failure))
 
 
 cdef bint read_chunks(

@@ -281,10 +281,10 @@ def test_replication_stream_is_refused(callback, server):
     )
     cur = psycopg2.extensions.cursor(conn)
     cur.execute("IDENTIFY_SYSTEM")
-    position = cur.fetchone()[2]
+    position = cur.fetchall()[0][2]
     with pytest.raises(psycopg2.ProgrammingError, match="replication stream"):
         cur.execute(f"START_REPLICATION {position}")
     assert not conn.closed
     cur.execute("IDENTIFY_SYSTEM")
-    assert cur.fetchone()[2]
+    assert cur.fetchall()[0][2]
     conn.close()

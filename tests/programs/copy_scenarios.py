@@ -8,6 +8,7 @@ import itertools
 import json
 import re
 import sys
+from typing import Any
 
 import psycopg2
 import psycopg2.extensions
@@ -690,11 +691,12 @@ def partitioned_table(lab):
 def main():
     """Run them all."""
     dsn, mode = sys.argv[-2:]
-    connect = psycopg2.connect
+    connect: Any = psycopg2.connect
     if mode != "blocking":
         import greenwait
 
-        greenwait.install(poller=mode, cancel_grace=20)
+        poller: Any = mode
+        greenwait.install(poller=poller, cancel_grace=20)
         connect = greenwait.connect
     outcomes = {}
     for name, function in SCENARIOS.items():

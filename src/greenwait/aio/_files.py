@@ -25,7 +25,7 @@ class _Awaiting:
             self.write = _waiting(file.write)
 
 
-class _AwaitingText(_Awaiting, io.TextIOBase):
+class _AwaitingText(_Awaiting, io.TextIOBase):  # type: ignore[misc]
     """The same for an asynchronous text file, to which psycopg2 writes str."""
 
     def __init__(self, file: Any) -> None:
