@@ -9,7 +9,7 @@ from tests.lab.marks import needs_copy
 from tests.lab.programs import run_program
 from tests.programs.copy_scenarios import SCENARIOS
 
-pytestmark = needs_copy
+pytestmark = [needs_copy, pytest.mark.timeout(300)]
 
 
 @pytest.fixture(scope="module")

@@ -60,6 +60,7 @@ def assert_usable(conn, count):
     assert count(conn) == 1
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("transport", running().transports)
 def test_random_interrupts_copy_all_or_nothing(run_program, transport):
     found = run_program("copy_interrupts", "700", transport=transport, timeout=200)

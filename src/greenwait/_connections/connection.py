@@ -248,8 +248,9 @@ class Cursor(CopyCursor):
     """A psycopg2 cursor that waits while others use its ``greenwait.Connection``.
 
     Use it as ``cursor_factory``. ``Connection.cursor()`` makes such a class of any other.
-    The methods are psycopg2's. Those that wait for the server wait for the connection first;
-    the fetching methods of a cursor without a name do not.
+    The methods are psycopg2's, and those of COPY work while greenwait's callback is registered.
+    Those that wait for the server wait for the connection first; the fetching methods of a cursor
+    without a name do not.
     """
 
     _is_guarded = True

@@ -3,6 +3,7 @@
 import functools
 import inspect
 import io
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
@@ -11,6 +12,8 @@ from greenwait.aio._call import await_
 __all__ = ["with_async_file"]
 
 _END = b""
+# Seconds for which items are kept back for the next to come.
+_QUICK = 0.0005
 # What files return that are not asynchronous: a row's write() must not take long.
 _PLAIN = (type(None), int, bytes, str)
 
@@ -60,15 +63,29 @@ class _AsyncItems:
 
     def __init__(self, items: AsyncIterator[Any]) -> None:
         self._items = items
+        self._next: Any = _END
 
-    def read(self, _size: int) -> Any:
-        return await_(self._next())
+    def read(self, size: int) -> Any:
+        return await_(self._join(size))
 
-    async def _next(self) -> Any:
-        async for item in self._items:
-            if len(item) > 0:
-                return item
-        return _END
+    async def _join(self, size: int) -> Any:
+        """Return about as much as is asked for, if it comes quickly: each wait takes time."""
+        began = time.monotonic()
+        first, self._next = self._next, _END
+        items = [first] if len(first) > 0 else []
+        length = len(first)
+        if length < size or not items:
+            async for item in self._items:
+                if len(item) == 0:  # it would be the end
+                    continue
+                if items and type(item) is not type(items[0]):
+                    self._next = item
+                    break
+                items.append(item)
+                length += len(item)
+                if length >= size or time.monotonic() - began > _QUICK:
+                    break
+        return items[0][:0].join(items) if items else _END
 
 
 def _file(file: Any) -> Any:
