@@ -7,6 +7,9 @@ fetched into build/conformance and unpacked in a temporary folder, then run by p
 on a PostgreSQL of our own: first under psycopg2's own callback, the baseline, then under each of
 ours. A callback conforms when nothing fails and every test ends as it did under the baseline: a
 test can't be passed by being skipped.
+
+What psycopg2 itself lacks in green mode, its suite skips there. Those tests are run with
+greenwait's classes in the place of psycopg2's, and their baseline is blocking psycopg2.
 """
 
 import contextlib
@@ -25,6 +28,10 @@ import psycopg2
 from tests.lab.postgres import DATABASE, USER, Server, find_binaries
 
 BASELINE = "psycopg2.extras.wait_select"
+BLOCKING = "blocking psycopg2"
+WITH_CLASSES = "greenwait's classes and "  # before a callback's name
+# Of what green mode lacks.
+LACKING = ("tests/test_copy.py",)
 OURS = ("greenwait.wait", "greenwait.EpollWaitCallback")
 _CACHE = Path(__file__).resolve().parent.parent / "build" / "conformance"
 _DOWNLOAD_TIMEOUT = 300.0
@@ -40,10 +47,21 @@ import pkgutil
 
 import psycopg2._psycopg
 import psycopg2.extras
-from psycopg2.extensions import get_wait_callback
+from psycopg2.extensions import get_wait_callback, set_wait_callback
 
-callback = pkgutil.resolve_name(os.environ["CONFORMANCE_CALLBACK"])
-psycopg2.extras.wait_select = callback  # where tests/testconfig.py takes it from
+callback = None
+if os.environ["CONFORMANCE_CALLBACK"]:
+    callback = pkgutil.resolve_name(os.environ["CONFORMANCE_CALLBACK"])
+    psycopg2.extras.wait_select = callback  # where tests/testconfig.py takes it from
+
+if os.environ["CONFORMANCE_CLASSES"]:  # and the suite does not know of the callback
+    import greenwait
+
+    def connect(dsn=None, connection_factory=greenwait.Connection, *args, **kwargs):
+        return psycopg2_connect(dsn, connection_factory, *args, **kwargs)
+
+    psycopg2_connect, psycopg2.connect = psycopg2.connect, connect
+    set_wait_callback(callback)
 
 from tests.testutils import ConnectingTestCase
 
@@ -106,7 +124,7 @@ class Run:
         return bad
 
 
-def run(callback: str, source: Path) -> Run:
+def run(callback: str, source: Path, tests: tuple[str, ...] = ("tests",)) -> Run:
     """Run the suite under *callback*, in a process and on a server of its own."""
     result = Run(callback)
     with Server() as server, tempfile.TemporaryDirectory() as folder:
@@ -116,7 +134,7 @@ def run(callback: str, source: Path) -> Run:
         command = [sys.executable, "-m", "pytest", "-p", "pytest_timeout", "-p", "no:cacheprovider"]
         command += [f"--timeout={_TEST_TIMEOUT}", "--timeout-method=thread", "-W", "default"]
         done = subprocess.run(
-            [*command, "-v", f"--junit-xml={report}", "tests"],
+            [*command, "-v", f"--junit-xml={report}", *tests],
             cwd=source,
             env=_environment(server, callback),
             stdin=subprocess.DEVNULL,
@@ -135,10 +153,14 @@ def _environment(server: Server, callback: str) -> dict[str, str]:
     """Return our environment with the suite's settings, and none that change what it does."""
     ours = ("PG", "PSYCOPG2_TEST", "PYTHONWARNINGS", "PYTEST")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+    if callback != BLOCKING and not callback.startswith(WITH_CLASSES):
+        kept["PSYCOPG2_TEST_GREEN"] = "1"
     return kept | {
-        "CONFORMANCE_CALLBACK": callback,
+        "CONFORMANCE_CALLBACK": (
+            "" if callback == BLOCKING else callback.removeprefix(WITH_CLASSES)
+        ),
+        "CONFORMANCE_CLASSES": "1" if callback.startswith(WITH_CLASSES) else "",
         "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
-        "PSYCOPG2_TEST_GREEN": "1",
         "PSYCOPG2_TESTDB": DATABASE,
         "PSYCOPG2_TESTDB_HOST": str(server.directory),
         "PSYCOPG2_TESTDB_PORT": str(server.port),
@@ -156,24 +178,36 @@ def main() -> None:
         (source,) = Path(folder).iterdir()
         (source / "conftest.py").write_text(_CONFTEST)
         print(f"the test-suite of psycopg2 {version}, in green mode", flush=True)
-        baseline: Run | None = None
-        for callback in (BASELINE, *OURS):
-            result = run(callback, source)
-            baseline = baseline or result
-            bad = result.bad(baseline)
-            for test, how in bad.items():
-                print(f"{callback}: {test}: {how}")
-            count = Counter(result.outcomes.values())
-            print(
-                f"{callback}: {len(result.outcomes)} run, {count['failed']} failures, "
-                f"{count['error']} errors, {count['skipped']} skipped, "
-                f"{len(bad)} bad or otherwise than under {BASELINE}",
-                flush=True,
-            )
-            total["failed"] += len(bad)
-            total.update(outcome for test, outcome in result.outcomes.items() if test not in bad)
+        total += _compare_with(BASELINE, OURS, source, ("tests",))
+        print(f"its tests of what green mode lacks, {', '.join(LACKING)}", flush=True)
+        with_classes = tuple(f"{WITH_CLASSES}{callback}" for callback in OURS)
+        total += _compare_with(BLOCKING, with_classes, source, LACKING)
     print(f"{total['passed']} passed, {total['failed']} failed, {total['skipped']} skipped")
     sys.exit(1 if total["failed"] or not total["passed"] else 0)
+
+
+def _compare_with(
+    baseline: str, callbacks: tuple[str, ...], source: Path, tests: tuple[str, ...]
+) -> Counter[str]:
+    """Run *tests* under the baseline and under *callbacks*, and count how they ended."""
+    total: Counter[str] = Counter()
+    expected: Run | None = None
+    for callback in (baseline, *callbacks):
+        result = run(callback, source, tests)
+        expected = expected or result
+        bad = result.bad(expected)
+        for test, how in bad.items():
+            print(f"{callback}: {test}: {how}")
+        count = Counter(result.outcomes.values())
+        print(
+            f"{callback}: {len(result.outcomes)} run, {count['failed']} failures, "
+            f"{count['error']} errors, {count['skipped']} skipped, "
+            f"{len(bad)} bad or otherwise than under {baseline}",
+            flush=True,
+        )
+        total["failed"] += len(bad)
+        total.update(outcome for test, outcome in result.outcomes.items() if test not in bad)
+    return total
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from tests.lab.servers import POOL_MODE
 __all__ = [
     "cancels_through_the_proxy",
     "needs_backend_pid",
+    "needs_copy",
     "needs_epoll",
     "needs_flat_memory",
     "needs_fork",
@@ -47,6 +48,9 @@ needs_refusal = pytest.mark.skipif(
     FAST_PATHS["interrupt"] != "on",
     reason="without libpq's functions an interrupt that meets a success costs the connection",
 )
+
+#: COPY is transferred by libpq's functions, or refused.
+needs_copy = pytest.mark.skipif(FAST_PATHS["COPY"] != "on", reason="it takes libpq's functions")
 
 # psycopg2's own cancel() would wait for the proxy, and the proxy's thread for the GIL.
 cancels_through_the_proxy = pytest.mark.skipif(
