@@ -78,7 +78,7 @@ soak: $(VENV)/.built ## everything at the same time in every context, with rando
 
 TRIES ?= 100
 delivery-table: $(VENV)/.built ## is anything lost where an interrupt meets an answer? TRIES=100 in every context
-	$(BIN)/python -m tools.delivery_table --tries $(TRIES)
+	$(BIN)/python -m tests.delivery_trials.table --tries $(TRIES)
 
 # What macOS and the BSDs do not have is taken away: from our C, Python, libc and gevent's libev.
 WITHOUT_EPOLL := tests/platforms/no_epoll
@@ -127,7 +127,7 @@ coverage: $(VENV)/.dev ## which of our lines the tests run, Cython's too
 
 # Those to which it matters which libpq psycopg2 calls, and how it was linked with that.
 SOURCE := VENV=$(VENV)-source PSYCOPG2=psycopg2
-SOURCE_TESTS := tests/connect tests/delivery $(patsubst %,tests/test_%.py,cancel commit copy import interrupt \
+SOURCE_TESTS := tests/connect tests/copying tests/delivery $(patsubst %,tests/test_%.py,cancel commit copy import interrupt \
     libpq loop nonblocking sharing signals stream tls)
 source: ## tests and conformance, on a psycopg2 built from source; needs libpq's headers (Debian: libpq-dev)
 	@command -v pg_config > /dev/null || { echo "needs pg_config: apt-get install libpq-dev" >&2; exit 1; }
@@ -249,13 +249,16 @@ $(RELEASE)/.built: pyproject.toml
 	$(RELEASE_BIN)/python -m pip --disable-pip-version-check --quiet install --group workflows
 	touch $@
 
-# From the name of a wheel to cibuildwheel's name of it, as cp310-manylinux_x86_64.
+# The wheels of a release, by cibuildwheel's names.
+RELEASED := $(foreach python,310 311 312 313 314 315,$(foreach system,macosx_arm64 macosx_x86_64 manylinux_aarch64 \
+    manylinux_x86_64 musllinux_aarch64 musllinux_x86_64 win_amd64,cp$(python)-$(system)))
+# From the name of a wheel to such a name.
 IDENTIFIER := s/.*-(cp[0-9]+)-cp[0-9]+-(manylinux|musllinux|macosx|win)[0-9._a-z]*_(x86_64|aarch64|arm64|amd64)\.whl/\1-\2_\3/
 check-dist: $(RELEASE)/.built ## is a whole release in dist/, of all systems? TAG=v1.2.3 must be the version
 	$(if $(TAG),! ls dist | grep -vE '^greenwait-$(TAG:v%=%)(-|\.tar)')
 	mkdir -p build
 	ls dist | sed -E 's/.*\.tar\.gz$$/sdist/; $(IDENTIFIER)' | LC_ALL=C sort > build/release
-	(cat tools/wheel_identifiers.txt; echo sdist) | diff - build/release
+	printf '%s\n' $(RELEASED) sdist | diff - build/release
 	$(call CHECK_SDIST,$(RELEASE_BIN))
 	$(call CHECK_WHEELS,$(RELEASE_BIN))
 
@@ -263,13 +266,13 @@ release-wheels: $(RELEASE)/.built ## the wheels of a release for this system, fr
 	$(RELEASE_BIN)/python -m cibuildwheel --output-dir dist dist/greenwait-*.tar.gz
 
 # A release of cibuildwheel that drops or adds a Python is seen here, and not when somebody misses a wheel.
-identifiers: $(RELEASE)/.built ## does cibuildwheel build what tools/wheel_identifiers.txt lists?
+identifiers: $(RELEASE)/.built ## does cibuildwheel build the wheels that a release is to have?
 	mkdir -p build
 	for system in linux:x86_64 linux:aarch64 macos:x86_64 macos:arm64 windows:AMD64; do \
 	    $(RELEASE_BIN)/cibuildwheel --print-build-identifiers --platform $${system%:*} --archs $${system#*:} . \
 	        || exit 1; \
-	done > build/identifiers
-	LC_ALL=C sort build/identifiers | diff tools/wheel_identifiers.txt -
+	done | LC_ALL=C sort > build/identifiers
+	printf '%s\n' $(RELEASED) | LC_ALL=C sort | diff - build/identifiers
 
 workflows: identifiers ## check .github/workflows, and what they would publish
 	$(RELEASE_BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml

@@ -28,8 +28,8 @@ try:
     from benchmarks.machine import Cores, Pinning, machine, versions
     from benchmarks.measure import measure
     from benchmarks.runner import connected
-    from benchmarks.workloads import TRANSPORTS, Workload, workloads
-    from tools.postgres import ExternalServer, Server
+    from benchmarks.workloads import Workload, workloads
+    from tests.lab.postgres import ExternalServer, Server
 except ImportError as exc:
     print(
         f"{exc}\nThe benchmark needs pip install -e '.[binary,test,bench]'; make bench does that",
@@ -37,6 +37,7 @@ except ImportError as exc:
     )
     sys.exit(2)
 
+_TRANSPORTS = ("unix", "tcp", "tls")  # of a server of our own
 _QUICK_SECONDS = 6.5  # for a workload, on a slow or busy machine too
 
 
@@ -54,8 +55,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description="Compare the ways to wait for PostgreSQL: blocking psycopg2, the wait "
         "callbacks in use, greenwait.",
-        epilog=f"workloads: {', '.join(each.name for each in workloads(TRANSPORTS))}; with --dsn: "
-        f"{', '.join(each.name for each in workloads())}.",
+        epilog=f"workloads: {', '.join(each.name for each in workloads(_TRANSPORTS))}; with --dsn "
+        "dsn is the transport's name.",
     )
     parser.add_argument(
         "--quick", action="store_true", help="fewer rounds, and one workload beside a busy thread"
@@ -99,7 +100,10 @@ def _choose_workloads(
     parser: argparse.ArgumentParser, options: argparse.Namespace
 ) -> list[tuple[Workload, int]]:
     """Return what is asked for, and how many rounds of it."""
-    available = {each.name: each for each in workloads(() if options.dsn else TRANSPORTS)}
+    available = {
+        each.name: each
+        for each in workloads(ExternalServer.transports if options.dsn else _TRANSPORTS)
+    }
     chosen = [
         name
         for name, each in available.items()
@@ -132,7 +136,7 @@ def _compare(
     terminal.print(report.EXPLANATION, "")
     measured = []
     with ExternalServer(options.dsn) if options.dsn else Server() as server:
-        with connected(server.dsn(TRANSPORTS[0]), None) as conn:
+        with connected(server.dsn(server.transports[0]), None) as conn:
             with_what = versions(conn)
         started = time.monotonic()
         for workload, rounds in chosen:

@@ -17,7 +17,6 @@ Needs ``pip install -e '.[binary,test,bench]'``.
 
 import argparse
 import contextlib
-import importlib.metadata
 import json
 import random
 import subprocess
@@ -37,12 +36,11 @@ from benchmarks.figures import digits, goal, positive, table_of, time_text
 from benchmarks.measure import Sample, Spread
 from benchmarks.plots import client_bars, svg_text
 from benchmarks.runner import run
-from tools import pgbouncer
-from tools.postgres import Server
+from tests.lab import pgbouncer
+from tests.lab.postgres import Server
 
 _QUERIES = 6400  # of all connections together, in one round
 _FEWEST = 50  # of each connection
-_PEERS = ("aiopg", "asyncpg", "eventlet", "psycopg", "uvloop")
 # The most of a peer's CPU time that a client of ours may use.
 _GOALS = {
     "hub": {"psycogreen": 0.70, "asyncpg-uvloop": 0.75},
@@ -190,7 +188,6 @@ def main() -> None:
         return [*_tables(found, document["ratios"])]
 
     facts = run(measure)
-    facts["versions"] |= {name: importlib.metadata.version(name) for name in _PEERS}
     rounds = f"{options.rounds} of {_QUERIES} queries"
     facts["settings"] = {"connections": str(min(counts)), "rounds": rounds}
     if options.json is not None:

@@ -31,7 +31,7 @@ from rich.table import Table
 from benchmarks.callbacks import BLOCKING, GREENWAIT, NAMES, contestants
 from benchmarks.figures import goal, positive, table_of
 from benchmarks.runner import run
-from tools.postgres import Server
+from tests.lab.postgres import Server
 
 _ROOT = Path(__file__).resolve().parent.parent
 _DEFAULT = (BLOCKING, "wait_select", "psycogreen", GREENWAIT, "greenwait-epoll")

@@ -14,6 +14,7 @@ from psycopg2.extensions import connection, libpq_version
 
 import greenwait
 
+_PEERS = ("aiopg", "asyncpg", "eventlet", "gevent", "psycogreen", "psycopg", "uvloop")
 Pinning = Literal["free", "same", "apart"]
 
 
@@ -41,7 +42,7 @@ def _cpu_count() -> str:
 
 
 def versions(conn: connection) -> dict[str, str]:
-    """Return the version of everything that takes part; *conn* says which server."""
+    """Return the version of everything that may take part; *conn* says which server."""
     psycopg2_builds = filter(_installed, ("psycopg2-binary", "psycopg2"))
     found = {
         "Python": f"{platform.python_implementation()} {platform.python_version()}",
@@ -51,9 +52,7 @@ def versions(conn: connection) -> dict[str, str]:
         "libpq": f"{libpq_version() // 10000}.{libpq_version() % 10000}",
         "PostgreSQL": (conn.info.parameter_status("server_version") or "not known").split()[0],
     }
-    return found | {
-        name: version for name in ("gevent", "psycogreen") if (version := _installed(name))
-    }
+    return found | {name: version for name in _PEERS if (version := _installed(name))}
 
 
 def _installed(name: str) -> str:

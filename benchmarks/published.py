@@ -6,7 +6,6 @@
 ``docs/performance.md`` and the README call the functions below by cog, which puts the tables there.
 """
 
-import argparse
 import json
 import sys
 from collections.abc import Sequence
@@ -133,22 +132,16 @@ def many_at_once_ratios() -> str:
     return _table(["CPU per query, as a multiple", "", "goal"], rows)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main() -> None:
     """Keep a result, or draw the plots."""
-    parser = argparse.ArgumentParser(description="Keep results of the benchmark, and draw them.")
-    commands = parser.add_subparsers(dest="command", required=True)
-    keeping = commands.add_parser("keep", help="keep a JSON file without its samples")
-    keeping.add_argument("name", choices=NAMES)
-    keeping.add_argument("file", type=Path)
-    drawing = commands.add_parser("draw", help="draw the plots of what was kept")
-    drawing.add_argument("directory", type=Path)
-    options = parser.parse_args(arguments)
-    if options.command == "keep":
-        keep(options.name, options.file)
-    else:
-        draw(options.directory)
-    return 0
+    match sys.argv[1:]:
+        case ["keep", name, file] if name in NAMES:
+            keep(name, Path(file))
+        case ["draw", directory]:
+            draw(Path(directory))
+        case _:
+            sys.exit(__doc__)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

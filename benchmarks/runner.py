@@ -10,7 +10,7 @@ from rich.table import Table
 from benchmarks.callbacks import Callback
 from benchmarks.figures import Facts, console, print_facts
 from benchmarks.machine import machine, versions
-from tools.postgres import Server
+from tests.lab.postgres import Server
 
 
 @contextlib.contextmanager

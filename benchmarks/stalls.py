@@ -37,7 +37,7 @@ from benchmarks.figures import digits, goal, positive, table_of
 from benchmarks.measure import Spread
 from benchmarks.runner import connected, run
 from greenwait import aio
-from tools.postgres import Server
+from tests.lab.postgres import Server
 
 _NAMES = (BLOCKING, "wait_select", GREENWAIT, "greenwait-epoll")
 _LARGE = {

@@ -10,9 +10,6 @@ from dataclasses import dataclass, replace
 
 from psycopg2.extensions import cursor
 
-#: The ways to the embedded server.
-TRANSPORTS = ("unix", "tcp", "tls")
-
 _LITERAL_BYTES = 20_000_000
 _MANY = 200_000
 
@@ -65,16 +62,13 @@ def _series(count: int) -> bytes:
     return f"select generate_series(1, {count}), repeat('x', 104)".encode()
 
 
-def workloads(transports: Sequence[str] = ()) -> list[Workload]:
-    """Return the workloads: ``select 1`` over each of *transports*, the others over the first.
-
-    Without *transports* each runs over the one way that the user's DSN names.
-    """
-    suffix = f", {transports[0]}" if transports else ""
+def workloads(transports: Sequence[str]) -> list[Workload]:
+    """Return the workloads: ``select 1`` over each of *transports*, the others over the first."""
+    suffix = f", {transports[0]}"
     alone = [
         Workload(
-            name=f"select-1-{transport}" if transport else "select-1",
-            title=f"select 1, {transport}" if transport else "select 1",
+            name=f"select-1-{transport}",
+            title=f"select 1, {transport}",
             transport=transport,
             statement=b"select 1",
             check=_check_rows((1,)),
@@ -82,7 +76,7 @@ def workloads(transports: Sequence[str] = ()) -> list[Workload]:
             rounds=200,
             quick_rounds=40,
         )
-        for transport in (transports or ("",))
+        for transport in transports
     ]
     short = replace(
         alone[0],
@@ -131,7 +125,7 @@ def _beside_busy_thread(workload: Workload) -> Workload:
         name=f"{workload.name}-busy",
         title=f"{workload.title}, busy",
         rounds=max(15, workload.rounds // 8),
-        quick_rounds=8 if workload.name in ("select-1-unix", "select-1") else 0,
+        quick_rounds=8 if workload.name in ("select-1-unix", "select-1-dsn") else 0,
         busy=True,
     )
 

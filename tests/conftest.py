@@ -15,9 +15,9 @@ import greenwait
 from greenwait._sleep import POLLERS
 from tests.lab import programs, servers
 from tests.lab.bounds import bound
+from tests.lab.postgres import ExternalServer, Server
 from tests.lab.readable import Readable
 from tests.lab.steps import Laboratory
-from tools.postgres import ExternalServer, Server
 
 CALLBACKS: dict[str, Callable[[Any], None]] = {
     "poll": greenwait.wait,

@@ -19,7 +19,7 @@ from tests.lab.bounds import bound
 from tests.lab.fault_proxy import Fault, FaultProxy
 from tests.lab.freezers import frozen_postmaster
 from tests.lab.leaks import no_leaked_descriptors
-from tests.lab.marks import needs_backend_pid
+from tests.lab.marks import needs_backend_pid, needs_pace
 from tests.lab.queries import assert_stops, assert_usable, one
 from tests.lab.silence import silence
 
@@ -113,6 +113,7 @@ def test_many_cancels_leak_nothing(callback, connect):
             greenwait.cancel(conn, timeout=20)
 
 
+@needs_pace
 def test_next_query_is_safe_from_a_cancel_that_comes_late(callback, connect):
     """The query ends as its deadline passes: before, while or after the cancel is sent."""
     conn = connect()

@@ -15,7 +15,8 @@ from psycopg2.extensions import libpq_version
 
 from greenwait._psycopg.libpq import FAST_PATHS
 from tests.lab.bounds import bound
-from tools.postgres import find_binaries
+from tests.lab.marks import needs_no_libcrypto
+from tests.lab.postgres import find_binaries
 
 LARGE = "select g, repeat('x', 100) from generate_series(1, 50000) g"
 QUERY = f"""
@@ -66,6 +67,7 @@ def test_all_paths_are_on(query):
     assert used == 1
 
 
+@needs_no_libcrypto
 @pytest.mark.parametrize(
     "preparation",
     [

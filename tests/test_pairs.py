@@ -22,7 +22,7 @@ from tests.explorer.cases import reachable
 from tests.lab.freezers import frozen
 from tests.lab.interrupts import Limit
 from tests.lab.marks import needs_refusal
-from tools.postgres import Server
+from tests.lab.postgres import Server
 
 SEED = int(os.environ.get("GREENWAIT_TEST_SEED", "19"))
 

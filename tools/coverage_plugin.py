@@ -45,6 +45,9 @@ class _Lines(FileTracer):
 class _Reporter(CythonModuleReporter):
     """Cython's, which leaves out the rest of a block, too."""
 
+    def lines(self) -> set[int]:
+        return set(super().lines()) - self.excluded_lines()
+
     def excluded_lines(self) -> set[int]:
         excluded = set(super().excluded_lines())
         inside: int | None = None  # how far the head of such a block is indented

@@ -26,7 +26,7 @@ import psycopg2
 
 import greenwait
 import greenwait.aio
-from tools.postgres import Server
+from tests.lab.postgres import Server
 
 _MOST_OBJECTS = 20  # of one type; more come and go by themselves
 _MOST_BLOCKS = 50
@@ -146,20 +146,17 @@ def growth(first: Look, last: Look) -> list[str]:
     return grown
 
 
-def _microseconds(work: Callable[[str, int], None], number: int, dsn: str) -> float:
-    """Do *work* and return the time for each piece."""
-    began = time.monotonic()
-    work(dsn, number)
-    return (time.monotonic() - began) / number * 1e6
-
-
 def check(work: Callable[[str, int], None], number: int, dsn: str) -> list[str]:
     """Do *work* and return what has grown too much; print what there was."""
-    at_first = _microseconds(work, number // 10, dsn)
+    began = time.monotonic()
+    work(dsn, number // 10)
+    at_first = (time.monotonic() - began) / number * 1e7
     before = Look.take()
     first = Look.take()
     del before  # a look takes memory itself: one is there at each
-    later = _microseconds(work, number, dsn)
+    began = time.monotonic()
+    work(dsn, number)
+    later = (time.monotonic() - began) / number * 1e6
     last = Look.take()
     grown = growth(first, last)
     print(

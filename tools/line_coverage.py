@@ -22,23 +22,10 @@ from coverage import CoverageData
 from coverage.exceptions import CoverageException
 
 from tools.building import ROOT, build_extensions, copy_checkout
-from tools.selection import left_out, names_tests
 
 COPY = ROOT / "build" / "coverage"
 _PACKAGE = COPY / "src" / "greenwait"
 _LEAST = {"*.py": 100, "*.p[yx][xd]": 95}  # per cent
-
-# What can't hold on this build, and why.
-_PACE = "a traced build does not keep that pace"
-LEFT_OUT = {
-    "tests/test_cancel.py::test_next_query_is_safe_from_a_cancel_that_comes_late": _PACE,
-    "tests/test_signals.py::test_handler_runs_while_the_descriptor_is_always_ready": _PACE,
-    "tests/test_processes.py::test_threads_that_come_and_go_leak_no_memory": "coverage.py keeps "
-    "something of each thread",
-    "tests/test_interrupt.py::test_traced_code_gets_it_too": "it sets a tracer of its own",
-    "tests/test_libpq.py::test_another_libpq_in_the_process_is_left_alone": "coverage.py has "
-    "loaded a libcrypto that another libpq does not take",
-}
 
 # What the second and the third time are about: how it is done with an older libpq, or with none.
 _OLDER = COPY / "older"
@@ -67,7 +54,12 @@ def build() -> None:
 
 def coverage(command: str, *arguments: str, **settings: str) -> int:
     """Run coverage.py in the copy and return how it ended."""
-    environment = {"COVERAGE_COPY": str(COPY), "PYTHONPATH": str(_PACKAGE.parent), **settings}
+    environment = {
+        "COVERAGE_COPY": str(COPY),
+        "GREENWAIT_TEST_BUILD": "traced",
+        "PYTHONPATH": str(_PACKAGE.parent),
+        **settings,
+    }
     done = subprocess.run(
         [sys.executable, "-m", "coverage", command, "--rcfile=tools/coverage.ini", *arguments],
         cwd=COPY,
@@ -93,9 +85,9 @@ def drop_unfinished() -> None:
 
 def run_tests(arguments: Sequence[str]) -> int:
     """Run them under coverage.py, and if they are all meant, some again; return how that ended."""
-    command = ("run", "-m", "pytest", *left_out(LEFT_OUT), *arguments)
+    command = ("run", "-m", "pytest", *arguments)
     failed = coverage(*command)
-    if not names_tests(arguments):
+    if not any((ROOT / each.split("::")[0]).exists() for each in arguments):
         # The oldest psycopg2 that has a wheel for this Python, with its libpq.
         install = (sys.executable, "-m", "uv", "pip", "install", "--quiet", f"--target={_OLDER}")
         options = ("--only-binary=:all:", "--resolution=lowest-direct")

@@ -15,8 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree
 
+from tests.lab.postgres import Server
 from tools.building import ROOT, build_planted
-from tools.postgres import Server
 
 BUILD = ROOT / "build" / "memcheck"
 WAITS = 1000  # under each of two pollers

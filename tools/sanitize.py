@@ -15,7 +15,6 @@ import sys
 from collections.abc import Sequence
 
 from tools.building import ROOT, build_planted
-from tools.selection import left_out
 
 BUILD = ROOT / "build" / "sanitize"
 REPORTS = ROOT / "build" / "sanitize-reports"
@@ -31,14 +30,6 @@ _DEFECTS = {
     "overflow(2**31 - 1)": "signed integer overflow",
 }
 _DEFECT_TIMEOUT = 60
-
-# What can't hold on this build, and why.
-_QUARANTINE = "AddressSanitizer keeps what is freed for a while, so that the process grows"
-LEFT_OUT = {
-    "tests/test_processes.py::test_threads_that_come_and_go_leak_no_memory": _QUARANTINE,
-    "tests/connect/test_arguments.py"
-    "::test_looking_at_a_connection_string_leaves_nothing_behind": _QUARANTINE,
-}
 
 
 def build() -> None:
@@ -68,6 +59,7 @@ def environment() -> dict[str, str]:
         "UBSAN_OPTIONS": reports,
         "PYTHONMALLOC": "malloc",  # or Python's arenas hide where a block ends
         "PYTHONPATH": str(BUILD),
+        "GREENWAIT_TEST_BUILD": "sanitized",
     }
 
 
@@ -116,7 +108,7 @@ def main(arguments: Sequence[str]) -> int:
     report_to_files()
     prove()
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", *left_out(LEFT_OUT), *arguments],
+        [sys.executable, "-m", "pytest", *arguments],
         env=environment(),
         cwd=ROOT,
     )

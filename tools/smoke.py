@@ -3,7 +3,7 @@
     python tools/smoke.py [DSN | --no-server] [--waits N]
 
 Run by path, so that the greenwait that is imported is the installed one. Without a DSN it starts
-a PostgreSQL of its own (``tools/postgres.py``); ``--no-server`` is for where there is none:
+a PostgreSQL of its own (``tests/lab/postgres.py``); ``--no-server`` is for where there is none:
 then everything is imported, and no more. ``make memcheck`` runs this under valgrind.
 """
 
@@ -213,8 +213,8 @@ def main() -> None:
     with contextlib.ExitStack() as stack:
         dsn = options.dsn
         if dsn is None:
-            sys.path.append(str(root))
-            server = importlib.import_module("tools.postgres").running()
+            sys.path.insert(0, str(root))  # before a package that calls itself tests, too
+            server = importlib.import_module("tests.lab.postgres").running()
             dsn = stack.enter_context(server).dsn(server.transports[0])
         for poller in POLLERS:
             with greenwait.installed(poller=poller, cancel_grace=_SLOW):

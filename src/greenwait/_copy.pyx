@@ -40,6 +40,19 @@ cdef bint has_left_copy_unseen(object conn) except -1:
     return connection_info.__get__(conn).transaction_status == PQTRANS_ACTIVE
 
 
+cdef bint is_stream(ConnectionState state) except -1:
+    """Is the COPY that was left open a COPY BOTH, which START_REPLICATION begins?"""
+    cdef PGresult* result
+    cdef int status
+    if state.has_state is NULL or libpq.isBusy(state.has_state):
+        return False
+    # Until the COPY ends, its result comes again and again, at once.
+    result = libpq.getResult(state.has_state)
+    status = libpq.resultStatus(result)
+    libpq.clear(result)
+    return status == PGRES_COPY_BOTH
+
+
 cdef int end_copy(object conn, Wait* wait) except -1:
     """Refuse to send, or discard what arrives, until the server is ready for a query.
 
@@ -92,7 +105,11 @@ cdef int end_more(void* argument, int revents) noexcept nogil:
     status = libpq.resultStatus(result)
     libpq.clear(result)
     if status == PGRES_COPY_IN or status == PGRES_COPY_BOTH:
-        rc = libpq.putCopyEnd(pgconn, "COPY in execute() is not possible")
+        # A walsender ends the session if it is told of a failure (ProcessRepliesIfAny).
+        if status == PGRES_COPY_BOTH:
+            rc = libpq.putCopyEnd(pgconn, NULL)
+        else:
+            rc = libpq.putCopyEnd(pgconn, "COPY in execute() is not possible")
         if rc <= 0:
             return MUST_SEND if rc == 0 else FAILED
     elif status == PGRES_COPY_OUT:

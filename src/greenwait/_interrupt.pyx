@@ -18,7 +18,15 @@ from libc.stdint cimport int64_t
 
 from greenwait._cancel cimport cancel_request
 from greenwait._connecting cimport shut_down, wait_until_connected
-from greenwait._copy cimport end_copy, has_left_copy
+from greenwait._copy cimport end_copy, has_left_copy, is_stream
+from greenwait._copy_data cimport (
+    CopyData,
+    begin_copy,
+    copy_expected,
+    cut_copy,
+    finish_copy,
+    transfer_copy,
+)
 from greenwait._deadline cimport (
     after,
     blocks_entered,
@@ -29,6 +37,7 @@ from greenwait._deadline cimport (
     return_to_blocks,
     timeout as timeout_block,
     timeout_error,
+    timeout_error_without_query,
 )
 from greenwait._delivery cimport deliver, deliver_in_query, forget_left, may_be_left, raise_again
 from greenwait._options cimport Options
@@ -42,7 +51,7 @@ from greenwait._poll cimport (
     wait_until_ok,
     wait_until_sent,
 )
-from greenwait._psycopg.libpq cimport PQTRANS_ACTIVE, PQTRANS_IDLE
+from greenwait._psycopg.libpq cimport PGRES_COPY_IN, PQTRANS_ACTIVE, PQTRANS_IDLE
 from greenwait._psycopg.state cimport (
     COMMIT,
     NO_ENDING,
@@ -71,6 +80,7 @@ cdef type connection_type = psycopg2.connection
 cdef object connection_info = connection_type.info
 cdef object Psycopg2Error = psycopg2.Error
 cdef object OperationalError = psycopg2.OperationalError
+cdef object ProgrammingError = psycopg2.ProgrammingError
 cdef object query_timeout = _errors.QueryTimeout
 cdef object deadline_passed = DeadlinePassed
 cdef object handler_raised = HandlerRaised
@@ -105,7 +115,8 @@ cdef int wait_or_stop(object conn, const Options* options) except -1:
     wait.deadline_ns = NO_DEADLINE
     wait.state = <PyObject*>state
     wait.block = <PyObject*>None
-    wait.is_answered = wait.draining = wait.is_deadline = False
+    wait.is_answered = wait.draining = wait.is_deadline = wait.has_ended_stream = False
+    wait.copy = NULL
     if blocks_entered > 0 or options.timeout_ns >= 0:
         block = set_deadline(&wait)
         wait.block = <PyObject*>block
@@ -172,6 +183,7 @@ cdef object wait_and_log(object conn, Wait* wait):
 cdef object wait_for_result(object conn, Wait* wait):
     """Wait; return what psycopg2's caller is to get in place of the answer, or None."""
     cdef ConnectionState state = <ConnectionState>wait.state
+    cdef CopyData copy
     interruption = None
     try:
         if is_prepared(wait):
@@ -181,7 +193,17 @@ cdef object wait_for_result(object conn, Wait* wait):
                 wait_until_ok(conn, wait)
             state.is_failed = False
             if has_left_copy(conn, state):
-                abandon_copy(conn, wait)
+                wait.has_ended_stream = is_stream(state)
+                copy = None if wait.has_ended_stream else copy_expected(state)
+                if copy is None:
+                    abandon_copy(conn, wait)
+                else:
+                    transfer_copy(conn, wait, copy)
+                if wait.has_ended_stream:  # psycopg2 takes that for a success
+                    return ProgrammingError(
+                        "execute() can't begin a replication stream: use start_replication() of "
+                        "a greenwait.LogicalReplicationConnection's cursor"
+                    )
         elif state is None:
             wait_until_ok(conn, wait)
         else:
@@ -249,6 +271,7 @@ cdef object stop(object conn, Wait* wait, object interruption):
     """End the query; raise an exception that costs the connection, or return one that does not."""
     cdef ConnectionState state = <ConnectionState>wait.state
     cdef timeout_block block = <timeout_block>wait.block
+    cdef CopyData copy
     cdef bint is_deadline
     interruption = begin_stopping(wait, interruption)
     is_deadline = isinstance(interruption, deadline_passed)
@@ -268,8 +291,14 @@ cdef object stop(object conn, Wait* wait, object interruption):
     try:
         drain(conn, wait, complaints)
         state.is_failed = False
-        if has_left_copy(conn, state):
-            abandon_copy(conn, wait)  # pragma: no cover: a race: a COPY begins just then
+        while has_left_copy(conn, state):
+            wait.has_ended_stream = wait.has_ended_stream or is_stream(state)
+            copy = None if wait.has_ended_stream else copy_expected(state)
+            if copy is None:
+                abandon_copy(conn, wait)  # pragma: no cover: a race: a COPY begins just then
+            else:
+                begin_copy(wait, copy)
+                drain(conn, wait, complaints)
     except BaseException as exc:
         failure = exc
     if failure is not None:
@@ -283,7 +312,15 @@ cdef object stop(object conn, Wait* wait, object interruption):
     if not is_deadline:
         state.is_failed = has_error(conn) and is_in_transaction(conn)
         return reason
+    if wait.has_ended_stream:
+        return timeout_error_without_query(
+            block, wait.options.timeout_ns, "The connection is open, without a replication stream"
+        )
     if not has_error(conn):
+        if wait.copy is not NULL and (<CopyData>wait.copy).is_cut:
+            return timeout_error_without_query(
+                block, wait.options.timeout_ns, "Not all rows were written"
+            )
         return None  # a result that arrives as the deadline passes is kept
     state.is_failed = is_in_transaction(conn)
     count_timeout(block)
@@ -343,15 +380,23 @@ cdef int drain(object conn, Wait* wait, list complaints) except -1:
     cdef Wait attempt
     cdef int64_t pause_ns = 0
     cdef int64_t began_ns
+    cdef bint is_refused = False
+    if wait.copy is not NULL:
+        cut_copy(wait)
+        # The server cancels by itself, unless it is busy with what it has.
+        is_refused = (<CopyData>wait.copy).kind == PGRES_COPY_IN
     # The server ignores a cancel until it has the whole statement.
-    if wait_until_sent(conn, wait) == POLL_OK:
+    elif wait_until_sent(conn, wait) == POLL_OK:
         return 0
     wait.is_answered = True
     if wait.ending != NO_ENDING or (state.is_failed and is_in_transaction(conn)):
         return wait_until_ok(conn, wait)
     while True:
         began_ns = monotonic_ns()
-        send_cancel(conn, wait, complaints)
+        if is_refused:
+            is_refused = False
+        else:
+            send_cancel(conn, wait, complaints)
         pause_ns = max(
             min(4 * pause_ns, LONGEST_PAUSE_NS),
             PAUSE_AFTER_FAILURE_NS if complaints else PAUSE_NS,
@@ -359,6 +404,8 @@ cdef int drain(object conn, Wait* wait, list complaints) except -1:
         )
         attempt = phase_of(wait, after(pause_ns))
         try:
+            if wait.copy is not NULL:
+                return finish_copy(conn, &attempt)
             return wait_until_ok(conn, &attempt)
         except deadline_passed:
             # A cancel that arrives before the server has begun the query stops nothing.
@@ -425,7 +472,7 @@ cdef int hand_over(object conn, Wait* wait, object reason) except -1:
     cdef ConnectionState state = <ConnectionState>wait.state
     cdef bint is_refused = False
     failure = None
-    if not has_error(conn):
+    if wait.has_ended_stream or not has_error(conn):
         if state.keeps_interrupt:
             state.kept = reason if state.kept is None else higher(state.kept, reason)
             return 0

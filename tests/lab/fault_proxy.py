@@ -14,7 +14,7 @@ from typing import Any, Literal
 import pytest
 
 from tests.lab.bounds import bound
-from tools.postgres import Server, reserved_port
+from tests.lab.postgres import Server, reserved_port
 
 TIMEOUT = bound(30)  # seconds
 _CHUNK = 65536

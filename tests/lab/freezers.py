@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tests.lab.bounds import bound
-from tools.postgres import Server
+from tests.lab.postgres import Server
 
 TIMEOUT = bound(30)  # seconds
 

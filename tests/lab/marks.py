@@ -13,9 +13,14 @@ from tests.lab.servers import POOL_MODE
 __all__ = [
     "cancels_through_the_proxy",
     "needs_backend_pid",
+    "needs_copy",
     "needs_epoll",
+    "needs_flat_memory",
     "needs_fork",
+    "needs_its_own_tracer",
+    "needs_no_libcrypto",
     "needs_own_memory",
+    "needs_pace",
     "needs_prompt_cancel",
     "needs_refusal",
     "needs_server_connection",
@@ -44,6 +49,9 @@ needs_refusal = pytest.mark.skipif(
     reason="without libpq's functions an interrupt that meets a success costs the connection",
 )
 
+#: COPY is transferred by libpq's functions, or refused.
+needs_copy = pytest.mark.skipif(FAST_PATHS["COPY"] != "on", reason="it takes libpq's functions")
+
 # psycopg2's own cancel() would wait for the proxy, and the proxy's thread for the GIL.
 cancels_through_the_proxy = pytest.mark.skipif(
     FAST_PATHS["cancel"].endswith("keeps the GIL"), reason="psycopg2's own cancel() keeps the GIL"
@@ -56,6 +64,20 @@ needs_shutdown = pytest.mark.skipif(
 )
 needs_silent_shutdown = pytest.mark.skipif(
     _ENDS, reason="shutdown(2) ends an attempt to connect here"
+)
+
+
+# -- What can't hold on a build that is looked into
+
+_BUILD = os.environ.get("GREENWAIT_TEST_BUILD")  # sanitized or traced; the tool says so
+needs_flat_memory = pytest.mark.skipif(
+    _BUILD is not None,
+    reason="AddressSanitizer and coverage.py keep memory of what is over",
+)
+needs_pace = pytest.mark.skipif(_BUILD == "traced", reason="a traced build does not keep that pace")
+needs_its_own_tracer = pytest.mark.skipif(_BUILD == "traced", reason="the tracer is coverage.py's")
+needs_no_libcrypto = pytest.mark.skipif(
+    _BUILD == "traced", reason="coverage.py has loaded one that another libpq does not take"
 )
 
 

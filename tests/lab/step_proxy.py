@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tests.lab.bounds import bound
-from tools.postgres import Server
+from tests.lab.postgres import Server
 
 TIMEOUT = bound(30)  # seconds
 PORT = 5432  # of a unix socket, a part of its name

@@ -13,7 +13,7 @@ from greenwait._sleep import POLLERS
 from tests.lab.bounds import bound
 from tests.lab.fault_proxy import Fault, FaultProxy
 from tests.lab.leaks import no_leaked_descriptors
-from tools.postgres import Server
+from tests.lab.postgres import Server
 
 DEADLINE = 0.25  # seconds
 GRACE = 0.25

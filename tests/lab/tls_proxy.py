@@ -17,7 +17,7 @@ from typing import Any
 import trustme
 
 from tests.lab.bounds import bound
-from tools.postgres import Server
+from tests.lab.postgres import Server
 
 MAX_RECORD = 16384  # RFC 8446, 5.1
 TIMEOUT = bound(30)  # seconds

@@ -10,6 +10,7 @@ import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
+from greenwait._connections.copying import CopyCursor
 from greenwait._connections.lock import (
     FairLock,
     block_alone,
@@ -234,7 +235,7 @@ _METHODS_OF_NAMED = ("fetchone", "fetchmany", "fetchall", "scroll", "__next__", 
 
 def _guard(cls: _Class) -> _Class:
     """Make the methods of the cursor class *cls* wait for the connection."""
-    base = cls.__mro__[1]
+    base: Any = super(cls, cls)
     for name in _METHODS:
         setattr(cls, name, cursor_with_lock(getattr(base, name), name))
     for name in _METHODS_OF_NAMED:
@@ -243,12 +244,13 @@ def _guard(cls: _Class) -> _Class:
 
 
 @_guard
-class Cursor(cursor):
+class Cursor(CopyCursor):
     """A psycopg2 cursor that waits while others use its ``greenwait.Connection``.
 
     Use it as ``cursor_factory``. ``Connection.cursor()`` makes such a class of any other.
-    The methods are psycopg2's. Those that wait for the server wait for the connection first;
-    the fetching methods of a cursor without a name do not.
+    The methods are psycopg2's, and those of COPY work while greenwait's callback is registered.
+    Those that wait for the server wait for the connection first; the fetching methods of a cursor
+    without a name do not.
     """
 
     _is_guarded = True
@@ -271,5 +273,6 @@ def guarded(factory: type) -> type:
             "__doc__": factory.__doc__,
             "__module__": factory.__module__,
         }
-        _guarded_classes[factory] = _guard(type(factory.__name__, (factory,), own))
+        # With Cursor behind it, whose copy_expert() its own may call by super().
+        _guarded_classes[factory] = _guard(type(factory.__name__, (factory, Cursor), own))
     return _guarded_classes[factory]

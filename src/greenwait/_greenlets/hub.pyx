@@ -384,8 +384,8 @@ cdef class Hub(GreenletWaiter):
             while self.left_of_batch > 0:
                 self.left_of_batch -= 1
                 due = self.scheduler.due.popleft()
-                if isinstance(due, Job):
-                    if (<Job>due).state == WAITING_TO_RUN:
+                if type(due) is not SuspendedWait:
+                    if (<Job?>due).state == WAITING_TO_RUN:
                         return due
                 elif not (<SuspendedWait>due).is_due:
                     return due
@@ -412,9 +412,7 @@ cdef class Hub(GreenletWaiter):
             self.interrupt(self.target, exc, False)
         return 0
 
-    cdef int go_on(self, object due, object here) except -1:
-        if not isinstance(due, Job):
-            return GreenletWaiter.go_on(self, due, here)
+    cdef int begin(self, object due, object here) except -1:
         if self.idle:
             worker = self.idle.pop()
         elif here is self.entered_by or self.target.innermost is None:

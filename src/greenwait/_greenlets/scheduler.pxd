@@ -11,6 +11,7 @@ cdef class SuspendedWait:
     cdef bint is_due
     cdef bint draining  # it waits for the end of an interrupted query
     cdef int fd         # < 0: none
+    cdef WatchedFd watched  # its descriptor's, while it is the wait for it
     cdef int revents
     cdef int64_t deadline_ns
 
@@ -39,7 +40,6 @@ cdef class Scheduler:
     cdef int arm(self, SuspendedWait suspended, int events, ConnectionState state) except? -1
     cdef int disarm(self, SuspendedWait suspended, ConnectionState state) except -1
     cdef WatchedFd claim(self, SuspendedWait suspended, int events)
-    cdef int release(self, SuspendedWait suspended) except -1
     cdef int forget(self, WatchedFd watched, int fd) except -1
     cdef int rebuild_set(self) except -1
     cdef object new_wakeup(self)

@@ -114,16 +114,18 @@ cdef class Scheduler:
         watched.generation = self.generation
         rc = readiness_set_watch(&self.ready_set, suspended.fd, events, watched.generation)
         if rc < 0:  # pragma: no cover: epoll_ctl(2) fails
-            watched.suspended = None
+            self.disarm(suspended, state)
             return rc
         watched.state, watched.events = state, events
         return 0
 
     cdef int disarm(self, SuspendedWait suspended, ConnectionState state) except -1:
-        """End what ``arm()`` has begun."""
-        self.release(suspended)
-        if state is None and suspended.fd >= 0:
-            self.forget(self.watched[suspended.fd], suspended.fd)
+        """End what ``arm()`` or ``claim()`` has begun."""
+        cdef WatchedFd watched = suspended.watched
+        if watched is not None:
+            watched.suspended = suspended.watched = None
+            if state is None:
+                self.forget(watched, suspended.fd)
         return 0
 
     cdef WatchedFd claim(self, SuspendedWait suspended, int events):
@@ -136,17 +138,11 @@ cdef class Scheduler:
             self.watched.append(WatchedFd.__new__(WatchedFd))
         watched = self.watched[suspended.fd]
         if watched.suspended is None:
-            watched.suspended = suspended
+            watched.suspended, suspended.watched = suspended, watched
             return watched
-        suspended.fd, suspended.revents = -1, events
+        suspended.revents = events
         suspended.deadline_ns = min(suspended.deadline_ns, after(10_000_000))
         return None
-
-    cdef int release(self, SuspendedWait suspended) except -1:
-        """End what ``claim()`` has begun."""
-        if suspended.fd >= 0:
-            (<WatchedFd>self.watched[suspended.fd]).suspended = None
-        return 0
 
     cdef int forget(self, WatchedFd watched, int fd) except -1:
         """Remove it from the set."""

@@ -17,7 +17,8 @@ cdef class GreenletWaiter(Waiter):
 
     cdef InterruptTarget target_of(self, object here)
     cdef object next_due(self, SuspendedWait suspended)
-    cdef int go_on(self, object due, object here) except -1
+    cdef int begin(self, object due, object here) except -1
+    cdef int go_on(self, SuspendedWait suspended, object here) except -1
     cdef int make_due(self, SuspendedWait suspended) except -1
     cdef int suspend(self, SuspendedWait suspended) except -1
     cdef int raise_interruption(self, InterruptTarget target, SuspendedWait suspended) except -1

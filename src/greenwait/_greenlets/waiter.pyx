@@ -45,11 +45,14 @@ cdef class GreenletWaiter(Waiter):
         """Return what is to go on; None to ask again unless *suspended* is due."""
         raise NotImplementedError
 
+    cdef int begin(self, object due, object here) except -1:
+        """Switch to a greenlet in which *due*, which is not a wait, begins."""
+        raise NotImplementedError
+
     # The methods below are called in the waiter's thread only.
 
-    cdef int go_on(self, object due, object here) except -1:
-        """Switch to the greenlet of *due*, unless that is *here*."""
-        cdef SuspendedWait suspended = due
+    cdef int go_on(self, SuspendedWait suspended, object here) except -1:
+        """Switch to its greenlet, unless that is *here*."""
         suspended.is_due = True
         if suspended.greenlet is not here:
             switch_to(suspended.greenlet)
@@ -88,8 +91,10 @@ cdef class GreenletWaiter(Waiter):
                 self.scheduler.set_timer(suspended)
             while not suspended.is_due:
                 due = self.next_due(suspended)
-                if due is not None:
+                if type(due) is SuspendedWait:
                     self.go_on(due, here)
+                elif due is not None:
+                    self.begin(due, here)
         finally:
             suspended.is_due = True  # for its timer, and if it was made due since
             if target is not None:

@@ -81,6 +81,7 @@ cdef struct Libpq:
     int (*cancel)(PGcancel*, char*, int) noexcept nogil
     void (*freeCancel)(PGcancel*) noexcept nogil
     # Functions Associated with the COPY Command
+    int (*putCopyData)(PGconn*, const char*, int) noexcept nogil
     int (*putCopyEnd)(PGconn*, const char*) noexcept nogil
     int (*getCopyData)(PGconn*, char**, int) noexcept nogil
     # Miscellaneous Functions

@@ -82,6 +82,7 @@ cdef list look_up_all(library):
     look_up(library, missing, "PQgetCancel", <void**>&libpq.getCancel)
     look_up(library, missing, "PQcancel", <void**>&libpq.cancel)
     look_up(library, missing, "PQfreeCancel", <void**>&libpq.freeCancel)
+    look_up(library, missing, "PQputCopyData", <void**>&libpq.putCopyData)
     look_up(library, missing, "PQputCopyEnd", <void**>&libpq.putCopyEnd)
     look_up(library, missing, "PQgetCopyData", <void**>&libpq.getCopyData)
     look_up(library, missing, "PQfreemem", <void**>&libpq.freemem)
@@ -126,10 +127,13 @@ def _find():
             "PQclear",
             "PQgetCopyData",
             "PQfreemem",
+            "PQputCopyData",
             "PQputCopyEnd",
             "PQconsumeInput",
             "PQisBusy",
             "PQflush",
+            "PQsocket",
+            "PQerrorMessage",
         ),
         "interrupt": ("PQsendQuery", "PQflush", "PQtransactionStatus"),
         "service": ("PQconnectStart", "PQconninfo", "PQconninfoFree", "PQfinish"),

@@ -269,7 +269,7 @@ cdef class EventLoop(GreenletWaiter):
                 self.unregistered.append(registration)
             self.suspend(suspended)
         finally:
-            self.scheduler.release(suspended)
+            self.scheduler.disarm(suspended, None)
             self.forget_registration(registration)
         if registration.failure is not None:
             raise registration.failure
@@ -637,7 +637,7 @@ def end_when_closed(event_loop):
 
 @cython.auto_pickle(False)
 @cython.final
-cdef class Registration:
+cdef class Registration:  # pragma: no cover: where there is no epoll(7)
     """A descriptor that the event loop watches for one wait, and the callback for it."""
 
     def __call__(self):

@@ -136,15 +136,15 @@ cdef class GeventLoop(Waiter):
         cdef int bits = EV_READ if events & READINESS_READ else 0
         if events & READINESS_WRITE:
             bits |= EV_WRITE
+        watcher = None
         try:
             if self.scheduler.claim(suspended, events) is not None:
                 watcher = self.watchers[suspended.fd] = self.hub.loop.io(suspended.fd, bits)
                 watcher.start(_come, weakref.ref(self), suspended, events)
             self.suspend(suspended)
         finally:
-            self.scheduler.release(suspended)
-            watcher = self.watchers.pop(suspended.fd, None)
-            if watcher is not None:
+            self.scheduler.disarm(suspended, None)
+            if watcher is not None and self.watchers.pop(suspended.fd, None) is not None:
                 watcher.close()
         return suspended.revents
 
