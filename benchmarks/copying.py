@@ -30,7 +30,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.figures import console, digits, goal, positive, table_of
-from tools.postgres import Server
+from tests.lab.postgres import Server
 
 SIZE = 8192
 ROW = b"1234567\t" + b"x" * 91 + b"\n"
@@ -92,13 +92,14 @@ def _psycopg3(dsn: str) -> Callable[[bool, int], None]:
 
     def copy(is_in: bool, megabytes: int) -> None:
         file = File(megabytes)
-        with conn.cursor().copy(IN if is_in else out(megabytes)) as copying:
+        with conn.cursor().copy((IN if is_in else out(megabytes)).encode()) as copying:
             if is_in:
                 while data := file.read(SIZE):
                     copying.write(data)
             else:
+                write: Any = file.write
                 for row in copying:
-                    file.write(row)  # type: ignore[arg-type]
+                    write(row)
 
     return copy
 

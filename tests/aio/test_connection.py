@@ -400,7 +400,8 @@ def test_forgotten_await_is_named(run, dsn):
 def test_task_shows_which_method_it_awaits(run, dsn):
     async def main():
         conn = await aio.connect(dsn)
-        task = asyncio.create_task(conn.cursor().execute("select 1"))
+        awaited: Any = conn.cursor().execute("select 1")
+        task = asyncio.create_task(awaited)
         assert "coro=<AsyncCursor.execute()>" in repr(task)
         await task
         conn.close()

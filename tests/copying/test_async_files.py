@@ -3,6 +3,7 @@
 import asyncio
 import io
 import time
+from typing import Any
 
 import psycopg2
 import psycopg2.extensions
@@ -226,7 +227,7 @@ def test_others_run_meanwhile(run):
 
 def test_class_of_the_program(run):
     class Own(psycopg2.extensions.cursor):
-        def copy_expert(self, sql, file, size=8192):
+        def copy_expert(self, sql: Any, file, size=8192):
             return super().copy_expert(sql.replace("TABLE", "t"), file, size)
 
     async def main(conn, _cur):

@@ -3,6 +3,7 @@
 import io
 import threading
 import time
+from typing import Any
 
 import psycopg2
 import psycopg2.extensions
@@ -61,7 +62,7 @@ def test_class_of_psycopg2_extras(copying, factory):
 @needs_copy
 def test_class_of_the_program_calls_greenwait_s_by_super(copying):
     class Own(psycopg2.extensions.cursor):
-        def copy_expert(self, sql, file, size=8192):
+        def copy_expert(self, sql: Any, file, size=8192):
             return super().copy_expert(sql.replace("TABLE", "t"), file, size)
 
     cur = copying.cursor(cursor_factory=Own)

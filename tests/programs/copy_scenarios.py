@@ -414,7 +414,7 @@ def character_that_the_session_lacks(lab):
 class Writing:
     """A file that counts the calls of its write(), and raises in one of them."""
 
-    def __init__(self, raises_in=None, exception=None):
+    def __init__(self, raises_in=None, exception: Any = None):
         self.calls, self.raises_in, self.exception = [], raises_in, exception
 
     def write(self, row):
@@ -624,8 +624,8 @@ def named_cursor(lab):
 class Own(psycopg2.extensions.cursor):
     """A program's class with a method of its own."""
 
-    def copy_expert(self, statement, file, *args):
-        super().copy_expert(statement.replace("TABLE", "t"), file, *args)
+    def copy_expert(self, sql: Any, file, size=8192):
+        super().copy_expert(sql.replace("TABLE", "t"), file, size)
 
 
 @scenario

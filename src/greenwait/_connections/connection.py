@@ -8,7 +8,7 @@ first, and lets other greenlets run while it waits for that.
 
 import functools
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, overload
 
 from greenwait._connections.copying import CopyCursor
 from greenwait._connections.lock import (
@@ -235,7 +235,7 @@ _METHODS_OF_NAMED = ("fetchone", "fetchmany", "fetchall", "scroll", "__next__", 
 
 def _guard(cls: _Class) -> _Class:
     """Make the methods of the cursor class *cls* wait for the connection."""
-    base: Any = super(cls, cls)
+    base = cast(Any, super(cls, cls))
     for name in _METHODS:
         setattr(cls, name, cursor_with_lock(getattr(base, name), name))
     for name in _METHODS_OF_NAMED:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from psycopg2.extensions import QuotedString, quote_ident
+import psycopg2.extensions
 
 from greenwait._copy_data import check_can_copy, copy_by_callback, is_copied_by_callback
 from greenwait._psycopg.psycopg2 import cursor
@@ -122,7 +122,7 @@ def _nameless(cur: cursor) -> cursor:
 
 def _check_texts(*texts: str) -> None:
     for text in texts:
-        if not isinstance(text, str):
+        if not isinstance(text, str):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise TypeError(f"table, sep and null must be str, not {type(text).__name__}")
         if "\0" in text:
             raise ValueError("embedded null character")
@@ -132,10 +132,11 @@ def _statement(
     cur: cursor, what: str, table: str, sep: str, null: str, columns: Iterable[str] | None
 ) -> bytes:
     """Return psycopg2's COPY statement."""
+    quote_ident: Any = psycopg2.extensions.quote_ident  # pyright: ignore
     names = "" if columns is None else f"({','.join(quote_ident(each, cur) for each in columns)})"
-    texts = []
+    texts: list[bytes] = []
     for text in (sep, null):
-        quoted = QuotedString(text)
+        quoted = psycopg2.extensions.QuotedString(text)
         quoted.prepare(cur.connection)
         texts.append(quoted.getquoted())
     head = f"COPY {quote_ident(table, cur)}{names} {what} WITH DELIMITER AS "

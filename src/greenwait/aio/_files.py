@@ -5,7 +5,7 @@ import inspect
 import io
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from typing import Any
+from typing import Any, cast
 
 from greenwait.aio._call import await_
 
@@ -100,7 +100,7 @@ def _file(file: Any) -> Any:
         )
         return _AwaitingText(file) if is_text else _Awaiting(file)
     if isinstance(file, (str, bytes, bytearray, memoryview)):
-        return file  # an iterable, but hardly meant as one
+        return cast(Any, file)  # an iterable, but hardly meant as one
     if hasattr(file, "__aiter__"):
         return _AsyncItems(file.__aiter__())
     if hasattr(file, "__iter__"):
