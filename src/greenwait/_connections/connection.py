@@ -267,6 +267,8 @@ def guarded(factory: type) -> type:
     """
     if hasattr(factory, "_is_guarded"):
         return factory
+    if issubclass(Cursor, factory):
+        return Cursor
     if factory not in _guarded_classes:
         own = {
             "_is_guarded": True,
