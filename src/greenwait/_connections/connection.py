@@ -267,14 +267,13 @@ def guarded(factory: type) -> type:
     """
     if hasattr(factory, "_is_guarded"):
         return factory
-    if issubclass(Cursor, factory):
-        return Cursor
     if factory not in _guarded_classes:
         own = {
             "_is_guarded": True,
             "__doc__": factory.__doc__,
             "__module__": factory.__module__,
         }
-        # With Cursor behind it, whose copy_expert() its own may call by super().
-        _guarded_classes[factory] = _guard(type(factory.__name__, (factory, Cursor), own))
+        # With CopyCursor behind it, whose copy_expert() its own may call by super().
+        bases = (CopyCursor,) if issubclass(CopyCursor, factory) else (factory, CopyCursor)
+        _guarded_classes[factory] = _guard(type(factory.__name__, bases, own))
     return _guarded_classes[factory]
