@@ -285,9 +285,8 @@ cross: $(VENV)/.dev ## compile the generated C for systems that are not here
 aarch64: $(VENV)/.dev ## the smoke test on arm64, under emulation; needs qemu-user-static, gcc-aarch64-linux-gnu and a Debian
 	$(BIN)/python -m tools.aarch64
 
-# Emulated, a process takes ten times as long: six sevenths of the tests took 50 minutes in five processes, on
-# two busy CPUs. The tests' bounds are wider there (tests/lab/bounds.py). PYTEST_ARGS="-k ..." has fewer; those
-# that ran are counted at the end.
+# Emulated, a process takes ten times as long: the tests took an hour in five processes, on two busy CPUs. Their
+# bounds are wider there (tests/lab/bounds.py). PYTEST_ARGS="-k ..." has fewer; those that ran are counted.
 aarch64-full: $(VENV)/.dev ## ... and the tests
 	$(BIN)/python -m tools.aarch64 --suite $(PARALLEL) --timeout=600 --override-ini=faulthandler_timeout=590 \
 	    $(BUT_STEPS) $(PYTEST_ARGS)
