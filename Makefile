@@ -286,7 +286,7 @@ aarch64: $(VENV)/.dev ## the smoke test on arm64, under emulation; needs qemu-us
 	$(BIN)/python -m tools.aarch64
 
 # Emulated, a process takes ten times as long: the tests took an hour in five processes, on two busy CPUs. Their
-# bounds are wider there (tests/lab/bounds.py). PYTEST_ARGS="-k ..." has fewer; those that ran are counted.
+# bounds are wider there (tests/lab/bounds.py). PYTEST_ARGS="-k ..." has fewer.
 aarch64-full: $(VENV)/.dev ## ... and the tests
 	$(BIN)/python -m tools.aarch64 --suite $(PARALLEL) --timeout=600 --override-ini=faulthandler_timeout=590 \
 	    $(BUT_STEPS) $(PYTEST_ARGS)

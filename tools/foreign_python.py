@@ -8,12 +8,10 @@ import os
 import shutil
 import subprocess
 import sys
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import requires, version
 from pathlib import Path
-from xml.etree import ElementTree
 
 from packaging.requirements import Requirement
 
@@ -69,18 +67,8 @@ class ForeignPython:
         with running() as server:
             self._run(str(ROOT / "tools" / "smoke.py"), server.dsn("tcp"))
         if suite:
-            self._run_tests(arguments[1:], of_tests)
-
-    def _run_tests(self, arguments: Sequence[str], environment: dict[str, str]) -> None:
-        """Run the tests, and show how many of each file passed, failed and were skipped."""
-        report = self.folder / "tests.xml"
-        report.unlink(missing_ok=True)
-        settings = {"GREENWAIT_TEST_POSTGRES": str(find_binaries()), **environment}
-        try:
-            self._run("-m", "pytest", f"--junitxml={report}", *arguments, environment=settings)
-        finally:  # an interrupted run has a report, too
-            if report.exists():
-                _print_counts(report)
+            of_tests["GREENWAIT_TEST_POSTGRES"] = str(find_binaries())
+            self._run("-m", "pytest", *arguments[1:], environment=of_tests)
 
     def _install(self, packages: Iterable[str]) -> None:
         """Install *packages*, unless they are, maybe with others."""
@@ -134,22 +122,6 @@ class ForeignPython:
         if done.returncode != 0:
             sys.exit(f"{self.folder.name}: {arguments[0]} {arguments[1]} has failed")
         return done.stdout or ""
-
-
-def _print_counts(report: Path) -> None:
-    """Print a line for each file, and one for all of them."""
-    counts: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
-    for case in ElementTree.parse(report).iter("testcase"):  # noqa: S314 - pytest's
-        kinds = {each.tag for each in case}
-        outcome = "failed" if kinds & {"failure", "error"} else "passed"
-        outcome = "skipped" if "skipped" in kinds else outcome
-        for name in (case.get("classname", ""), "total"):
-            counts[name][outcome] += 1
-            counts[name]["seconds"] += float(case.get("time", 0))
-    columns = ("passed", "failed", "skipped", "seconds")
-    print("".join(f"{name:>9}" for name in columns))
-    for name in [*sorted(counts.keys() - {"total"}), "total"]:
-        print("".join(f"{counts[name][column]:9.0f}" for column in columns), f" {name}")
 
 
 def need(*programs: Sequence[str]) -> None:
