@@ -1,4 +1,4 @@
-"""Who takes part? Blocking psycopg2, the callbacks that people use, and greenwait.
+"""The contestants: blocking psycopg2, the callbacks that people use, and greenwait.
 
 The Python callbacks are the shortest correct loop on each poller of the standard
 library, with everything bound that can be bound: a slower version of a peer would
@@ -7,10 +7,10 @@ than ``psycopg2.extras.wait_select`` and less than greenwait.
 """
 
 import importlib
-import importlib.util
 import select
 import selectors
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -19,8 +19,7 @@ import psycopg2.extras
 from psycopg2.extensions import POLL_OK, POLL_READ, POLL_WRITE, connection
 
 import greenwait
-
-__all__ = ["BLOCKING", "GREENWAIT", "NAMES", "Callback", "Contestant", "contestants", "unavailable"]
+from greenwait import WaitCallback
 
 Callback = Callable[[connection], object]
 Kind = Literal["blocking", "python", "greenlet", "greenwait"]
@@ -146,6 +145,11 @@ def _psycogreen_callback() -> Callback:
     return callback
 
 
+def _greenwait_epoll() -> Callback:
+    select.epoll().close()  # AttributeError where there is none
+    return greenwait.EpollWaitCallback
+
+
 # In the order of the tables: name, title, kind, and what makes the callback.
 _ALL: tuple[tuple[str, str, Kind, Callable[[], Callback | None]], ...] = (
     (BLOCKING, "psycopg2, blocking", "blocking", lambda: None),
@@ -156,28 +160,23 @@ _ALL: tuple[tuple[str, str, Kind, Callable[[], Callback | None]], ...] = (
     ("selectors", "Python, selectors", "python", _selectors_callback),
     ("psycogreen", "psycogreen (gevent)", "greenlet", _psycogreen_callback),
     (GREENWAIT, "greenwait (poll)", "greenwait", lambda: greenwait.wait),
-    ("greenwait-epoll", "greenwait (epoll)", "greenwait", lambda: greenwait.EpollWaitCallback),
+    ("greenwait-epoll", "greenwait (epoll)", "greenwait", _greenwait_epoll),
+    ("spin-auto", "greenwait, spin auto", "greenwait", lambda: WaitCallback(spin="auto")),
+    ("spin", "greenwait, spin 100 µs", "greenwait", lambda: WaitCallback(spin=0.0001)),
 )
 
 NAMES = tuple(name for name, *_ in _ALL)
+#: Those that are compared unless others are named: spinning needs a core for each side.
+DEFAULT = NAMES[:-2]
 
 
-def unavailable() -> dict[str, str]:
-    """Return the contestants that can't run here, each with the reason."""
-    reasons = {}
-    for name in ("poll", "epoll"):
-        if not hasattr(select, name):
-            reasons[name] = f"this system has no {name}()"
-    if "epoll" in reasons:
-        reasons["greenwait-epoll"] = reasons["epoll"]
-    for module in ("gevent", "psycogreen"):
-        if importlib.util.find_spec(module) is None:
-            reasons["psycogreen"] = f"{module} is not installed (pip install gevent psycogreen)"
-    return reasons
-
-
-def contestants(names: tuple[str, ...]) -> list[Contestant]:
-    """Make the contestants called *names*, in the order of the tables."""
-    return [
-        Contestant(name, title, kind, make()) for name, title, kind, make in _ALL if name in names
-    ]
+def contestants(names: Collection[str]) -> list[Contestant]:
+    """Make those of *names* that can run here, in the order of the tables; tell of the others."""
+    found = []
+    for name, title, kind, make in _ALL:
+        if name in names:
+            try:
+                found.append(Contestant(name, title, kind, make()))
+            except (ImportError, AttributeError) as exc:
+                print(f"left out: {title}, {exc}", file=sys.stderr)
+    return found

@@ -1,32 +1,35 @@
-"""A process that runs ``select 1`` on many connections at once; ``processes.py`` starts it.
+"""A process that runs ``select 1`` on many connections at once; ``concurrency.py`` starts it.
 
     python benchmarks/clients.py CLIENT CONNECTIONS DSN
 
-Each line on its standard input is a number of queries for each connection; each line on its
-standard output says in JSON how long they took, the process's CPU time, and its memory.
+The first line on its standard output says by how many kB the process grew as it first queried on
+all of them, 0 where Linux does not tell. Then each line on its standard input is a number of
+queries for each connection, and each on its output says in JSON how long they took, and the
+process's CPU time. Nothing is closed: the process is killed when it is not needed any more.
 """
 
 import argparse
 import asyncio
 import contextlib
 import gc
+import importlib
 import json
+import re
 import resource
 import sys
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 from itertools import repeat
+from pathlib import Path
 from typing import Any
 
 import psycopg2
 from psycopg2.extensions import parse_dsn
 
-__all__ = ["CLIENTS", "Client"]
-
-_Run = Callable[[int], None]
+_Run = Callable[[int], object]  # so many queries on each connection
 
 
 @dataclass(frozen=True)
@@ -34,14 +37,16 @@ class Client:
     """One way to have many connections, and how to begin with it."""
 
     title: str
-    start: Callable[[str, int], contextlib.AbstractContextManager[_Run]]
+    start: Callable[[str, int], _Run]
     is_greenwait: bool = False
 
 
-def _connected(dsn: str) -> Any:
-    conn = psycopg2.connect(dsn)
-    conn.autocommit = True
-    return conn
+def _open(dsn: str, connections: int) -> list[Any]:
+    opened = [psycopg2.connect(dsn) for _ in range(connections)]
+    for conn in opened:
+        conn.autocommit = True
+        _work(conn, 1)  # libpq's buffers are the connection's, and not of what waits on it
+    return opened
 
 
 def _work(conn: Any, queries: int) -> None:
@@ -51,77 +56,48 @@ def _work(conn: Any, queries: int) -> None:
             cur.fetchone()
 
 
-@contextlib.contextmanager
-def _hub(dsn: str, connections: int) -> Iterator[_Run]:
+# -- Synchronous code in greenlets or threads
+
+
+def _hub(dsn: str, connections: int) -> _Run:
     import greenwait
 
     greenwait.install()
-    opened = [_connected(dsn) for _ in range(connections)]
-    with greenwait.Hub() as hub:
-
-        def run(queries: int) -> None:
-            for job in [hub.spawn(_work, conn, queries) for conn in opened]:
-                job.result()
-
-        yield run
-
-
-def _gevent(patch: Callable[[], object], dsn: str, connections: int) -> Iterator[_Run]:
-    import gevent
-
-    patch()
-    opened = [_connected(dsn) for _ in range(connections)]
+    opened = _open(dsn, connections)
+    hub = contextlib.ExitStack().enter_context(greenwait.Hub())
 
     def run(queries: int) -> None:
-        gevent.joinall([gevent.spawn(_work, conn, queries) for conn in opened], raise_error=True)
+        for job in [hub.spawn(_work, conn, queries) for conn in opened]:
+            job.result()
 
-    yield run
-
-
-@contextlib.contextmanager
-def _greenwait_gevent(dsn: str, connections: int) -> Iterator[_Run]:
-    from greenwait.gevent import patch_psycopg
-
-    yield from _gevent(patch_psycopg, dsn, connections)
+    return run
 
 
-@contextlib.contextmanager
-def _psycogreen(dsn: str, connections: int) -> Iterator[_Run]:
-    from psycogreen.gevent import patch_psycopg
+def _gevent(dsn: str, connections: int, *, patch: str) -> _Run:
+    import gevent
 
-    yield from _gevent(patch_psycopg, dsn, connections)
+    importlib.import_module(patch).patch_psycopg()
+    opened = _open(dsn, connections)
+    return lambda queries: gevent.joinall(
+        [gevent.spawn(_work, conn, queries) for conn in opened], raise_error=True
+    )
 
 
-def _eventlet(patch: Callable[[], object], dsn: str, connections: int) -> Iterator[_Run]:
+def _eventlet(dsn: str, connections: int, *, patch: str) -> _Run:
     import eventlet
 
-    patch()
-    opened = [_connected(dsn) for _ in range(connections)]
+    importlib.import_module(patch).patch_psycopg()
+    opened = _open(dsn, connections)
 
     def run(queries: int) -> None:
         for each in [eventlet.spawn(_work, conn, queries) for conn in opened]:
             each.wait()
 
-    yield run
+    return run
 
 
-@contextlib.contextmanager
-def _greenwait_eventlet(dsn: str, connections: int) -> Iterator[_Run]:
-    from greenwait.eventlet import patch_psycopg
-
-    yield from _eventlet(patch_psycopg, dsn, connections)
-
-
-@contextlib.contextmanager
-def _psycogreen_eventlet(dsn: str, connections: int) -> Iterator[_Run]:
-    from psycogreen.eventlet import patch_psycopg
-
-    yield from _eventlet(patch_psycopg, dsn, connections)
-
-
-@contextlib.contextmanager
-def _threads(dsn: str, connections: int) -> Iterator[_Run]:
-    opened = [_connected(dsn) for _ in range(connections)]
+def _threads(dsn: str, connections: int) -> _Run:
+    opened = _open(dsn, connections)
 
     def run(queries: int) -> None:
         threads = [threading.Thread(target=_work, args=(conn, queries)) for conn in opened]
@@ -130,16 +106,20 @@ def _threads(dsn: str, connections: int) -> Iterator[_Run]:
         for thread in threads:
             thread.join()
 
-    yield run
+    return run
 
 
-_Open = Callable[[], Awaitable[Any]]
-_Query = Callable[[Any], Awaitable[object]]
+# -- Tasks of an event loop
 
 
-def _asyncio(connections: int, open_one: _Open, query: _Query, loop: Any = None) -> Iterator[_Run]:
+def _tasks(
+    connections: int,
+    connect: Callable[[], Awaitable[Any]],
+    query: Callable[[Any], Awaitable[object]],
+    loop: asyncio.AbstractEventLoop,
+) -> _Run:
     async def open_all() -> list[Any]:
-        return [await open_one() for _ in range(connections)]
+        return [await connect() for _ in range(connections)]
 
     async def work(conn: Any, queries: int) -> None:
         for _ in repeat(None, queries):
@@ -148,16 +128,63 @@ def _asyncio(connections: int, open_one: _Open, query: _Query, loop: Any = None)
     async def work_all(queries: int) -> None:
         await asyncio.gather(*[work(conn, queries) for conn in opened])
 
-    with contextlib.closing(loop or asyncio.new_event_loop()) as chosen:
-        opened = chosen.run_until_complete(open_all())
-        yield lambda queries: chosen.run_until_complete(work_all(queries))
+    opened = loop.run_until_complete(open_all())
+    return lambda queries: loop.run_until_complete(work_all(queries))
 
 
-def _asyncpg_open(dsn: str) -> _Open:
+async def _query(cur: Any) -> None:
+    await cur.execute("select 1")
+    await cur.fetchone()
+
+
+def _new_loop(module: str) -> asyncio.AbstractEventLoop:
+    loop: asyncio.AbstractEventLoop = importlib.import_module(module).new_event_loop()
+    return loop
+
+
+def _aio(dsn: str, connections: int, *, loop: str = "asyncio") -> _Run:
+    import greenwait
+    from greenwait import aio
+
+    greenwait.install()
+
+    async def connect() -> Any:
+        conn = await aio.connect(dsn)
+        conn.autocommit = True
+        return conn.cursor()
+
+    return _tasks(connections, connect, _query, _new_loop(loop))
+
+
+def _aio_run(dsn: str, connections: int) -> _Run:
+    import greenwait
+    from greenwait import aio
+
+    greenwait.install()
+    opened = _open(dsn, connections)
+    loop = asyncio.new_event_loop()
+
+    async def work_all(queries: int) -> None:
+        await asyncio.gather(*[aio.run(_work, conn, queries) for conn in opened])
+
+    return lambda queries: loop.run_until_complete(work_all(queries))
+
+
+def _aiopg(dsn: str, connections: int) -> _Run:
+    import aiopg
+
+    async def connect() -> Any:
+        return await (await aiopg.connect(dsn)).cursor()
+
+    return _tasks(connections, connect, _query, _new_loop("asyncio"))
+
+
+def _asyncpg(dsn: str, connections: int, *, loop: str = "asyncio") -> _Run:
     import asyncpg
 
     options = parse_dsn(dsn)
-    return lambda: asyncpg.connect(
+    connect = partial(
+        asyncpg.connect,
         host=options["host"],
         port=int(options["port"]),
         user=options["user"],
@@ -165,106 +192,46 @@ def _asyncpg_open(dsn: str) -> _Open:
         ssl=False,
         statement_cache_size=0 if options["dbname"] == "bouncer" else 100,
     )
+    return _tasks(connections, connect, lambda conn: conn.fetch("select 1"), _new_loop(loop))
 
 
-def _new_loop(kind: str) -> Any:
-    if kind == "uvloop":
-        import uvloop
-
-        return uvloop.new_event_loop()
-    return asyncio.new_event_loop()
-
-
-@contextlib.contextmanager
-def _aio(dsn: str, connections: int, kind: str = "asyncio") -> Iterator[_Run]:
-    import greenwait
-    from greenwait import aio
-
-    greenwait.install()
-
-    async def open_one() -> Any:
-        conn = await aio.connect(dsn)
-        conn.autocommit = True
-        return conn.cursor()
-
-    async def query(cur: Any) -> None:
-        await cur.execute("select 1")
-        await cur.fetchone()
-
-    yield from _asyncio(connections, open_one, query, _new_loop(kind))
-
-
-@contextlib.contextmanager
-def _aio_run(dsn: str, connections: int, kind: str = "asyncio") -> Iterator[_Run]:
-    import greenwait
-    from greenwait import aio
-
-    greenwait.install()
-    opened = [_connected(dsn) for _ in range(connections)]
-
-    async def work_all(queries: int) -> None:
-        await asyncio.gather(*[aio.run(_work, conn, queries) for conn in opened])
-
-    with contextlib.closing(_new_loop(kind)) as loop:
-        yield lambda queries: loop.run_until_complete(work_all(queries))
-
-
-@contextlib.contextmanager
-def _aiopg(dsn: str, connections: int) -> Iterator[_Run]:
-    import aiopg
-
-    async def open_one() -> Any:
-        return await (await aiopg.connect(dsn)).cursor()
-
-    async def query(cur: Any) -> None:
-        await cur.execute("select 1")
-        await cur.fetchone()
-
-    yield from _asyncio(connections, open_one, query)
-
-
-@contextlib.contextmanager
-def _asyncpg(dsn: str, connections: int) -> Iterator[_Run]:
-    yield from _asyncio(connections, _asyncpg_open(dsn), lambda conn: conn.fetch("select 1"))
-
-
-@contextlib.contextmanager
-def _asyncpg_uvloop(dsn: str, connections: int) -> Iterator[_Run]:
-    open_one = _asyncpg_open(dsn)
-    loop = _new_loop("uvloop")
-    yield from _asyncio(connections, open_one, lambda conn: conn.fetch("select 1"), loop)
-
-
-@contextlib.contextmanager
-def _psycopg3(dsn: str, connections: int) -> Iterator[_Run]:
+def _psycopg3(dsn: str, connections: int) -> _Run:
     import psycopg
 
-    async def open_one() -> Any:
-        return (await psycopg.AsyncConnection.connect(dsn, autocommit=True)).cursor()
+    async def connect() -> Any:
+        conn = await psycopg.AsyncConnection.connect(dsn, autocommit=True)
+        if conn.info.dbname == "bouncer":
+            conn.prepare_threshold = None
+        return conn.cursor()
 
-    async def query(cur: Any) -> None:
-        await cur.execute("select 1")
-        await cur.fetchone()
-
-    yield from _asyncio(connections, open_one, query)
+    return _tasks(connections, connect, _query, _new_loop("asyncio"))
 
 
 #: By the name on the command line.
 CLIENTS = {
-    "hub": Client("greenwait's hub", _hub, is_greenwait=True),
-    "gevent": Client("greenwait, gevent", _greenwait_gevent, is_greenwait=True),
-    "eventlet": Client("greenwait, eventlet", _greenwait_eventlet, is_greenwait=True),
-    "aio": Client("greenwait, asyncio", _aio, is_greenwait=True),
-    "aio-run": Client("greenwait, aio.run()", _aio_run, is_greenwait=True),
-    "aio-uvloop": Client("greenwait, uvloop", partial(_aio, kind="uvloop"), is_greenwait=True),
-    "psycogreen": Client("psycogreen, gevent", _psycogreen),
-    "psycogreen-eventlet": Client("psycogreen, eventlet", _psycogreen_eventlet),
+    "hub": Client("greenwait's hub", _hub, True),
+    "gevent": Client("greenwait, gevent", partial(_gevent, patch="greenwait.gevent"), True),
+    "eventlet": Client("greenwait, eventlet", partial(_eventlet, patch="greenwait.eventlet"), True),
+    "aio": Client("greenwait, asyncio", _aio, True),
+    "aio-run": Client("greenwait, aio.run()", _aio_run, True),
+    "aio-uvloop": Client("greenwait, uvloop", partial(_aio, loop="uvloop"), True),
+    "psycogreen": Client("psycogreen, gevent", partial(_gevent, patch="psycogreen.gevent")),
+    "psycogreen-eventlet": Client(
+        "psycogreen, eventlet", partial(_eventlet, patch="psycogreen.eventlet")
+    ),
     "threads": Client("threads, blocking", _threads),
     "asyncpg": Client("asyncpg", _asyncpg),
-    "asyncpg-uvloop": Client("asyncpg, uvloop", _asyncpg_uvloop),
+    "asyncpg-uvloop": Client("asyncpg, uvloop", partial(_asyncpg, loop="uvloop")),
     "aiopg": Client("aiopg", _aiopg),
     "psycopg3": Client("psycopg 3, asyncio", _psycopg3),
 }
+
+
+def _most_kb() -> int:
+    """Return the most memory that this process has had."""
+    status = Path("/proc/self/status")
+    found = re.search(r"VmHWM:\s*(\d+)", status.read_text()) if status.exists() else None
+    return int(found[1]) if found else 0
 
 
 def main() -> None:
@@ -276,19 +243,18 @@ def main() -> None:
     options = parser.parse_args()
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    with CLIENTS[options.client].start(options.dsn, options.connections) as run:
-        run(3)
-        for line in sys.stdin:
-            gc.collect()
-            gc.disable()
-            cpu, start = time.process_time(), time.perf_counter()
-            run(int(line))
-            figures = {
-                "seconds": time.perf_counter() - start,
-                "cpu_seconds": time.process_time() - cpu,
-            }
-            gc.enable()
-            print(json.dumps(figures), flush=True)
+    run = CLIENTS[options.client].start(options.dsn, options.connections)
+    before_kb = _most_kb()
+    run(3)
+    print(_most_kb() - before_kb, flush=True)
+    for line in sys.stdin:
+        gc.collect()
+        gc.disable()
+        cpu, start = time.process_time(), time.perf_counter()
+        run(int(line))
+        seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu
+        gc.enable()
+        print(json.dumps({"seconds": seconds, "cpu_seconds": cpu_seconds}), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,58 +1,22 @@
-"""How are figures shown? Times in readable units, tables, goals, and what they were measured on."""
+"""How figures are shown: numbers in readable units, tables, goals, what they were measured on."""
 
 import argparse
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+import sys
+from collections.abc import Iterable, Sequence
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, JustifyMethod
 from rich.markup import escape
 from rich.table import Table
 
-__all__ = [
-    "Goal",
-    "Row",
-    "digits",
-    "goal_table",
-    "positive",
-    "print_facts",
-    "table_of",
-    "terminal",
-    "time_text",
-    "unit_of",
-]
-
-
-@dataclass(frozen=True)
-class Goal:
-    """What a figure should be, in words, and whether it is."""
-
-    text: str
-    reached: bool
-
-    def __str__(self) -> str:
-        """Write it for a table's last column."""
-        return f"{self.text}: " + ("[green]reached[/]" if self.reached else "[red]missed[/]")
-
-
-@dataclass(frozen=True)
-class Row:
-    """What one contestant gave."""
-
-    title: str
-    cells: tuple[str, ...]
-    goal: Goal | None = None
+Facts = dict[str, dict[str, str]]  # by what they are about: the machine, the versions, the settings
 
 
 def positive(text: str) -> int:
     """Read an option's value that counts something."""
-    try:
-        number = int(text)
-    except ValueError:
-        number = 0
-    if number < 1:
+    if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of at least 1")
-    return number
+    return int(text)
 
 
 def unit_of(seconds: float) -> tuple[str, float]:
@@ -71,16 +35,28 @@ def time_text(seconds: float) -> str:
     return f"{digits(seconds * scale)} {unit}"
 
 
-def terminal() -> Console:
-    """Return the console on stdout; 100 columns wide where that is a file or a pipe."""
-    console = Console()
-    return console if console.is_terminal else Console(width=100)
+def ratio_text(ratio: float) -> str:
+    """Write *ratio* with three digits."""
+    return f"{ratio:.2f}" if ratio < 9.995 else f"{ratio:.1f}" if ratio < 99.95 else f"{ratio:.0f}"
 
 
-def table_of(title: str, *columns: tuple[str, int, JustifyMethod]) -> Table:
-    """Return an empty table; the widths are least ones, so that tables stand in line."""
+def goal(text: str, is_reached: bool) -> str:
+    """Write a goal for a table's last column."""
+    return f"{text}: " + ("[green]reached[/]" if is_reached else "[red]missed[/]")
+
+
+def console() -> Console:
+    """Return the console on stdout, which remembers; in a file or a pipe it is 100 columns wide."""
+    width = None if sys.stdout.isatty() else 100
+    return Console(width=width, highlight=False, record=True)
+
+
+def table_of(
+    title: str, headings: Sequence[str], rows: Iterable[Sequence[str]], note: str = ""
+) -> Table:
+    """Return a table; its first column is text, and so is one that is called goal."""
     table = Table(
-        title=title,
+        title=f"[bold]{title}[/] [dim]{note}[/]",
         title_justify="left",
         title_style="",
         box=SIMPLE_HEAD,
@@ -88,22 +64,17 @@ def table_of(title: str, *columns: tuple[str, int, JustifyMethod]) -> Table:
         pad_edge=False,
         padding=(0, 1, 0, 0),
     )
-    for heading, width, justify in columns:
-        table.add_column(heading, min_width=width, justify=justify, no_wrap=True)
-    return table
-
-
-def goal_table(title: str, headings: Sequence[str], rows: Iterable[Row]) -> Table:
-    """Return a table with a line per contestant: its title, a cell per heading, its goal."""
-    columns: list[tuple[str, int, JustifyMethod]] = [(heading, 5, "right") for heading in headings]
-    table = table_of(f"[bold]{title}[/]", ("", 19, "left"), *columns, ("goal", 4, "left"))
+    table.add_column("", min_width=19, no_wrap=True)
+    for heading in headings:
+        justify: JustifyMethod = "left" if heading == "goal" else "right"
+        table.add_column(heading, min_width=5, justify=justify, no_wrap=True)
     for row in rows:
-        table.add_row(row.title, *row.cells, str(row.goal or ""))
+        table.add_row(*row)
     return table
 
 
-def print_facts(facts: Mapping[str, Mapping[str, str]], console: Console) -> None:
+def print_facts(facts: Facts, to: Console) -> None:
     """Print a line per heading: the machine, the versions, the settings."""
     for heading, each in facts.items():
         text = "; ".join(f"{name} [bold]{escape(value)}[/]" for name, value in each.items())
-        console.print(f"[dim]{heading}:[/] {text}", highlight=False)
+        to.print(f"[dim]{heading}:[/] {text}")

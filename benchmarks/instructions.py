@@ -1,6 +1,6 @@
-"""How many instructions of the client does a query cost above blocking psycopg2?
+"""Count the instructions of the client that a query costs above blocking psycopg2.
 
-    python benchmarks/instructions.py [--only CONTESTANT] [--layouts N] [--if-possible]
+    python benchmarks/instructions.py [--only CONTESTANT]... [--layouts N] [--if-possible]
 
 Counted by valgrind's callgrind, which sees everything the process runs outside the
 kernel: the interpreter, psycopg2, libpq and the callback. The count is the slope
@@ -28,10 +28,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from rich.table import Table
 
-from benchmarks.callbacks import BLOCKING, GREENWAIT, contestants
-from benchmarks.figures import Goal, Row, goal_table, positive
-from benchmarks.runner import add_only, chosen, run
-from tools.postgres import Server
+from benchmarks.callbacks import BLOCKING, GREENWAIT, NAMES, contestants
+from benchmarks.figures import goal, positive, table_of
+from benchmarks.runner import run
+from tests.lab.postgres import Server
 
 _ROOT = Path(__file__).resolve().parent.parent
 _DEFAULT = (BLOCKING, "wait_select", "psycogreen", GREENWAIT, "greenwait-epoll")
@@ -90,41 +90,39 @@ def _per_query(name: str, layouts: int, dsn: str) -> list[float]:
 
 
 def _measure(names: Sequence[str], layouts: int, server: Server) -> list[Table]:
-    found = {name: _per_query(name, layouts, server.dsn("unix")) for name in names}
+    entries = contestants({BLOCKING, *names})  # blocking is the others' base
+    found = {each.name: _per_query(each.name, layouts, server.dsn("unix")) for each in entries}
     rows = []
-    for entry in contestants(tuple(names)):
+    for entry in entries:
         counts = found[entry.name]
         differences = [each - base for each, base in zip(counts, found[BLOCKING], strict=True)]
         above = median(differences)
-        cells = [f"{median(counts):,.0f}", "", ""]
+        cells = [f"{median(counts):,.0f}", "", "", ""]
         if entry.name != BLOCKING:
-            cells[1:] = [f"{above:+,.0f}", f"{min(differences):+,.0f} to {max(differences):+,.0f}"]
-        goal = Goal(f"at most {_MOST:+,}", above <= _MOST) if entry.name == GREENWAIT else None
-        rows.append(Row(entry.title, tuple(cells), goal))
+            cells[1:3] = [f"{above:+,.0f}", f"{min(differences):+,.0f} to {max(differences):+,.0f}"]
+        if entry.name == GREENWAIT:
+            cells[3] = goal(f"at most {_MOST:+,}", above <= _MOST)
+        rows.append((entry.title, *cells))
     title = f"Client instructions per select 1, unix socket; medians of {layouts} memory layouts"
-    return [goal_table(title, ("counted", "above blocking", "all layouts"), rows)]
+    return [table_of(title, ("counted", "above blocking", "all layouts", "goal"), rows)]
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main() -> None:
     """Count, and print the table."""
     parser = argparse.ArgumentParser(
         description="Count the instructions of the client per query, above blocking psycopg2's."
     )
-    add_only(parser)
-    parser.add_argument(
-        "--layouts", metavar="N", type=positive, default=_LAYOUTS, help="default: %(default)s"
-    )
+    parser.add_argument("--only", metavar="CONTESTANT", action="append", choices=NAMES)
+    parser.add_argument("--layouts", metavar="N", type=positive, default=_LAYOUTS)
     parser.add_argument(
         "--if-possible", action="store_true", help="do nothing, and exit with 0, without valgrind"
     )
-    options = parser.parse_args(arguments)
-    names = chosen(parser, options.only, _DEFAULT)
+    options = parser.parse_args()
     if shutil.which("valgrind") is None:
         print("needs valgrind: apt-get install valgrind", file=sys.stderr)
-        return 0 if options.if_possible else 2
-    names = tuple(dict.fromkeys((BLOCKING, *names)))  # the others' base
-    return run(lambda server: _measure(names, options.layouts, server))
+        sys.exit(0 if options.if_possible else 2)
+    run(lambda server: _measure(options.only or _DEFAULT, options.layouts, server))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

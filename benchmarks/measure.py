@@ -1,4 +1,4 @@
-"""How long does it take? Interleaved rounds, and the figures drawn from them.
+"""Interleaved rounds of one workload, and the figures drawn from them.
 
 Each round runs one block of queries for every contestant, in an order shuffled
 anew, so that whatever the machine does meanwhile happens to all of them. Ratios
@@ -12,17 +12,17 @@ import math
 import random
 import statistics
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from itertools import repeat
+from typing import Any
 
 import psycopg2
-from psycopg2.extensions import connection, get_wait_callback, set_wait_callback
+from psycopg2.extensions import get_wait_callback, set_wait_callback
 
-from benchmarks.callbacks import BLOCKING, Contestant
+from benchmarks.callbacks import BLOCKING, GREENWAIT, Contestant
+from benchmarks.machine import Cores
 from benchmarks.workloads import Workload, busy_thread
-
-__all__ = ["FEWEST_TO_BE_SURE", "Outcome", "Sample", "Spread", "measure"]
 
 # A block is long enough to drown the clock, short enough for many rounds.
 _BLOCK_SECONDS = 0.03
@@ -73,37 +73,48 @@ class Spread:
         )
 
 
-@dataclass
-class Outcome:
-    """What one workload gave: a sample for every contestant and round."""
+_Samples = dict[str, list[Sample]]
 
-    workload: Workload
-    contestants: list[Contestant]
-    block: str  # how long one is, in words
-    samples: dict[str, list[Sample]]
 
-    @property
-    def title(self) -> str:
-        """The workload's."""
-        return self.workload.title
+def _ratio(samples: _Samples, name: str, to: str) -> dict[str, float]:
+    """Time per query, as a multiple of what *to* took in the same round."""
+    pairs = zip(samples[name], samples[to], strict=True)
+    return asdict(Spread.of([sample.seconds / reference.seconds for sample, reference in pairs]))
 
-    def seconds(self, name: str) -> Spread:
-        """Time per query."""
-        return Spread.of([sample.seconds for sample in self.samples[name]])
 
-    def cpu_seconds(self, name: str) -> Spread:
-        """CPU time of the client per query, user and system."""
-        return Spread.of([sample.cpu_seconds for sample in self.samples[name]])
-
-    def ratio(self, name: str, to: str = BLOCKING) -> Spread:
-        """Time per query, as a multiple of what *to* took in the same round."""
-        pairs = zip(self.samples[name], self.samples[to], strict=True)
-        return Spread.of([sample.seconds / reference.seconds for sample, reference in pairs])
-
-    def fastest_python(self) -> str | None:
-        """Name the pure-Python callback with the lowest median; None when none took part."""
-        names = [entry.name for entry in self.contestants if entry.kind == "python"]
-        return min(names, key=lambda name: self.seconds(name).median, default=None)
+def _document(
+    workload: Workload, contestants: list[Contestant], block: str, samples: _Samples
+) -> dict[str, Any]:
+    """Return every figure and every sample. Times are in seconds, per query."""
+    entries: dict[str, dict[str, Any]] = {
+        entry.name: {
+            "title": entry.title,
+            "kind": entry.kind,
+            "seconds": asdict(Spread.of([each.seconds for each in samples[entry.name]])),
+            "cpu_seconds": asdict(Spread.of([each.cpu_seconds for each in samples[entry.name]])),
+            "ratio_to_blocking": _ratio(samples, entry.name, BLOCKING),
+            "samples": [asdict(each) for each in samples[entry.name]],
+        }
+        for entry in contestants
+    }
+    medians = {
+        entry.name: entries[entry.name]["seconds"]["median"]
+        for entry in contestants
+        if entry.kind == "python"
+    }
+    fastest = min(medians, key=medians.__getitem__, default="")
+    is_compared = fastest and GREENWAIT in samples
+    return {
+        "name": workload.name,
+        "title": workload.title,
+        "transport": workload.transport,
+        "busy_thread": workload.busy,
+        "block": block,
+        "rounds": len(samples[BLOCKING]),
+        "contestants": entries,
+        "fastest_python": fastest or None,
+        "greenwait_to_fastest_python": _ratio(samples, GREENWAIT, fastest) if is_compared else None,
+    }
 
 
 def measure(
@@ -114,14 +125,11 @@ def measure(
     rng: random.Random,
     *,
     most_seconds: float,
-    pin: Callable[[connection], None],
-    tick: Callable[[], None],
-) -> Outcome:
-    """Run *rounds* rounds of *workload*; call *pin* with each new connection, *tick* at every step.
+    cores: Cores,
+) -> dict[str, Any]:
+    """Run *rounds* rounds of *workload*; return what ``compare.py --json`` says of it.
 
-    After *most_seconds* no round is begun that the figures can do without. *tick* is
-    called up to ``rounds + 2`` times for each contestant; what it raises ends the
-    measurement.
+    After *most_seconds* no round is begun that the figures can do without.
 
     :raises psycopg2.Error: the server, or the way to it, failed.
     :raises WrongResultError: a contestant brought a wrong answer.
@@ -130,33 +138,30 @@ def measure(
     enough = time.monotonic() + most_seconds
     with contextlib.ExitStack() as cleanup:
         cleanup.callback(set_wait_callback, before)
+        cores.place_client()  # before the busy thread starts, which stays where this one is
         entries = [_Entry(each, workload, dsn, cleanup) for each in contestants]
         for entry in entries:
-            pin(entry.conn)
+            cores.pin_server(entry.conn)
             entry.check()
-            tick()
         if workload.busy:
             cleanup.enter_context(busy_thread())
         # Ends the warm-up: a moment of querying, which also tells how long a query takes.
-        pace = {}
-        for entry in entries:
-            pace[entry.name] = entry.block(1, _BLOCK_SECONDS).seconds
-            tick()
+        pace = {entry.name: entry.block(1, _BLOCK_SECONDS).seconds for entry in entries}
         if workload.busy:
             queries, seconds, block = 1, _BUSY_BLOCK_SECONDS, f"{_BUSY_BLOCK_SECONDS} s"
         else:
             fitting = max(1, round(_BLOCK_SECONDS / pace[BLOCKING]))
             queries, seconds = min(workload.most_queries, fitting), 0.0
             block = "1 query" if queries == 1 else f"{queries} queries"
-        samples: dict[str, list[Sample]] = {each.name: [] for each in contestants}
+        samples: _Samples = {each.name: [] for each in contestants}
         for done in range(rounds):
             if done >= _FEWEST_ROUNDS and time.monotonic() > enough:
                 break
             gc.collect()
             for entry in rng.sample(entries, len(entries)):
+                cores.place_client()
                 samples[entry.name].append(entry.block(queries, seconds))
-                tick()
-    return Outcome(workload, contestants, block, samples)
+    return _document(workload, contestants, block, samples)
 
 
 class _Entry:
@@ -167,11 +172,7 @@ class _Entry:
     """
 
     def __init__(
-        self,
-        contestant: Contestant,
-        workload: Workload,
-        dsn: str,
-        cleanup: contextlib.ExitStack,
+        self, contestant: Contestant, workload: Workload, dsn: str, cleanup: contextlib.ExitStack
     ) -> None:
         self.name = contestant.name
         self._callback = contestant.callback

@@ -1,4 +1,4 @@
-"""What of the benchmark is in the docs? Results that were kept, their plots and their tables.
+"""What of the benchmark is in the docs: results that were kept, their plots and their tables.
 
     python -m benchmarks.published keep one-core report.json   # into benchmarks/results/
     python -m benchmarks.published draw docs/figures           # from there, the plots
@@ -6,40 +6,21 @@
 ``docs/performance.md`` and the README call the functions below by cog, which puts the tables there.
 """
 
-import argparse
 import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.callbacks import BLOCKING, Contestant
-from benchmarks.figures import digits
-from benchmarks.measure import Spread
-from benchmarks.plots import client_bars, panels, ratio_text, write_svg
-
-__all__ = ["NAMES", "facts", "in_short", "many_at_once", "many_at_once_ratios", "ratios"]
+from benchmarks.callbacks import BLOCKING
+from benchmarks.figures import digits, ratio_text
+from benchmarks.plots import TITLE, client_bars, panels, svg_text
 
 _RESULTS = Path(__file__).parent / "results"
 
 #: What is kept: compare.py's with client and server on one core, and left free; concurrency.py's.
 NAMES = ("one-core", "two-cores", "many-at-once")
 _PLOTTED = ("select-1-unix", "select-1-tls", "rows-200k", "rows-200k-busy")
-
-
-class _Kept:
-    """One workload of a result, for a plot."""
-
-    def __init__(self, workload: dict[str, Any]) -> None:
-        self.title: str = workload["title"]
-        self._entries = workload["contestants"]
-        self.contestants = [
-            Contestant(name, entry["title"], entry["kind"], None)
-            for name, entry in self._entries.items()
-        ]
-
-    def ratio(self, name: str) -> Spread:
-        return Spread(**self._entries[name]["ratio_to_blocking"])
 
 
 def keep(name: str, path: Path) -> None:
@@ -61,22 +42,13 @@ def _load(name: str) -> dict[str, Any]:
 def draw(directory: Path) -> None:
     """Write the plots to *directory*."""
     result = _load("one-core")
-    by_name = {each["name"]: _Kept(each) for each in result["workloads"]}
-    figure = panels(
-        [by_name[name] for name in _PLOTTED],
-        "Time per query, as a multiple of blocking psycopg2's",
-        "Bars are medians, lines span the 10th to the 90th percentile; shorter is better.\n"
-        f"Client and server on one core · {result['machine']['CPU']}",
-        most_columns=2,
-    )
-    write_svg(figure, directory / "one-query.svg")
+    by_name = {each["name"]: each for each in result["workloads"]}
+    title = f"{TITLE}\nClient and server on one core · {result['machine']['CPU']}"
+    one_query = panels([by_name[name] for name in _PLOTTED], title, most_columns=2)
     result = _load("many-at-once")
-    bars = [
-        (each["title"], each["cpu_seconds"]["median"], each["is_greenwait"])
-        for each in _by_cpu(result)
-    ]
-    figure = client_bars(bars, int(result["settings"]["connections"]))
-    write_svg(figure, directory / "many-at-once.svg")
+    many_at_once = client_bars(_by_cpu(result), result["settings"]["connections"])
+    for name, figure in (("one-query", one_query), ("many-at-once", many_at_once)):
+        (directory / f"{name}.svg").write_text(svg_text(figure), encoding="utf-8")
 
 
 # -- Tables, in Markdown
@@ -87,18 +59,15 @@ def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
 
 
-def _bold(title: str, is_bold: bool) -> str:
-    return f"**{title}**" if is_bold else title
+def _title(entry: dict[str, Any]) -> str:
+    """Return its title, ours in bold."""
+    is_ours = entry.get("is_greenwait") or entry.get("kind") == "greenwait"
+    return f"**{entry['title']}**" if is_ours else str(entry["title"])
 
 
-def _doubt(machine: dict[str, str]) -> str:
-    """Return a word of warning where the machine was busy."""
-    cpus = int(machine["CPUs"].split(",")[0])
-    return (
-        ", **a busy machine: the figures are rough**"
-        if float(machine["load before"]) > cpus / 2
-        else ""
-    )
+def _ratios(workload: dict[str, Any], names: Sequence[str]) -> list[str]:
+    entries = workload["contestants"]
+    return [ratio_text(entries[name]["ratio_to_blocking"]["median"]) for name in names]
 
 
 def facts(name: str) -> str:
@@ -106,13 +75,14 @@ def facts(name: str) -> str:
     result = _load(name)
     machine, versions, settings = result["machine"], result["versions"], result["settings"]
     virtual = " of a virtual machine" if machine["virtual machine"] == "yes" else ""
-    parts = [
+    is_busy = float(machine["load before"]) > int(machine["CPUs"].split(",")[0]) / 2
+    doubt = ", **a busy machine: the figures are rough**" if is_busy else ""
+    return (
         f"{machine['date']}, {machine['CPU']}, {machine['CPUs']} CPUs{virtual}, "
-        f"{machine['system']}, load {machine['load before']} before{_doubt(machine)}",
-        ", ".join(f"{title} {version}" for title, version in versions.items()),
-        ", ".join(f"{title} {value}" for title, value in settings.items() if title != "seed"),
-    ]
-    return "\n".join(f"{part}{'.' if part is parts[-1] else ';'}" for part in parts) + "\n"
+        f"{machine['system']}, load {machine['load before']} before{doubt};\n"
+        f"{', '.join(f'{title} {version}' for title, version in versions.items())};\n"
+        f"{', '.join(f'{title} {each}' for title, each in settings.items() if title != 'seed')}.\n"
+    )
 
 
 def ratios(name: str) -> str:
@@ -122,32 +92,20 @@ def ratios(name: str) -> str:
     # Ours first: a narrow page shows only the first columns of a wide table.
     ordered = sorted(everybody, key=lambda item: item[1]["kind"] != "greenwait")
     entries = {key: each for key, each in ordered if key != BLOCKING}
-    headings = [_bold(each["title"], each["kind"] == "greenwait") for each in entries.values()]
-    rows = [
-        [
-            each["title"],
-            *(
-                ratio_text(each["contestants"][key]["ratio_to_blocking"]["median"])
-                for key in entries
-            ),
-        ]
-        for each in workloads
-    ]
-    return _table(["", *headings], rows)
+    rows = [[each["title"], *_ratios(each, list(entries))] for each in workloads]
+    return _table(["", *map(_title, entries.values())], rows)
 
 
 def in_short() -> str:
     """Return the README's table: what decides, of those callbacks that most programs have."""
     names = ("wait_select", "psycogreen", "greenwait-poll")
-    headings: list[str] = []
-    rows = []
-    for result, cores in (("one-core", "one core for both"), ("two-cores", "two cores")):
-        for each in _load(result)["workloads"]:
-            if each["name"] in ("select-1-unix", "rows-200k-busy"):
-                entries = [each["contestants"][name] for name in names]
-                headings = [_bold(one["title"], one["kind"] == "greenwait") for one in entries]
-                cells = [ratio_text(one["ratio_to_blocking"]["median"]) for one in entries]
-                rows.append([f"{each['title']}; {cores}", *cells])
+    headings = [_title(_load("one-core")["workloads"][0]["contestants"][name]) for name in names]
+    rows = [
+        [f"{each['title']}; {cores}", *_ratios(each, names)]
+        for result, cores in (("one-core", "one core for both"), ("two-cores", "two cores"))
+        for each in _load(result)["workloads"]
+        if each["name"] in ("select-1-unix", "rows-200k-busy")
+    ]
     return _table(["", *headings], rows)
 
 
@@ -160,11 +118,11 @@ def many_at_once() -> str:
     """Return the table of concurrency.py's clients, the least CPU first."""
     rows = []
     for client in _by_cpu(_load("many-at-once")):
-        cpu = Spread(**client["cpu_seconds"])
-        spread = f"{digits(cpu.p10 * 1e6)} to {digits(cpu.p90 * 1e6)}"
+        median, low, high = (
+            digits(client["cpu_seconds"][which] * 1e6) for which in ("median", "p10", "p90")
+        )
         per_second = f"{client['queries_per_second']['median']:,.0f}"
-        title = _bold(client["title"], client["is_greenwait"])
-        rows.append([title, f"{digits(cpu.median * 1e6)} µs", spread, per_second])
+        rows.append([_title(client), f"{median} µs", f"{low} to {high}", per_second])
     return _table(["client", "CPU per query", "8 of 10 rounds", "queries/s"], rows)
 
 
@@ -174,22 +132,16 @@ def many_at_once_ratios() -> str:
     return _table(["CPU per query, as a multiple", "", "goal"], rows)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main() -> None:
     """Keep a result, or draw the plots."""
-    parser = argparse.ArgumentParser(description="Keep results of the benchmark, and draw them.")
-    commands = parser.add_subparsers(dest="command", required=True)
-    keeping = commands.add_parser("keep", help="keep a JSON file without its samples")
-    keeping.add_argument("name", choices=NAMES)
-    keeping.add_argument("file", type=Path)
-    drawing = commands.add_parser("draw", help="draw the plots of what was kept")
-    drawing.add_argument("directory", type=Path)
-    options = parser.parse_args(arguments)
-    if options.command == "keep":
-        keep(options.name, options.file)
-    else:
-        draw(options.directory)
-    return 0
+    match sys.argv[1:]:
+        case ["keep", name, file] if name in NAMES:
+            keep(name, Path(file))
+        case ["draw", directory]:
+            draw(Path(directory))
+        case _:
+            sys.exit(__doc__)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

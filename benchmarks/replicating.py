@@ -13,7 +13,7 @@ import asyncio
 import contextlib
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +23,15 @@ import psycopg2
 import psycopg2.extras
 import uvloop
 from psycopg2.extensions import set_wait_callback
-from rich.console import RenderableType
+from rich.table import Table
 
 import greenwait
-from benchmarks.figures import Goal, Row, goal_table, positive
+from benchmarks.figures import goal, positive, ratio_text, table_of
 from benchmarks.measure import Spread
 from benchmarks.runner import run
 from benchmarks.workloads import WrongResultError
 from greenwait import aio
-from tools.postgres import Server
+from tests.lab.postgres import Server
 
 __all__ = ["main"]
 
@@ -128,7 +128,7 @@ def _wait_until_free(dsn: str) -> None:
         )
 
 
-def _measure(rounds: int, count: int, server: Server) -> list[RenderableType]:
+def _measure(rounds: int, count: int, server: Server) -> list[Table]:
     dsn = server.dsn("unix")
     _write(dsn, count)
     seconds: dict[str, list[float]] = {name: [] for name in _CONTESTANTS}
@@ -142,25 +142,26 @@ def _measure(rounds: int, count: int, server: Server) -> list[RenderableType]:
         for name, each in seconds.items()
     }
     rows = [
-        Row(
+        (
             name,
-            (f"{count / Spread.of(each).median:,.0f}", f"{ratios[name]:.2f}"),
-            Goal(f"{_LEAST_RATIO}", ratios[name] >= _LEAST_RATIO) if name != _BLOCKING else None,
+            f"{count / Spread.of(each).median:,.0f}",
+            ratio_text(ratios[name]),
+            goal(f"{_LEAST_RATIO}", ratios[name] >= _LEAST_RATIO) if name != _BLOCKING else "",
         )
         for name, each in seconds.items()
     ]
     title = f"{count:,} messages; medians of {rounds} rounds"
-    return [goal_table(title, ("messages/s", "ratio"), rows)]
+    return [table_of(title, ("messages/s", "ratio", "goal"), rows)]
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, and print the table."""
+def main() -> None:
+    """Run the command."""
     parser = argparse.ArgumentParser(description="Measure how fast messages are read.")
     parser.add_argument("--rounds", metavar="N", type=positive, default=9)
     parser.add_argument("--messages", metavar="N", type=positive, default=10_000)
-    options = parser.parse_args(arguments)
-    return run(lambda server: _measure(options.rounds, options.messages, server))
+    options = parser.parse_args()
+    run(lambda server: _measure(options.rounds, options.messages, server))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

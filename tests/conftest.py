@@ -14,16 +14,17 @@ from psycopg2.extensions import get_wait_callback, set_wait_callback
 import greenwait
 from greenwait._sleep import POLLERS
 from tests.lab import programs, servers
+from tests.lab.bounds import bound
+from tests.lab.postgres import ExternalServer, Server
 from tests.lab.readable import Readable
 from tests.lab.steps import Laboratory
-from tools.postgres import ExternalServer, Server
 
 CALLBACKS: dict[str, Callable[[Any], None]] = {
     "poll": greenwait.wait,
     "epoll": greenwait.EpollWaitCallback,
 }
 TRANSPORTS = servers.running().transports  # not started yet
-GRACE = 20  # seconds
+GRACE = bound(20)  # seconds
 
 
 @pytest.fixture(scope="session")

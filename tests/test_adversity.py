@@ -14,8 +14,8 @@ import psycopg2
 import pytest
 
 from tests.lab.asleep import when_asleep
+from tests.lab.postgres import Server
 from tests.lab.queries import one
-from tools.postgres import Server
 
 
 def connect_again(dsn):

@@ -15,10 +15,11 @@ from psycopg2.extensions import libpq_version, set_wait_callback
 import greenwait
 from greenwait._psycopg.libpq import FAST_PATHS
 from tests.lab.asleep import when_asleep
+from tests.lab.bounds import bound
 from tests.lab.fault_proxy import Fault, FaultProxy
 from tests.lab.freezers import frozen_postmaster
 from tests.lab.leaks import no_leaked_descriptors
-from tests.lab.marks import needs_backend_pid
+from tests.lab.marks import needs_backend_pid, needs_pace
 from tests.lab.queries import assert_stops, assert_usable, one
 from tests.lab.silence import silence
 
@@ -112,6 +113,7 @@ def test_many_cancels_leak_nothing(callback, connect):
             greenwait.cancel(conn, timeout=20)
 
 
+@needs_pace
 def test_next_query_is_safe_from_a_cancel_that_comes_late(callback, connect):
     """The query ends as its deadline passes: before, while or after the cancel is sent."""
     conn = connect()
@@ -120,8 +122,8 @@ def test_next_query_is_safe_from_a_cancel_that_comes_late(callback, connect):
     cancelled = 0
     for number in range(RUNS):
         try:
-            with greenwait.timeout(0.0008 + number % 50 * 0.00002):
-                cur.execute("select pg_sleep(%s)", (0.001 + number % 5 * 0.002,))
+            with greenwait.timeout(bound(0.0008 + number % 50 * 0.00002)):
+                cur.execute("select pg_sleep(%s)", (bound(0.001 + number % 5 * 0.002),))
         except greenwait.QueryTimeout:
             cancelled += 1
         cur.execute("select %s::int, pg_sleep(0.0002)", (number,))  # would be hit

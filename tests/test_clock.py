@@ -2,10 +2,12 @@
 
 import pytest
 
+from tests.lab.bounds import bound
+
 CONTEXTS = ("hub", "asyncio", "uvloop", "gevent", "eventlet", "trio")
 KINDS = ("plain", "own poll", "async", "without libpq")
 
-DEADLINE, GRACE, MARGIN = 0.5, 1.0, 0.5  # seconds; 0.2 where nothing else runs
+DEADLINE, GRACE, MARGIN = 0.5, 1.0, bound(0.5)  # seconds; 0.2 where nothing else runs
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -17,7 +19,7 @@ def test_deadline_of_an_answer_that_keeps_coming_is_kept_beside_one_that_compute
     for _ in range(6):  # on a busy machine the best one counts
         said = run_program("large_answer", context, kind, "deadline", str(DEADLINE), str(GRACE))
         late.append(float(said))
-        assert late[-1] < 5
+        assert late[-1] < bound(5)
         if late[-1] < GRACE + MARGIN:
             break
     assert min(late) < GRACE + MARGIN, late

@@ -24,8 +24,8 @@ from tests.lab.freezers import frozen
 from tests.lab.interrupts import LIMIT, Limit, raising, send
 from tests.lab.leaks import no_leaked_descriptors
 from tests.lab.marks import needs_refusal
+from tests.lab.postgres import Server
 from tests.lab.waiting import until
-from tools.postgres import Server
 
 pytestmark = pytest.mark.patient
 

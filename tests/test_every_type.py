@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.lab.bounds import bound
+
 PROGRAM = Path(__file__).parent / "programs" / "every_type.py"
 
 
@@ -17,7 +19,7 @@ def test_instance_that_is_used_in_every_way_gives_values_and_exceptions(state, s
         [sys.executable, PROGRAM, server.dsn(server.transports[0]), state],
         capture_output=True,
         text=True,
-        timeout=55,
+        timeout=bound(55),
         cwd=PROGRAM.parent,
         env={**os.environ, "PYTHONFAULTHANDLER": "1"},
     )

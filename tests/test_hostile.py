@@ -16,6 +16,7 @@ import pytest
 import greenwait
 from greenwait import aio
 from greenwait._psycopg.libpq import FAST_PATHS
+from tests.lab.bounds import bound
 from tests.lab.hostile_server import ENDLESS, HostileServer, Plan, dsn
 
 #: GREENWAIT_HOSTILE_SEED=... has other trials than those that were played before.
@@ -42,7 +43,7 @@ def play(context, trials):
         ],
         capture_output=True,
         text=True,
-        timeout=58,
+        timeout=bound(58),
         cwd=Path(__file__).parent.parent,
         # What malloc keeps for each thread depends on chance, and is no leak.
         env=os.environ | {"MALLOC_ARENA_MAX": "1"},

@@ -11,6 +11,7 @@ import pytest
 
 import greenwait
 from greenwait._psycopg import psycopg2 as names
+from tests.lab.bounds import bound
 
 
 def import_greenwait(tmp_path, fake_psycopg2=None):
@@ -25,7 +26,7 @@ def import_greenwait(tmp_path, fake_psycopg2=None):
         [sys.executable, "-c", script + "import greenwait", str(tmp_path)],
         capture_output=True,
         text=True,
-        timeout=40,
+        timeout=bound(40),
     )
     assert done.returncode == 1
     return done.stderr

@@ -26,10 +26,10 @@ from tests.lab.interrupts import (
     send,
 )
 from tests.lab.leaks import no_leaked_descriptors
-from tests.lab.marks import needs_refusal
+from tests.lab.marks import needs_its_own_tracer, needs_refusal
+from tests.lab.postgres import Server
 from tests.lab.queries import assert_stops, assert_usable, one
 from tests.lab.waiting import until, when_waiting
-from tools.postgres import Server
 
 pytestmark = pytest.mark.patient
 
@@ -337,6 +337,7 @@ def test_interrupt_of_a_greenlet_without_python_code_comes_out_of_it(connect, wa
     assert_usable(conn)
 
 
+@needs_its_own_tracer
 def test_traced_code_gets_it_too(run_program):
     """That of a debugger, or of coverage.py."""
     assert run_program("traced", DEAF_AND_LOUD) == "it was raised\n"

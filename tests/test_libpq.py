@@ -10,10 +10,13 @@ import textwrap
 from pathlib import Path
 
 import pytest
+from psycopg2 import _psycopg
 from psycopg2.extensions import libpq_version
 
 from greenwait._psycopg.libpq import FAST_PATHS
-from tools.postgres import find_binaries
+from tests.lab.bounds import bound
+from tests.lab.marks import needs_no_libcrypto
+from tests.lab.postgres import find_binaries
 
 LARGE = "select g, repeat('x', 100) from generate_series(1, 50000) g"
 QUERY = f"""
@@ -41,6 +44,10 @@ def query(run_python):
     return run
 
 
+def _machine(library):
+    return library.read_bytes()[18:20]  # elf(5): e_machine
+
+
 def other_libpq():
     """Return the path of a libpq that is not psycopg2's: the server's."""
     found = sorted((find_binaries().parent / "lib").glob("libpq.so.5"))
@@ -48,6 +55,8 @@ def other_libpq():
         pytest.skip("the server came without a libpq of its own")
     if "musl" in (sysconfig.get_config_var("MULTIARCH") or ""):  # see tools/musl.py
         pytest.skip("the server, and its libpq, are of glibc")
+    if _machine(found[0]) != _machine(Path(_psycopg.__file__)):  # see tools/aarch64.py
+        pytest.skip("the server, and its libpq, are of another processor")
     return str(found[0])
 
 
@@ -58,6 +67,7 @@ def test_all_paths_are_on(query):
     assert used == 1
 
 
+@needs_no_libcrypto
 @pytest.mark.parametrize(
     "preparation",
     [
@@ -147,7 +157,7 @@ def test_preloaded_libpq_is_not_mistaken_for_the_linked_one(server):
         env=os.environ | {"LD_PRELOAD": preloaded, "GREENWAIT_NO_LIBPQ": ""},
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=bound(50),
         cwd=Path(__file__).parent,
     )
     assert done.returncode == 0, done.stderr
@@ -170,7 +180,7 @@ def _libraries():
 
 def test_report_lists_every_fast_path():
     done = subprocess.run(
-        [sys.executable, "-m", "greenwait"], capture_output=True, text=True, timeout=40
+        [sys.executable, "-m", "greenwait"], capture_output=True, text=True, timeout=bound(40)
     )
     facts = dict(line.split(":", 1) for line in done.stdout.splitlines())
     for name, state in FAST_PATHS.items():

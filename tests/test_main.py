@@ -11,11 +11,12 @@ import pytest
 import greenwait
 from greenwait.__main__ import report
 from greenwait._sleep import POLLERS
+from tests.lab.bounds import bound
 
 
 def test_report_names_versions_and_pollers():
     done = subprocess.run(
-        [sys.executable, "-m", "greenwait"], capture_output=True, text=True, timeout=40
+        [sys.executable, "-m", "greenwait"], capture_output=True, text=True, timeout=bound(40)
     )
     assert done.returncode == 0
     facts = dict(line.split(":", 1) for line in done.stdout.splitlines())

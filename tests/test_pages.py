@@ -10,6 +10,7 @@ import psycopg2.extensions
 import pytest
 
 from tests.explorer import table as stopping_table
+from tests.lab.bounds import bound
 
 ROOT = Path(__file__).parent.parent
 DOCS = sorted((ROOT / "docs").glob("*.md"))
@@ -75,7 +76,7 @@ def run(server):
             env=os.environ | settings | {"GREENWAIT_NO_LIBPQ": ""},
             capture_output=True,
             text=True,
-            timeout=40,
+            timeout=bound(40),
         )
         assert done.stderr == ""
         return done.stdout

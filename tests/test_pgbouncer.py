@@ -10,10 +10,10 @@ from psycopg2.extensions import TRANSACTION_STATUS_INERROR
 import greenwait
 from tests.lab.interrupts import Limit
 from tests.lab.marks import needs_refusal
+from tests.lab.pgbouncer import HOW_TO_INSTALL, POOL_MODES, find_program, pooled
+from tests.lab.postgres import Server
 from tests.lab.queries import one
 from tests.lab.struck import Own, Plain, assert_raised
-from tools.pgbouncer import HOW_TO_INSTALL, POOL_MODES, find_program, pooled
-from tools.postgres import Server
 
 pytestmark = pytest.mark.patient
 

@@ -3,6 +3,7 @@
 import pytest
 
 from greenwait._sleep import POLLERS
+from tests.lab.marks import needs_flat_memory, needs_own_memory
 
 
 @pytest.fixture(params=POLLERS)
@@ -80,6 +81,8 @@ def test_sigterm_ends_a_process_that_waits(run_green):
     assert run_green() == "left\n"
 
 
+@needs_flat_memory
+@needs_own_memory
 def test_threads_that_come_and_go_leak_no_memory(run_green):
     """200,000 waits and 200 threads: the resident size stays."""
     assert run_green() == "True\n"

@@ -10,12 +10,12 @@ import time
 import psycopg2
 import pytest
 
-from tools import postgres
+from tests.lab import postgres
 
 START = """
 import sys
 sys.path.insert(0, sys.argv[1])
-from tools.postgres import Server
+from tests.lab.postgres import Server
 with Server() as server:
     print(server.pid, server.directory, flush=True)
     sys.stdin.read()

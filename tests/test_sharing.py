@@ -3,6 +3,7 @@
 import codecs
 import contextlib
 import gc
+import io
 import signal
 import threading
 import time
@@ -15,6 +16,7 @@ import pytest
 from psycopg2.extensions import ISOLATION_LEVEL_SERIALIZABLE, set_wait_callback
 
 import greenwait
+from greenwait._psycopg.libpq import FAST_PATHS
 from tests.lab.asleep import wait_until_asleep, when_asleep
 from tests.lab.leaks import no_leaked_descriptors
 from tests.lab.marks import needs_refusal
@@ -53,9 +55,7 @@ METHODS = {
     "callproc": lambda conn: conn.cursor().callproc("now"),
     "named": lambda conn: named(conn),
     "named, iterated": lambda conn: list(named_cursor(conn)),
-    "copy_expert": lambda conn: not_in_green_mode(
-        lambda: conn.cursor().copy_expert("copy (select 1) to stdout", None)
-    ),
+    "copy_expert": lambda conn: copied(conn),
     "execute_values": lambda conn: psycopg2.extras.execute_values(
         conn.cursor(), "select * from (values %s) v", [(1,), (2,)]
     ),
@@ -97,6 +97,20 @@ def drop_cursors(conn):
 def not_in_green_mode(call):
     with pytest.raises(psycopg2.ProgrammingError, match=r"asynchronous|green"):
         call()
+
+
+def copied(conn):
+    file = io.BytesIO()
+
+    def copy():
+        conn.cursor().copy_expert("copy (select 1) to stdout", file)
+
+    if FAST_PATHS["COPY"] == "on":
+        copy()
+        assert file.getvalue() == b"1\n"
+    else:
+        with pytest.raises(psycopg2.ProgrammingError, match="libpq's functions"):
+            copy()
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from psycopg2.extensions import POLL_OK, POLL_READ, POLL_WRITE
 import greenwait
 from tests.lab.asleep import again_until, wait_until_asleep, when_asleep
 from tests.lab.interrupts import DEAF, Limit
-from tests.lab.marks import needs_refusal
+from tests.lab.marks import needs_pace, needs_refusal
 from tests.lab.queries import one
 from tests.lab.waiting import until
 
@@ -119,6 +119,7 @@ def test_handler_runs_while_a_result_streams_in(local_conn, watcher, on_signal):
     assert done - ran[0] > 0.3
 
 
+@needs_pace
 @pytest.mark.parametrize("state", [POLL_READ, POLL_WRITE])
 def test_handler_runs_while_the_descriptor_is_always_ready(callback, state, on_signal):
     """No Python code runs between the sleeps, as none does with a connection."""

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from tests.lab.bounds import bound
 from tests.lab.programs import PROGRAMS, WARNINGS
 
 STACK = 128 * 1024  # musl's, pthread_create(3)
@@ -18,7 +19,9 @@ def survives(server):
     def survives(how, depth):
         command = [sys.executable, *WARNINGS, str(PROGRAMS / "recursion.py")]
         arguments = [server.dsn(server.transports[0]), how, str(depth), str(STACK)]
-        done = subprocess.run([*command, *arguments], capture_output=True, timeout=40, check=False)
+        done = subprocess.run(
+            [*command, *arguments], capture_output=True, timeout=bound(40), check=False
+        )
         return done.returncode == 0
 
     return survives

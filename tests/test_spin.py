@@ -10,10 +10,11 @@ from psycopg2.extensions import set_wait_callback
 
 import greenwait
 from greenwait._sleep import POLLERS
+from tests.lab.bounds import bound
 
 # Both the server and the busy machine decide whether an answer comes in time, so hits are
 # waited for, and the bounds are on what greenwait decides: how often and how long it looks.
-PATIENCE = 30
+PATIENCE = bound(30)
 
 
 @pytest.fixture(params=POLLERS)

@@ -11,6 +11,7 @@ from psycopg2.extensions import QueryCanceledError, set_wait_callback
 import greenwait
 from greenwait._psycopg.libpq import FAST_PATHS
 from tests.lab.asleep import again_until
+from tests.lab.bounds import bound
 from tests.lab.freezers import frozen
 from tests.lab.interrupts import timed_out
 from tests.lab.leaks import no_leaked_descriptors
@@ -118,10 +119,10 @@ def test_result_that_comes_as_the_deadline_passes_stands_or_is_a_timeout(callbac
     conn.autocommit = True
     outcomes = set()
     for number in range(300):
-        seconds = 0.0005 + number % 60 * 0.0001
+        seconds = bound(0.0005 + number % 60 * 0.0001)
         try:
             with greenwait.timeout(seconds):
-                assert one(conn, f"select {number} from pg_sleep(0.0025)") == number
+                assert one(conn, f"select {number} from pg_sleep({bound(0.0025)})") == number
             outcomes.add("stands")
         except greenwait.QueryTimeout:
             outcomes.add("timeout")

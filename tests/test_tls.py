@@ -14,8 +14,8 @@ import pytest
 from psycopg2.extensions import connection
 
 import greenwait
+from tests.lab.postgres import Server
 from tests.lab.tls_proxy import TlsProxy
-from tools.postgres import Server
 
 # Found by trying: with libpq 15 each of these leaves its end in OpenSSL, on a fresh connection.
 ROWS = "select repeat('x', 100) from generate_series(1, 400)"

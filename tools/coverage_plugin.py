@@ -1,9 +1,12 @@
-"""How does coverage.py trace Cython's lines while signals strike?
+"""coverage.py's plugin for Cython's lines, which are traced while signals strike.
 
 Its tracer, in C, calls Python code: Cython's plugin at each line, a WeakKeyDictionary of the
 greenlets at each line, a lock around some, and coverage.py itself at the first line of a file.
 What a signal handler raises in there is lost, and with it the plugin, or the lock stays locked
 for ever. Here all of that is code in C, or called before.
+
+As in Python, ``# pragma: no cover`` at the head of a block is about the whole block. Cython's own
+plugin leaves out that one line.
 """
 
 import _thread
@@ -18,10 +21,11 @@ from typing import Any
 from coverage import control
 from coverage.collector import Collector
 from coverage.plugin import FileTracer
-from Cython.Coverage import Plugin
+from Cython.Coverage import CythonModuleReporter, Plugin
 from greenlet import getcurrent
 
 _SOURCES = Path(__file__).parent  # tools/line_coverage.py has copied this there
+_PRAGMA = "# pragma: no cover"
 _lock = _thread.allocate_lock()  # not gevent's
 
 
@@ -38,8 +42,38 @@ class _Lines(FileTracer):
         return str(self._path)
 
 
+class _Reporter(CythonModuleReporter):
+    """Cython's, which leaves out the rest of a block, too."""
+
+    def lines(self) -> set[int]:
+        return set(super().lines()) - self.excluded_lines()
+
+    def excluded_lines(self) -> set[int]:
+        excluded = set(super().excluded_lines())
+        inside: int | None = None  # how far the head of such a block is indented
+        for number, line in enumerate(self.source().splitlines(), start=1):
+            indent = len(line) - len(line.lstrip())
+            if line.strip() and inside is not None and indent <= inside:
+                inside = None
+            if inside is not None or _PRAGMA in line:
+                excluded.add(number)
+            if inside is None and _PRAGMA in line and line.partition("#")[0].rstrip().endswith(":"):
+                inside = indent
+        return excluded
+
+
 class _Cython(Plugin):
     """Cython's, which reports; it traces by itself."""
+
+    def file_reporter(self, filename: str) -> Any:
+        reporter: Any = super().file_reporter(filename)
+        if reporter is None:  # a .pxd's lines are in the C of the modules that include it
+            for generated in _SOURCES.glob("greenwait/**/*.c"):
+                self._read_source_lines(str(generated), filename)
+            reporter = super().file_reporter(filename)
+        if reporter is not None:
+            reporter.__class__ = _Reporter
+        return reporter
 
     def file_tracer(self, filename: str) -> Any:
         # Relative to where it was compiled, which is not always where it runs.

@@ -1,4 +1,4 @@
-"""Does the C code compile for the systems that a wheel is for, and for some more?
+"""Compile the C code for the systems that a wheel is for, and for some more.
 
     python -m tools.cross_compile
 
@@ -13,7 +13,6 @@ other type sizes than Linux has (Windows) a module can't be compiled, nor a head
 of ours that includes Python's. The others can.
 """
 
-import importlib.util
 import os
 import shutil
 import subprocess
@@ -21,6 +20,8 @@ import sys
 import sysconfig
 import tempfile
 from pathlib import Path
+
+from Cython.Build import cythonize
 
 MODULE_TARGETS = (
     "aarch64-macos",
@@ -33,7 +34,6 @@ HEADER_TARGETS = (*MODULE_TARGETS, "x86_64-netbsd", "x86_64-windows-gnu")
 _ROOT = Path(__file__).resolve().parent.parent
 _SOURCES = _ROOT / "src" / "greenwait"
 _HEADERS = (_SOURCES / "_system", _SOURCES / "_psycopg")
-_CACHE = _ROOT / "build" / "zig"
 _TIMEOUT = 300.0  # zig's first run fills its cache
 # Cython's C is not ours to keep free of warnings, but these are mistakes in any C.
 _MODULE_FLAGS = (
@@ -44,10 +44,6 @@ _MODULE_FLAGS = (
 _HEADER_FLAGS = ("-Wall", "-Wextra", "-Werror")
 
 
-class CannotRunError(Exception):
-    """Nothing could be compiled, and this is what to do about it."""
-
-
 def python_headers(folder: Path) -> Path:
     """Copy Python's headers into *folder*, with a pyconfig.h that any target may include.
 
@@ -56,84 +52,59 @@ def python_headers(folder: Path) -> Path:
     """
     include = Path(sysconfig.get_path("include"))
     if not (include / "Python.h").exists():
-        raise CannotRunError(
-            f"there is no Python.h in {include}: install Python's headers (Debian: python3-dev)"
-        )
+        sys.exit(f"no Python.h in {include}: install Python's headers (Debian: python3-dev)")
     copy = folder / "python"
     shutil.copytree(include, copy)
     multiarch = sysconfig.get_config_var("MULTIARCH")
-    if multiarch:
-        real = include.parent / multiarch / include.name / "pyconfig.h"
-        if real.exists():
-            shutil.copyfile(real, copy / "pyconfig.h")
+    real = include.parent / (multiarch or "") / include.name / "pyconfig.h"
+    if multiarch and real.exists():
+        shutil.copyfile(real, copy / "pyconfig.h")
     return copy
 
 
-def generate(module: Path, folder: Path) -> Path:
-    """Make C of *module* in *folder*."""
-    name = ".".join(module.relative_to(_SOURCES).with_suffix("").parts)
-    generated = folder / f"{name}.c"
-    command = [sys.executable, "-m", "cython", "-3", "-I", str(_SOURCES.parent)]
-    done = _run([*command, "-o", str(generated), str(module)])
-    if done.returncode != 0:
-        raise CannotRunError(f"{done.stdout}\nCython can't compile {module.relative_to(_ROOT)}")
-    return generated
-
-
-def compiles(source: Path, target: str, flags: list[str]) -> bool:
-    """Compile *source* for *target*; say so, and what the compiler has against it."""
+def compiles(name: str, source: Path, target: str, *flags: str) -> bool:
+    """Compile *source* for *target*; say how that went, and what the compiler has against it."""
     command = [sys.executable, "-m", "ziglang", "cc", "-target", target, "-c", *flags]
     command += [f"-I{folder}" for folder in _HEADERS]
-    done = _run([*command, "-o", f"{source}.o", str(source)])
-    print(f"{'ok' if done.returncode == 0 else 'FAILED':6}  {target:18}  {source.stem}", flush=True)
-    if done.stdout:
-        print(done.stdout)
-    return done.returncode == 0
-
-
-def _run(command: list[str]) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        command,
-        env={
-            **os.environ,
-            "ZIG_GLOBAL_CACHE_DIR": str(_CACHE),  # else in the home folder
-            "ZIG_LOCAL_CACHE_DIR": str(_CACHE),
-        },
+    cache = str(_ROOT / "build" / "zig")  # else in the home folder
+    done = subprocess.run(
+        [*command, "-o", f"{source}.o", str(source)],
+        env={**os.environ, "ZIG_GLOBAL_CACHE_DIR": cache, "ZIG_LOCAL_CACHE_DIR": cache},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         timeout=_TIMEOUT,
     )
+    said = "ok" if done.returncode == 0 else "FAILED"
+    print(f"{said:6}  {target:18}  {name}", flush=True)
+    if done.stdout:
+        print(done.stdout)
+    return done.returncode == 0
 
 
 def compile_all(folder: Path) -> list[bool]:
     """Compile everything for every target, and return what went well."""
-    for package in ("Cython", "ziglang"):
-        if importlib.util.find_spec(package) is None:
-            raise CannotRunError(f"{package} is not installed: pip install --group release")
     headers = python_headers(folder)
     results = []
-    for module in sorted(_SOURCES.rglob("*.pyx")):
-        generated = generate(module, folder)
+    modules = [str(module) for module in sorted(_SOURCES.rglob("*.pyx"))]
+    for made in cythonize(modules, build_dir=folder, language_level=3, quiet=True, force=True):
         for target in MODULE_TARGETS:
-            results.append(compiles(generated, target, [*_MODULE_FLAGS, f"-I{headers}"]))
+            source = Path(made.sources[0])
+            results.append(compiles(made.name, source, target, *_MODULE_FLAGS, f"-I{headers}"))
     for header in sorted(path for folder in _HEADERS for path in folder.glob("*.h")):
         source = folder / f"{header.name}.c"
         source.write_text(f'#include "{header.name}"\n')
         has_python = "<Python.h>" in header.read_text(encoding="utf-8")
         for target in MODULE_TARGETS if has_python else HEADER_TARGETS:
             flags = [f"-isystem{headers}"] if has_python else []
-            results.append(compiles(source, target, [*_HEADER_FLAGS, *flags]))
+            results.append(compiles(header.name, source, target, *_HEADER_FLAGS, *flags))
     return results
 
 
 def main() -> None:
     """Run the command."""
     with tempfile.TemporaryDirectory() as folder:
-        try:
-            results = compile_all(Path(folder))
-        except CannotRunError as exc:
-            sys.exit(f"python -m tools.cross_compile: {exc}")
+        results = compile_all(Path(folder))
     failed = results.count(False)
     print(f"{results.count(True)} passed, {failed} failed")
     if failed or not results:

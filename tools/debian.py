@@ -5,6 +5,7 @@ with all that it depends on, and nothing of this system changes. Root is not nee
 """
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -15,19 +16,14 @@ from pathlib import Path
 _KEYS = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 
 
-def output(*command: str | Path) -> str:
-    """Return what *command* prints."""
-    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-
-
-def find_mirror() -> tuple[str, str]:
+def _find_mirror() -> tuple[str, str]:
     """Return the address of Debian's archive, as apt is set up here, and which release is."""
     targets = ("Created-By: Packages", "Origin: Debian", "Label: Debian")
-    columns = "$(REPO_URI) $(CODENAME)"
-    found = output("apt-get", "indextargets", "--format", columns, *targets).splitlines()
-    if not found:
+    command = ["apt-get", "indextargets", "--format", "$(REPO_URI) $(CODENAME)", *targets]
+    listed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    if not listed:
         sys.exit("apt knows no mirror of Debian: apt-get update, on a Debian")
-    address, release = found[0].split()
+    address, release = listed.splitlines()[0].split()
     return address, release
 
 
@@ -39,7 +35,7 @@ class Archive:
         for name in ("lists/partial", "archives/partial"):
             (folder / name).mkdir(parents=True, exist_ok=True)
         (folder / "status").touch()
-        address, installed = find_mirror()
+        address, installed = _find_mirror()
         release = release or installed
         signed = f"[signed-by={_KEYS}] " if _KEYS.exists() else ""
         lines = [f"{kind} {signed}{address} {release} main\n" for kind in ("deb", "deb-src")]
@@ -57,7 +53,7 @@ class Archive:
             "APT::Sandbox::User": "root",  # the folder is not for apt's own user to read
         }
         self._options = [f"-o{name}={value}" for name, value in settings.items()]
-        self._apt_get("update", "-qq")
+        self._apt("apt-get", "update", "-qq")
 
     def unpack(self, packages: Iterable[str], root: Path) -> None:
         """Unpack *packages* and all that they depend on into *root*, as if it were /."""
@@ -67,7 +63,7 @@ class Archive:
         (root / "usr/lib").mkdir(parents=True)
         (root / "lib").symlink_to("usr/lib")  # some packages have one, some the other
         install = ("install", "-qq", "--yes", "--no-install-recommends", "--download-only")
-        self._apt_get(*install, *packages)
+        self._apt("apt-get", *install, *packages)
         for package in (self._folder / "archives").glob("*.deb"):
             contents = subprocess.run(
                 ["dpkg-deb", "--fsys-tarfile", package], check=True, stdout=subprocess.PIPE
@@ -80,26 +76,29 @@ class Archive:
         place = self._folder / "sources" / package
         shutil.rmtree(place, ignore_errors=True)
         place.mkdir(parents=True)
-        self._apt_get("source", "-qq", "--download-only", package, cwd=place)
+        self._apt("apt-get", "source", "-qq", "--download-only", package, cwd=place)
         (original,) = (path for path in place.glob("*.orig.tar.*") if path.suffix != ".asc")
         with tarfile.open(original) as contents:
             contents.extractall(place)  # noqa: S202 - apt has verified it
         (folder,) = (path for path in place.iterdir() if path.is_dir())
         return folder
 
+    def has(self, package: str) -> bool:
+        """Return whether there is one of that name."""
+        return package in self._apt("apt-cache", "pkgnames", package).split()
+
     def newest_python(self) -> str:
         """Return the version of Debian's python3, such as ``"3.11"``."""
-        (line,) = (
-            line
-            for line in self._apt_get("show", "python3", program="apt-cache").splitlines()
-            if line.startswith("Version: ")
+        found = re.search(
+            r"^Version: (\d+\.\d+)", self._apt("apt-cache", "show", "python3"), re.MULTILINE
         )
-        return ".".join(line.removeprefix("Version: ").split(".")[:2])
+        assert found is not None
+        return found[1]
 
-    def _apt_get(self, *arguments: str, program: str = "apt-get", cwd: Path | None = None) -> str:
+    def _apt(self, program: str, command: str, *arguments: str, cwd: Path | None = None) -> str:
         environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8"}
         return subprocess.run(
-            [program, *self._options, *arguments],
+            [program, *self._options, command, *arguments],
             check=True,
             stdout=subprocess.PIPE,
             text=True,

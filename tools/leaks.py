@@ -1,14 +1,15 @@
-"""Is anything left of a million waits, and of thousands of timeouts, hub jobs and connections?
+"""Look for what is left of a million waits, and of thousands of timeouts, jobs and connections.
 
     python -m tools.leaks [--only NAME] [--share N]
 
 Each kind of work is done after a tenth more of it, to warm up. Before and after it objects are
 counted by type, and so are the interpreter's blocks and the resident memory: all must be flat.
-Work that keeps an object of each hundredth connection must be found.
-Needs Linux.
+The time for each piece is printed, at first and then. Work that keeps an object of each hundredth
+connection must be found. Needs Linux.
 """
 
 import argparse
+import asyncio
 import contextlib
 import contextvars
 import faulthandler
@@ -24,7 +25,8 @@ from pathlib import Path
 import psycopg2
 
 import greenwait
-from tools.postgres import Server
+import greenwait.aio
+from tests.lab.postgres import Server
 
 _MOST_OBJECTS = 20  # of one type; more come and go by themselves
 _MOST_BLOCKS = 50
@@ -59,6 +61,17 @@ def hub_jobs(dsn: str, number: int) -> None:
                 job.result()
     for conn in conns:
         conn.close()
+
+
+def event_loop_calls(dsn: str, number: int) -> None:
+    """Call a function on asyncio's loop, again and again."""
+
+    async def calls() -> None:
+        with contextlib.closing(await greenwait.aio.connect(dsn)) as conn:
+            for _ in range(number):
+                await greenwait.aio.run(conn.cursor().execute, "select 1")
+
+    asyncio.run(calls())
 
 
 def connects(dsn: str, number: int) -> None:
@@ -98,6 +111,7 @@ WORK: dict[Callable[[str, int], None], int] = {
     waits: 1_000_000,
     timeouts: 10_000,
     hub_jobs: 10_000,
+    event_loop_calls: 100_000,
     connects: 10_000,
     generations: 1_000_000,
 }
@@ -105,20 +119,20 @@ WORK: dict[Callable[[str, int], None], int] = {
 
 @dataclass(frozen=True)
 class Look:
-    """What there is."""
+    """What there is, of that which is not garbage."""
 
     objects: Counter[type]
     blocks: int
     resident_kb: int
 
-
-def look() -> Look:
-    """Collect what is garbage, and count the rest."""
-    gc.collect()
-    blocks = sys.getallocatedblocks()
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    objects = Counter(map(type, gc.get_objects()))
-    return Look(objects, blocks, pages * os.sysconf("SC_PAGE_SIZE") // 1024)
+    @classmethod
+    def take(cls) -> "Look":
+        """Collect what is garbage, and count the rest."""
+        gc.collect()
+        blocks = sys.getallocatedblocks()
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        objects = Counter(map(type, gc.get_objects()))
+        return cls(objects, blocks, pages * os.sysconf("SC_PAGE_SIZE") // 1024)
 
 
 def growth(first: Look, last: Look) -> list[str]:
@@ -136,14 +150,17 @@ def check(work: Callable[[str, int], None], number: int, dsn: str) -> list[str]:
     """Do *work* and return what has grown too much; print what there was."""
     began = time.monotonic()
     work(dsn, number // 10)
-    before = look()
-    first = look()
+    at_first = (time.monotonic() - began) / number * 1e7
+    before = Look.take()
+    first = Look.take()
     del before  # a look takes memory itself: one is there at each
+    began = time.monotonic()
     work(dsn, number)
-    last = look()
+    later = (time.monotonic() - began) / number * 1e6
+    last = Look.take()
     grown = growth(first, last)
     print(
-        f"{work.__name__}: {number:,}, {time.monotonic() - began:.0f} s: "
+        f"{work.__name__}: {number:,}, {at_first:.1f} µs each at first and then {later:.1f}: "
         f"{last.objects.total() - first.objects.total():+} objects, "
         f"{last.blocks - first.blocks:+} blocks, {last.resident_kb - first.resident_kb:+} kB of "
         f"{last.resident_kb:,}: {', '.join(grown) or 'flat'}",
@@ -154,7 +171,7 @@ def check(work: Callable[[str, int], None], number: int, dsn: str) -> list[str]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Find what is planted, then do all the work."""
-    parser = argparse.ArgumentParser(description="Look for what is left of much work.")
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--only", choices=[work.__name__ for work in WORK])
     parser.add_argument("--share", type=int, default=1, help="do the N-th part of it")
     options = parser.parse_args(arguments)

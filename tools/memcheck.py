@@ -1,12 +1,11 @@
-"""Does valgrind find an error, or a leak, in our objects?
+"""Have valgrind look for errors and leaks in our objects.
 
     python -m tools.memcheck
 
-Builds every extension with debug symbols into build/memcheck and runs
-``tools.memcheck_program`` on it: connect, query, cancel, COPY, hub, pool and asyncio, and
-2,000 waits. Only what has a frame in an object of ours counts; the interpreter's own,
-OpenSSL's and the like are not ours to mend. A planted defect of each kind must be found
-first. Needs valgrind (Debian: apt-get install valgrind).
+Builds every extension with debug symbols into build/memcheck and runs ``tools/smoke.py`` on it:
+connect, query, cancel, COPY, hub, pool and asyncio, and 2,000 waits. Only what has a frame in an
+object of ours counts; the interpreter's own, OpenSSL's and the like are not ours to mend. A
+planted defect of each kind must be found first. Needs valgrind (Debian: apt-get install valgrind).
 """
 
 import os
@@ -16,49 +15,41 @@ from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree
 
-from tools.postgres import Server
+from tests.lab.postgres import Server
+from tools.building import ROOT, build_planted
 
-ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "build" / "memcheck"
-WAITS = 2000
+WAITS = 1000  # under each of two pollers
 
 _FLAGS = "-O1 -g -fno-omit-frame-pointer"
 _TIMEOUT = 600
 _PLANTED = {"InvalidRead", "UninitCondition", "Leak_DefinitelyLost"}
+_DO_PLANTED = """
+from greenwait import _planted_defect as it
+it.read_beyond(64)
+it.depend_on_nothing(64)
+it.lose(64, 100)
+"""
 # CPython's maybe_small_long() compares the first digit of a 0, which has none: what it goes on with
 # counts as uninitialised, and is right whatever it finds. That object is made here.
 _ZERO = "_PyLong_New"
 
 
-def build() -> None:
-    """Compile everything, the planted defect too."""
-    subprocess.run(
-        [
-            *(sys.executable, "setup.py", "--quiet", "build", "--parallel", "2"),
-            *(f"--build-lib={BUILD}", f"--build-temp={BUILD}-objects"),
-        ],
-        check=True,
-        cwd=ROOT,
-        env=os.environ | {"CFLAGS": _FLAGS, "GREENWAIT_PLANTED_DEFECT": "1"},
-        timeout=1200,
-    )
-
-
 def _watched(*arguments: str) -> list[ElementTree.Element]:
-    """Run the program under valgrind and return the errors that have a frame in our objects."""
+    """Run Python under valgrind and return the errors that have a frame in our objects."""
     report = BUILD / "report.xml"
     command = [
         *("valgrind", "--quiet", "--xml=yes", f"--xml-file={report}", "--num-callers=50"),
         *("--leak-check=full", "--show-leak-kinds=definite", "--child-silent-after-fork=yes"),
         *("--error-limit=no", "--track-origins=yes", sys.executable, "-X", "faulthandler"),
-        *("-m", "tools.memcheck_program", *arguments),
+        *arguments,
     ]
     environment = os.environ | {"PYTHONMALLOC": "malloc", "PYTHONPATH": str(BUILD)}
     done = subprocess.run(command, cwd=ROOT, env=environment, timeout=_TIMEOUT)
     if done.returncode:
         sys.exit(f"the program itself failed: exit {done.returncode}")
     errors = ElementTree.parse(report).getroot().findall("error")  # noqa: S314 - valgrind's
-    print(f"{' '.join(arguments[:1])[:40]}: {len(errors)} errors of all objects", flush=True)
+    print(f"{arguments[0]}: {len(errors)} errors of all objects", flush=True)
     return [error for error in errors if _is_ours(error) and not _is_of_zero(error)]
 
 
@@ -88,16 +79,16 @@ def _lines(error: ElementTree.Element) -> Iterator[str]:
 
 def main() -> int:
     """Find what is planted, then look for what is not."""
-    build()
-    found = {_kind(error) for error in _watched("planted")}
+    build_planted(BUILD, _FLAGS)
+    found = {_kind(error) for error in _watched("-c", _DO_PLANTED)}
     if not found >= _PLANTED:
         sys.exit(f"planted defects: found {found}, not all of {_PLANTED}")
     print(f"planted defects found: {', '.join(sorted(_PLANTED))}", flush=True)
     with Server() as server:
-        errors = _watched(server.dsn("unix"), str(WAITS))
+        errors = _watched("tools/smoke.py", server.dsn("unix"), f"--waits={WAITS}")
     for error in errors:
         print("\n".join(_lines(error)))
-    print(f"{WAITS:,} waits and every way: {len(errors)} errors with a frame in our objects")
+    print(f"{2 * WAITS:,} waits and every way: {len(errors)} errors with a frame in our objects")
     return 1 if errors else 0
 
 

@@ -1,4 +1,4 @@
-"""Does greenwait run on musl, the C library of Alpine Linux?
+"""The smoke test, and the tests, on musl, the C library of Alpine Linux.
 
     python -m tools.musl [--suite [PYTEST ARGUMENT]...]
 
@@ -8,13 +8,12 @@ the smoke test run, and with ``--suite`` the tests.
 """
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 
+from tools.building import run_quietly
 from tools.debian import Archive
-from tools.foreign_python import ROOT, ForeignPython, need, requirements
-from tools.postgres import find_binaries
+from tools.foreign_python import ROOT, ForeignPython, need
 
 _FOLDER = ROOT / "build" / "musl"
 _SYSTEM = _FOLDER / "system"
@@ -46,16 +45,7 @@ def _make(folder: Path, configure: list[str], *targets: list[str]) -> None:
     print(f"{folder.name}: make", flush=True)
     make = ["make", "--silent", f"--jobs={os.cpu_count()}"]
     for command in (configure, *([*make, *names] for names in targets)):
-        done = subprocess.run(
-            command,
-            cwd=folder,
-            env={**os.environ, **_ENVIRONMENT},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        if done.returncode != 0:
-            sys.exit(f"{done.stdout[-4000:]}\n{folder}: {' '.join(command)} has failed")
+        run_quietly(command, folder, **_ENVIRONMENT)
 
 
 def build_python() -> Path:
@@ -92,25 +82,16 @@ def build_python() -> Path:
     return python / "python"
 
 
-def main(arguments: list[str]) -> int:
-    """Run it; return an exit code."""
+def main(arguments: list[str]) -> None:
+    """Run it."""
     need(("musl-gcc", "musl-tools"))
     complete = _FOLDER / "complete"
     if not complete.exists():
         complete.parent.mkdir(parents=True, exist_ok=True)
         executable = build_python()
         complete.write_text(str(executable))
-    python = ForeignPython((complete.read_text(),), _FOLDER, _PLATFORMS)
-    suite = arguments[:1] == ["--suite"]
-    python.install(requirements("binary", *(["test"] if suite else [])))
-    python.build()
-    python.smoke()
-    if suite:
-        # The wheel's own PostgreSQL would start on the musl of this machine.
-        environment = {"GREENWAIT_TEST_POSTGRES": str(find_binaries())}
-        python.run("-m", "pytest", *arguments[1:], environment=environment)
-    return 0
+    ForeignPython((complete.read_text(),), _FOLDER, _PLATFORMS).go_through(arguments)
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    main(sys.argv[1:])

@@ -1,4 +1,4 @@
-"""Do the tests make our C read, write or compute what it must not?
+"""Run the tests on a build that reports what C must not read, write or compute.
 
     python -m tools.sanitize [PYTEST ARGUMENT]...
 
@@ -13,11 +13,9 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-from tools.selection import left_out
+from tools.building import ROOT, build_planted
 
-ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "build" / "sanitize"
 REPORTS = ROOT / "build" / "sanitize-reports"
 
@@ -31,30 +29,12 @@ _DEFECTS = {
     "read_beyond(64)": "heap-buffer-overflow",
     "overflow(2**31 - 1)": "signed integer overflow",
 }
-_BUILD_TIMEOUT = 1200
 _DEFECT_TIMEOUT = 60
-
-# What can't hold on this build, and why.
-_QUARANTINE = "AddressSanitizer keeps what is freed for a while, so that the process grows"
-LEFT_OUT = {
-    "tests/test_processes.py::test_threads_that_come_and_go_leak_no_memory": _QUARANTINE,
-    "tests/connect/test_arguments.py"
-    "::test_looking_at_a_connection_string_leaves_nothing_behind": _QUARANTINE,
-}
 
 
 def build() -> None:
     """Compile everything, the planted defect too."""
-    subprocess.run(
-        [
-            *(sys.executable, "setup.py", "--quiet", "build", "--parallel", "2"),
-            *(f"--build-lib={BUILD}", f"--build-temp={BUILD}-objects"),
-        ],
-        check=True,
-        cwd=ROOT,
-        env=os.environ | {"CFLAGS": _FLAGS, "GREENWAIT_PLANTED_DEFECT": "1"},
-        timeout=_BUILD_TIMEOUT,
-    )
+    build_planted(BUILD, _FLAGS)
     for extension in BUILD.glob("greenwait/**/*.so"):
         missing = [mark for mark in _MARKS if mark not in extension.read_bytes()]
         if missing:
@@ -79,6 +59,7 @@ def environment() -> dict[str, str]:
         "UBSAN_OPTIONS": reports,
         "PYTHONMALLOC": "malloc",  # or Python's arenas hide where a block ends
         "PYTHONPATH": str(BUILD),
+        "GREENWAIT_TEST_BUILD": "sanitized",
     }
 
 
@@ -127,7 +108,7 @@ def main(arguments: Sequence[str]) -> int:
     report_to_files()
     prove()
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", *left_out(LEFT_OUT), *arguments],
+        [sys.executable, "-m", "pytest", *arguments],
         env=environment(),
         cwd=ROOT,
     )

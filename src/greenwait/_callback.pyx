@@ -9,7 +9,7 @@ from greenwait._deadline cimport (
     to_ns,
 )
 from greenwait._interrupt cimport wait_or_stop
-from greenwait._poll cimport Options, default_options
+from greenwait._options cimport Options, default_options
 from greenwait._sleep cimport (
     POLLER_EPOLL,
     POLLER_POLL,

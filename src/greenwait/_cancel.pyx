@@ -20,7 +20,8 @@ from greenwait._deadline cimport (
     timeout as timeout_block,
     to_ns,
 )
-from greenwait._poll cimport POLL_OK, POLL_READ, POLL_WRITE, Wait, default_options, wait_until_ok
+from greenwait._options cimport default_options
+from greenwait._poll cimport POLL_OK, POLL_READ, POLL_WRITE, Wait, wait_until_ok
 from greenwait._psycopg.libpq cimport (
     PGRES_POLLING_FAILED,
     PGRES_POLLING_OK,
@@ -146,7 +147,7 @@ cdef class ThreadedCancelRequest:
     cdef ThreadedCancelRequest of(PGconn* pgconn):
         cdef ThreadedCancelRequest self = ThreadedCancelRequest.__new__(ThreadedCancelRequest)
         self.request = libpq.getCancel(pgconn)
-        if self.request is NULL:
+        if self.request is NULL:  # pragma: no cover: want of memory
             raise OperationalError("libpq has no cancel request for this connection")
         return self
 
@@ -159,7 +160,7 @@ cdef class ThreadedCancelRequest:
             return POLL_READ
         try:
             answer = read(self.fd, 1000)
-        except BlockingIOError:
+        except BlockingIOError:  # pragma: no cover: its pipe is read before something is in it
             return POLL_READ
         if answer[:1] == b"\1":
             return POLL_OK
@@ -175,14 +176,14 @@ cdef class ThreadedCancelRequest:
         rc = cancel_thread_start(
             self.request, <cancel_function>libpq.cancel, <cancel_free_function>libpq.freeCancel, fd
         )
-        if rc < 0:
+        if rc < 0:  # pragma: no cover: no thread can be started
             close(fd)
             raise OperationalError(f"can't start a thread to cancel in: {strerror(-rc)}")
         self.request = NULL  # the thread owns it
         return 0
 
     def __dealloc__(self):
-        if self.request is not NULL:
+        if self.request is not NULL:  # pragma: no cover: given up before it has begun
             libpq.freeCancel(self.request)
         if self.fd >= 0:
             close(self.fd)

@@ -142,7 +142,7 @@ cdef str with_complaints(list complaints, str message):
         if found:
             _, following, rest = rest.partition("connection to server ")
             message = f"{before}{text}\n{following}{rest}"
-        else:
+        else:  # pragma: no cover: libpq before 14 writes it otherwise
             message = f"{text}\n{message}"
     return message
 
@@ -166,7 +166,7 @@ cdef bint shut_down(object conn) except *:
     try:
         fd = connection_fileno(conn)
         attempt = socket_class(fileno=duplicate(fd))
-    except OSError:
+    except OSError:  # pragma: no cover: Windows
         return False  # on Windows a socket is not a file
     try:
         attempt.shutdown(SHUT_RDWR)

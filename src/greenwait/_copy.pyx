@@ -76,7 +76,7 @@ cdef int end_copy(object conn, Wait* wait) except -1:
         sleep.advance = end_more
         sleep.argument = pgconn
         rc = sleep_until_ready(conn, wait.options.poller, &sleep)
-        if rc == FAILED:
+        if rc == FAILED:  # pragma: no cover: lost in the middle of ending a COPY
             raise OperationalError(
                 libpq.errorMessage(pgconn).decode("utf-8", "replace")
             )
@@ -91,7 +91,7 @@ cdef int end_more(void* argument, int revents) noexcept nogil:
     cdef PGresult* result
     cdef char* row = NULL
     cdef int status, rc
-    if not libpq.consumeInput(pgconn):
+    if not libpq.consumeInput(pgconn):  # pragma: no cover: lost in the middle of ending a COPY
         return FAILED
     rc = libpq.flush(pgconn)
     if rc != 0:
@@ -105,10 +105,11 @@ cdef int end_more(void* argument, int revents) noexcept nogil:
     status = libpq.resultStatus(result)
     libpq.clear(result)
     if status == PGRES_COPY_IN or status == PGRES_COPY_BOTH:
-        if status == PGRES_COPY_IN:
-            rc = libpq.putCopyEnd(pgconn, "COPY in execute() is not possible")
-        else:  # for a failure a walsender ends the session (ProcessRepliesIfAny, walsender.c)
+        # A walsender ends the session if it is told of a failure (ProcessRepliesIfAny).
+        if status == PGRES_COPY_BOTH:
             rc = libpq.putCopyEnd(pgconn, NULL)
+        else:
+            rc = libpq.putCopyEnd(pgconn, "COPY in execute() is not possible")
         if rc <= 0:
             return MUST_SEND if rc == 0 else FAILED
     elif status == PGRES_COPY_OUT:

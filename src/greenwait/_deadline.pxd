@@ -26,6 +26,7 @@ cdef class timeout:
     cdef int leave(self) except -1
 
 cdef timeout nearest_block()
+cdef bint is_registered() except -1
 cdef int learn_delegate() except -1
 cdef int hear_blocks() except -1
 cdef object leave_blocks()

@@ -122,7 +122,7 @@ cdef object answered_error(object reason, bint is_deadline, object answer):
     """Return the exception for an async connection's query that the server has ended."""
     if not is_deadline:
         return reason
-    if not isinstance(answer, ServerHasCanceled):
+    if not isinstance(answer, ServerHasCanceled):  # pragma: no cover: a race at the deadline
         return answer
     reason.__setstate__({"pgerror": answer.pgerror, "pgcode": answer.pgcode})
     return reason

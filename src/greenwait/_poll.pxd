@@ -4,8 +4,10 @@ from cpython.object cimport PyObject
 from libc.stdint cimport int64_t
 from libc.string cimport memset
 
+from greenwait._options cimport Options
+from greenwait._psycopg.libpq cimport PGconn, can_see_pending, libpq
 from greenwait._psycopg.state cimport ConnectionState, Ending
-from greenwait._sleep cimport OnEventLoop, Poller, Sleep
+from greenwait._sleep cimport Sleep
 from greenwait._system.clock cimport NO_DEADLINE
 
 # psycopg2 names these in psycopg2.extensions; their values are part of its API.
@@ -13,18 +15,6 @@ cdef enum:
     POLL_OK = 0
     POLL_READ = 1
     POLL_WRITE = 2
-
-# The options of a WaitCallback, in C.
-cdef struct Options:
-    Poller poller
-    bint spin_auto
-    int64_t spin_ns
-    int64_t slow_ns     # < 0: nothing is logged
-    int64_t timeout_ns  # < 0: none
-    int64_t grace_ns
-    OnEventLoop on_event_loop
-
-cdef Options default_options
 
 # A wait for a connection, or a phase of one.
 cdef struct Wait:
@@ -40,17 +30,37 @@ cdef struct Wait:
     Ending ending     # it ends a transaction
     bint is_two_phase  # ... of two phases
     bint has_ended_stream  # it began a replication stream, which was ended
+    PyObject* copy    # the CopyData of the COPY that it transfers; NULL: it has not begun one
 
 cdef int check_pollable(object conn) except -1
 cdef int call_poll(object conn) except -1
 cdef int wait_until_ok(object conn, Wait* wait) except -1
 cdef int wait_until_sent(object conn, Wait* wait) except -1
 cdef int sleep_for(object conn, int polled, Wait* wait) except -1
+cdef int send(object conn, Wait* wait) except -1
+cdef tuple messages_of(object conn)
+cdef int raise_lost(PGconn* pgconn) except -1
 
 
 cdef inline bint is_prepared(const Wait* wait) noexcept:
     """Is it the wait of a psycopg2 connection in a query?"""
     return wait.state is not <PyObject*>None and (<ConnectionState>wait.state).is_prepared
+
+
+cdef inline bint rechecks_tls(const Wait* wait) noexcept:
+    """May bytes of the answer lie in OpenSSL, unseen by poll(2)?"""
+    return wait.state is not <PyObject*>None and (<ConnectionState>wait.state).recheck_tls
+
+
+cdef inline bint has_pending(PGconn* pgconn) noexcept nogil:
+    """Has OpenSSL decrypted bytes that libpq has not read? poll(2) does not see these."""
+    cdef void* ssl = libpq.getssl(pgconn) if can_see_pending else NULL
+    return ssl is not NULL and libpq.SSL_pending(ssl) > 0
+
+
+cdef inline bint are_same(tuple these, tuple those) noexcept:
+    # By identity: a server may repeat a notice's text. *those* keeps its notice from being freed.
+    return these[0] is those[0] and these[1] == those[1]
 
 
 cdef inline Wait phase_of(const Wait* wait, int64_t deadline_ns) noexcept:

@@ -13,9 +13,9 @@ from cpython.long cimport PyLong_AsLongAndOverflow
 from cpython.object cimport PyObject
 from libc.stdint cimport int64_t
 
-from greenwait._psycopg.libpq cimport PGconn, can_see_pending, can_send, libpq
+from greenwait._psycopg.libpq cimport PGconn, can_send, libpq
 from greenwait._psycopg.state cimport ConnectionState, pgconn_of
-from greenwait._sleep cimport CALL_AGAIN, POLLER_POLL, WARN_IN_DEBUG_MODE, Sleep, sleep_until_ready
+from greenwait._sleep cimport CALL_AGAIN, Sleep, sleep_until_ready
 from greenwait._stats cimport counters
 from greenwait._system.clock cimport monotonic_ns
 from greenwait._system.readiness cimport READINESS_READ, READINESS_WRITE
@@ -31,16 +31,6 @@ cdef object connection_poll = connection_type.poll
 cdef object connection_notices = connection_type.notices
 cdef object connection_notifies = connection_type.notifies
 cdef object OperationalError = psycopg2.OperationalError
-
-
-cdef Options default_options
-default_options.poller = POLLER_POLL
-default_options.spin_auto = False
-default_options.spin_ns = 0
-default_options.slow_ns = -1
-default_options.timeout_ns = -1
-default_options.grace_ns = 1_000_000_000
-default_options.on_event_loop = WARN_IN_DEBUG_MODE
 
 
 cdef int wait_until_ok(object conn, Wait* wait) except -1:
@@ -153,11 +143,6 @@ cdef inline bint is_native(const Wait* wait) noexcept:
     return is_prepared(wait) and not (<ConnectionState>wait.state).is_plain
 
 
-cdef inline bint rechecks_tls(const Wait* wait) noexcept:
-    """May bytes of the answer lie in OpenSSL, unseen by poll(2)?"""
-    return wait.state is not <PyObject*>None and (<ConnectionState>wait.state).recheck_tls
-
-
 # -- One step of a wait: a sleep, and what is done without the GIL when it ends
 
 cdef bint sleep_for_answer(object conn, Wait* wait) except -1:
@@ -216,11 +201,6 @@ cdef tuple messages_of(object conn):
     )
 
 
-cdef inline bint are_same(tuple these, tuple those) noexcept:
-    # By identity: a server may repeat a notice's text. *those* keeps its notice from being freed.
-    return these[0] is those[0] and these[1] == those[1]
-
-
 cdef bint receive(object conn, Wait* wait, int64_t period_ns) except -1:
     """Let libpq receive the rest of a result. Returns False if it is time to poll() before."""
     cdef Sleep sleep = new_sleep(READINESS_READ, wait)
@@ -260,7 +240,7 @@ cdef int send(object conn, Wait* wait) except -1:
     sleep.advance = send_more
     sleep.argument = pgconn
     if sleep_until_ready(conn, wait.options.poller, &sleep) == FAILED:
-        raise_lost(pgconn)
+        raise_lost(pgconn)  # pragma: no cover: lost while it sends
     return 0
 
 
@@ -270,12 +250,6 @@ cdef int send_more(void* argument, int revents) noexcept nogil:
         libpq.isBusy(<PGconn*>argument)  # it parses what flush() has read, a part at a time
         return 0
     return DONE if rc == 0 else FAILED
-
-
-cdef inline bint has_pending(PGconn* pgconn) noexcept nogil:
-    """Has OpenSSL decrypted bytes that libpq has not read? poll(2) does not see these."""
-    cdef void* ssl = libpq.getssl(pgconn) if can_see_pending else NULL
-    return ssl is not NULL and libpq.SSL_pending(ssl) > 0
 
 
 cdef int raise_lost(PGconn* pgconn) except -1:

@@ -134,7 +134,7 @@ cdef ThreadEpoll thread_epoll(int role):
     cdef PyObject* found
     cdef PyObject* thread_dict = <PyObject*>PyThreadState_GetDict()
     cdef ThreadEpoll epoll
-    if thread_dict is NULL:
+    if thread_dict is NULL:  # pragma: no cover: the thread's state is gone already
         return None
     found = PyDict_GetItem(<dict>thread_dict, thread_epoll_key)
     if found is not NULL and (<ThreadEpoll>found).epfd >= 0:
@@ -294,7 +294,7 @@ cdef int warn_blocks_event_loop(OnEventLoop what) except -1:
             return 0
         try:
             from greenwait._event_loop_warning import running_loop as found, tell as teller
-        except ImportError:  # at interpreter exit
+        except ImportError:  # pragma: no cover: at interpreter exit
             return 0
         running_loop, tell = found, teller
     if running_loop() is not None:
@@ -314,7 +314,7 @@ cdef int step_aside(object conn, Sleep* sleep, Waiter waiter) except -1:
         if now_ns >= sleep.deadline_ns:
             raise deadline_passed
         fd = fileno_of(conn, sleep)
-        if fd < 0:
+        if fd < 0:  # pragma: no cover: a connection that was closed just before
             raise_cannot_wait(fd, EBADF)
         revents = 0
         if sleep.may_stay and now_ns < waiter.stay_until_ns:
@@ -410,7 +410,7 @@ cdef int sleep_in_epoll(object conn, int role, Sleep* sleep, SleepStep* step) ex
             step.fd = fileno_of(conn, sleep)
             step.ticker = ticker = epoll.ticker
             release_gil(sleep, step)
-            if step.ticker != ticker:
+            if step.ticker != ticker:  # pragma: no cover: lost to somebody's close(2)
                 forget_ticker(role, ticker)
                 epoll.ticker = -1  # not in this set any more: its sleeps have a timeout
             if step.done != 0:

@@ -397,6 +397,18 @@ def test_forgotten_await_is_named(run, dsn):
     run(main())
 
 
+def test_task_shows_which_method_it_awaits(run, dsn):
+    async def main():
+        conn = await aio.connect(dsn)
+        awaited: Any = conn.cursor().execute("select 1")
+        task = asyncio.create_task(awaited)
+        assert "coro=<AsyncCursor.execute()>" in repr(task)
+        await task
+        conn.close()
+
+    run(main())
+
+
 def test_connection_of_another_event_loop(run, dsn):
     async def first():
         conn = await aio.connect(dsn)

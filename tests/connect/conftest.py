@@ -5,8 +5,8 @@ import socket
 import pytest
 
 from tests.lab.connecting import CONNECTS
+from tests.lab.postgres import Server
 from tests.lab.readable import Readable
-from tools.postgres import Server
 
 
 @pytest.fixture(params=CONNECTS)

@@ -17,6 +17,7 @@ import greenwait.aio
 from greenwait._psycopg.conninfo import connection_options
 from tests.lab.connecting import connect_in_threads, dsn_of, name_server, port_of
 from tests.lab.hosts import silent_listener
+from tests.lab.marks import needs_flat_memory
 
 
 def test_connection_is_ours_by_default(callback, live):
@@ -113,6 +114,7 @@ def test_unknown_service_is_refused_as_by_psycopg2(callback):
         greenwait.connect("service=none")
 
 
+@needs_flat_memory
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="Linux says how much there is")
 def test_looking_at_a_connection_string_leaves_nothing_behind(live):
     """libpq's connection and its options are freed: some 20 KB."""

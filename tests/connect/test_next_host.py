@@ -26,7 +26,7 @@ from tests.lab.fault_proxy import FaultProxy
 from tests.lab.hosts import dropping_listener, refusing_port, silent_listener
 from tests.lab.leaks import no_leaked_descriptors
 from tests.lab.marks import needs_shutdown, needs_silent_shutdown
-from tools.postgres import DATABASE, USER
+from tests.lab.postgres import DATABASE, USER
 
 # -- The next host
 

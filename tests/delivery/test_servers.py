@@ -12,9 +12,9 @@ import greenwait
 from greenwait._psycopg.libpq import FAST_PATHS
 from tests.lab.freezers import frozen
 from tests.lab.marks import needs_refusal
+from tests.lab.postgres import Server
 from tests.lab.queries import assert_usable, one
 from tests.lab.struck import Plain, assert_raised
-from tools.postgres import Server
 
 pytestmark = pytest.mark.patient
 

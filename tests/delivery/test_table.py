@@ -13,10 +13,10 @@ import uvloop
 
 import greenwait
 from greenwait import aio
+from tests.delivery_trials import table
 from tests.delivery_trials.contexts import CONTEXTS
 from tests.delivery_trials.tries import ANSWERS, EVENTS
 from tests.lab.marks import needs_refusal
-from tools import delivery_table
 
 TRIES = 4
 
@@ -25,8 +25,8 @@ TRIES = 4
 @pytest.mark.parametrize("context", CONTEXTS)
 def test_nothing_is_lost_of_what_meets_an_answer(context, server):
     dsn = server.dsn(server.transports[0])
-    cells, problems = delivery_table.cells_of(context, dsn, TRIES, str(random.randrange(1_000_000)))
-    assert [*delivery_table.faults(context, cells), *problems] == []
+    cells, problems = table.cells_of(context, dsn, TRIES, str(random.randrange(1_000_000)))
+    assert [*table.faults(context, cells), *problems] == []
     answered = 0
     for answer, events in cells.items():
         for event, counts in events.items():
@@ -40,12 +40,12 @@ def test_nothing_is_lost_of_what_meets_an_answer(context, server):
 def test_faults_of_a_table_are_told():
     counts = {"tries": 1, "lost": 0, "messages": 0, "after": 0}
     cells = {answer: {event: dict(counts) for event in EVENTS} for answer in ANSWERS}
-    assert list(delivery_table.faults("hub", cells)) == []
+    assert list(table.faults("hub", cells)) == []
     for what in ("lost", "messages", "after", "closed"):
         cells["notice"]["deadline"] = counts | {what: 1}
-        (fault,) = delivery_table.faults("hub", cells)
+        (fault,) = table.faults("hub", cells)
         assert fault.startswith("hub, notice, deadline")
-    assert " | 1 / 0 / 0 / 0 | " in delivery_table.row("hub", "deadline", cells)
+    assert " | 1 / 0 / 0 / 0 | " in table.row("hub", "deadline", cells)
 
 
 # -- A connection that listens

@@ -17,7 +17,7 @@ from tests.explorer.contexts import CONTEXTS
 from tests.explorer.laboratory import Laboratory
 from tests.explorer.search import COMBINATIONS, entries, explore, find, key_of, load, spelled, wrong
 from tests.explorer.table import KEPT
-from tools.postgres import Server
+from tests.lab.postgres import Server
 
 
 def keep() -> None:

@@ -9,11 +9,12 @@ import psycopg2
 import psycopg2.extensions
 from psycopg2 import errors
 
+from tests.lab.bounds import bound
 from tests.lab.step_proxy import Message, StepProxy
 
 GRACE = 20.0  # seconds, of a server that answers
 SHORT_GRACE = 0.03  # of one that does not; longer where it ends before that falls silent
-MARGIN = 8.0  # on a machine that is busy with other tests
+MARGIN = bound(8)  # on a machine that is busy with other tests
 
 
 # -- Events

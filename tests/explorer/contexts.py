@@ -36,7 +36,7 @@ class Context:
     connection: type = greenwait.Connection
     has_at_once = True
     #: A second interrupt does not end the wait for the query's end.
-    is_patient = False
+    drains_always = False
     #: A closed descriptor is noticed at once, and not by a look at all of them once a second.
     has_quick_look = False
     #: Signals are for another greenlet or task than the subject's; all else is as elsewhere.
@@ -196,7 +196,7 @@ class Asyncio(Context):
 
     own = ("cancel",)
     pairs = HubJob.pairs
-    is_patient = True
+    drains_always = True
 
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
@@ -342,7 +342,7 @@ class HubSignals(SignalsBeside):
 class AsyncioSignals(SignalsBeside):
     """A task that is cancelled, while whoever runs the event loop gets signals."""
 
-    is_patient = True
+    drains_always = True
 
     def __init__(self) -> None:
         super().__init__()

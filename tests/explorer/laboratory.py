@@ -30,8 +30,8 @@ from tests.explorer.cases import (
     reachable,
 )
 from tests.explorer.contexts import CONTEXTS, SETTLE, WAIT, Drive
+from tests.lab.postgres import Server
 from tests.lab.step_proxy import TIMEOUT, Link, Message, StepProxy
-from tools.postgres import Server
 
 
 class Finding(NamedTuple):
@@ -361,7 +361,7 @@ class Laboratory:
             if raised is not None and not is_closed:
                 case.complain("there is a connection though connecting has failed")
         elif is_closed:
-            many = interrupts > 1 and not self.context.is_patient
+            many = interrupts > 1 and not self.context.drains_always
             if not (is_lost or is_silent or many):
                 case.complain("the connection was closed")
         elif self.proxy.held_back:

@@ -19,9 +19,9 @@ from greenwait._greenlets.hub import hub_here
 from tests.lab.freezers import frozen
 from tests.lab.interrupts import LIMIT, Limit, interrupt_soon, raising
 from tests.lab.marks import needs_fork, needs_refusal
+from tests.lab.postgres import Server
 from tests.lab.queries import TWENTY_SECONDS, assert_stopped, assert_usable, one, sleep_and_say
 from tests.lab.waiting import takes
-from tools.postgres import Server
 
 pytestmark = pytest.mark.patient
 

@@ -4,11 +4,9 @@ A query that is only "active" may still be the BEGIN before it, and what is done
 that, a cancel or a kill, is another case.
 """
 
-import contextlib
-import threading
 import time
 
-TIMEOUT = 30  # seconds
+from tests.lab.waiting import TIMEOUT, when
 
 
 def wait_until_asleep(watcher, pid):
@@ -28,23 +26,11 @@ def wait_until_asleep(watcher, pid):
     raise AssertionError("it never slept")
 
 
-@contextlib.contextmanager
 def when_asleep(watcher, conn, action):
     """In the ``with`` block, run *action* in a thread as soon as *conn*'s query sleeps."""
     pid = conn.info.backend_pid
     watcher.autocommit = True
-
-    def run():
-        wait_until_asleep(watcher, pid)
-        action()
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        thread.join(TIMEOUT + 5)
-    assert not thread.is_alive()
+    return when(lambda: wait_until_asleep(watcher, pid), action)
 
 
 def again_until(happened, conn, attempt):

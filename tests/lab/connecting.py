@@ -18,7 +18,7 @@ import greenwait
 import greenwait.aio
 from tests.lab.hosts import dropping_listener, refusing_port, silent_listener
 from tests.lab.leaks import no_leaked_descriptors
-from tools.postgres import DATABASE, USER
+from tests.lab.postgres import DATABASE, USER
 
 CONNECTS: dict[str, Callable[..., Any]] = {
     "psycopg2": psycopg2.connect,

@@ -9,6 +9,7 @@ import psycopg2.extensions
 import uvloop
 
 import greenwait
+from tests.lab.bounds import bound
 
 LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
     "asyncio": asyncio.new_event_loop,
@@ -18,7 +19,7 @@ LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
 
 #: For tests that are not about the grace. A busy machine's server ends a query within this one,
 #: unless nobody has cancelled it: theirs take 20 s. The poller is not used on an event loop.
-PATIENT = greenwait.WaitCallback(cancel_grace=10)
+PATIENT = greenwait.WaitCallback(cancel_grace=bound(10))
 
 
 def runner(name: str) -> Callable[..., Any]:
@@ -30,7 +31,7 @@ def runner(name: str) -> Callable[..., Any]:
         complaints: list[Any] = []
         loop.set_exception_handler(lambda _, context: complaints.append(context))
         try:
-            return loop.run_until_complete(asyncio.wait_for(coroutine, seconds))
+            return loop.run_until_complete(asyncio.wait_for(coroutine, bound(seconds)))
         finally:
             loop.run_until_complete(loop.shutdown_asyncgens())
             loop.run_until_complete(loop.shutdown_default_executor())
@@ -57,4 +58,5 @@ async def one(conn, query, *parameters):
     """Return the only value that *query* has."""
     async with conn.cursor() as cur:
         await cur.execute(query, parameters or None)
-        return (await cur.fetchone())[0]
+        ((value,),) = await cur.fetchall()
+        return value

@@ -13,9 +13,10 @@ from typing import Any, Literal
 
 import pytest
 
-from tools.postgres import Server, reserved_port
+from tests.lab.bounds import bound
+from tests.lab.postgres import Server, reserved_port
 
-TIMEOUT = 30  # seconds
+TIMEOUT = bound(30)  # seconds
 _CHUNK = 65536
 _CANCEL_REQUEST = 80877102  # PostgreSQL manual, "Message Formats"
 

@@ -7,9 +7,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from tools.postgres import Server
+from tests.lab.bounds import bound
+from tests.lab.postgres import Server
 
-TIMEOUT = 30  # seconds
+TIMEOUT = bound(30)  # seconds
 
 
 @contextlib.contextmanager

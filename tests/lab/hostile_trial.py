@@ -8,10 +8,12 @@ from typing import Any
 import psycopg2
 
 import greenwait
+from tests.lab.bounds import bound
 from tests.lab.hostile_server import dsn
 
 LIMIT = GRACE = 0.3  # seconds
-MARGIN = 4.0  # for a busy machine, and for the others of the thread, whose parsing holds the GIL
+#: For a busy machine, and for the others of the thread, whose parsing holds the GIL.
+MARGIN = bound(4)
 #: What psycopg2 raises of its own accord where a server sends what can't be decoded.
 _OF_PSYCOPG2 = (psycopg2.Error, ValueError)
 

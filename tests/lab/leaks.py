@@ -5,6 +5,8 @@ import os
 import time
 from collections.abc import Iterator
 
+from tests.lab.bounds import bound
+
 
 @contextlib.contextmanager
 def no_leaked_descriptors() -> Iterator[None]:
@@ -19,7 +21,7 @@ def no_leaked_descriptors() -> Iterator[None]:
 
     before = links()
     yield
-    give_up = time.monotonic() + 5  # a thread that was given up closes its own
+    give_up = time.monotonic() + bound(5)  # a thread that was given up closes its own
     while len(links()) > len(before) and time.monotonic() < give_up:
         time.sleep(0.01)
     after = links()

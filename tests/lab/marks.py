@@ -13,8 +13,14 @@ from tests.lab.servers import POOL_MODE
 __all__ = [
     "cancels_through_the_proxy",
     "needs_backend_pid",
+    "needs_copy",
     "needs_epoll",
+    "needs_flat_memory",
     "needs_fork",
+    "needs_its_own_tracer",
+    "needs_no_libcrypto",
+    "needs_own_memory",
+    "needs_pace",
     "needs_prompt_cancel",
     "needs_refusal",
     "needs_server_connection",
@@ -32,6 +38,12 @@ selects = issubclass(selectors.DefaultSelector, selectors.SelectSelector)
 
 needs_epoll = pytest.mark.skipif("epoll" not in POLLERS, reason="there is no epoll(7) here")
 
+#: qemu keeps some 280 KB for each thread that has ended, whatever it did.
+needs_own_memory = pytest.mark.skipif(
+    os.environ.get("GREENWAIT_TEST_PLATFORM") == "emulated",
+    reason="the memory that this process has is its emulator's, too",
+)
+
 #: An interrupt that meets a success is to cost nothing.
 needs_refusal = pytest.mark.skipif(
     FAST_PATHS["interrupt"] != "on",
@@ -43,6 +55,9 @@ needs_streams = pytest.mark.skipif(
     FAST_PATHS["replication"] != "on" or POOL_MODE is not None,
     reason="there is no replication without libpq's functions, or through PgBouncer",
 )
+
+#: COPY is transferred by libpq's functions, or refused.
+needs_copy = pytest.mark.skipif(FAST_PATHS["COPY"] != "on", reason="it takes libpq's functions")
 
 # psycopg2's own cancel() would wait for the proxy, and the proxy's thread for the GIL.
 cancels_through_the_proxy = pytest.mark.skipif(
@@ -56,6 +71,20 @@ needs_shutdown = pytest.mark.skipif(
 )
 needs_silent_shutdown = pytest.mark.skipif(
     _ENDS, reason="shutdown(2) ends an attempt to connect here"
+)
+
+
+# -- What can't hold on a build that is looked into
+
+_BUILD = os.environ.get("GREENWAIT_TEST_BUILD")  # sanitized or traced; the tool says so
+needs_flat_memory = pytest.mark.skipif(
+    _BUILD is not None,
+    reason="AddressSanitizer and coverage.py keep memory of what is over",
+)
+needs_pace = pytest.mark.skipif(_BUILD == "traced", reason="a traced build does not keep that pace")
+needs_its_own_tracer = pytest.mark.skipif(_BUILD == "traced", reason="the tracer is coverage.py's")
+needs_no_libcrypto = pytest.mark.skipif(
+    _BUILD == "traced", reason="coverage.py has loaded one that another libpq does not take"
 )
 
 

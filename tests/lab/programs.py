@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.lab.bounds import bound
+
 __all__ = ["PROGRAMS", "WARNINGS", "run_code", "run_program"]
 
 ROOT = Path(__file__).parents[2]
@@ -18,6 +20,7 @@ def run_code(code: str, *arguments: str, timeout: float = 40) -> str:
     It fails the test when it exits with anything but 0, and when it hangs, after its stacks have
     been dumped.
     """
+    timeout = bound(timeout)
     guard = f"import faulthandler; faulthandler.dump_traceback_later({timeout}, exit=True)\n"
     done = subprocess.run(
         [sys.executable, *WARNINGS, "-c", guard + code, *arguments],

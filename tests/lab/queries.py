@@ -2,6 +2,8 @@
 
 import time
 
+from tests.lab.bounds import bound
+
 __all__ = [
     "TWENTY_SECONDS",
     "assert_stopped",
@@ -19,7 +21,8 @@ def one(conn, query, *parameters):
     """Return the only value that *query* has."""
     with conn.cursor() as cur:
         cur.execute(query, parameters or None)
-        return cur.fetchone()[0]
+        ((value,),) = cur.fetchall()
+        return value
 
 
 def sleep_and_say(conn, seconds, answer=None):
@@ -41,7 +44,7 @@ def assert_stops(watcher, pid, within=0.1):
     began = time.monotonic()
     active = f"select count(*) from pg_stat_activity where pid = {pid} and state = 'active'"
     while one(watcher, active):
-        assert time.monotonic() - began < within + 0.4  # a busy machine's
+        assert time.monotonic() - began < bound(within + 0.4)  # a busy machine's
     return time.monotonic() - began
 
 
@@ -49,7 +52,7 @@ def assert_stopped(watcher, conns, within=5):
     """The server processes of these have nothing to do, or soon won't."""
     pids = [conn.info.backend_pid for conn in conns]
     query = "select count(*) from pg_stat_activity where pid = any(%s) and state = 'active'"
-    give_up = time.monotonic() + within
+    give_up = time.monotonic() + bound(within)
     while one(watcher, query, pids):
         assert time.monotonic() < give_up
 

@@ -7,7 +7,7 @@ how connections stand.
 
 import os
 
-from tools import pgbouncer, postgres
+from tests.lab import pgbouncer, postgres
 
 __all__ = ["POOL_MODE", "running"]
 

@@ -8,7 +8,9 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-TIMEOUT = 30  # seconds
+from tests.lab.bounds import bound
+
+TIMEOUT = bound(30)  # seconds
 
 
 @dataclass

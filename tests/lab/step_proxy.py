@@ -17,9 +17,10 @@ from collections import deque
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tools.postgres import Server
+from tests.lab.bounds import bound
+from tests.lab.postgres import Server
 
-TIMEOUT = 30  # seconds
+TIMEOUT = bound(30)  # seconds
 PORT = 5432  # of a unix socket, a part of its name
 _CANCEL_REQUEST = 80877102  # PostgreSQL manual, "Message Formats"
 _LARGE = 50_000  # bytes: such a message is two steps

@@ -10,13 +10,14 @@ import psycopg2
 
 import greenwait
 from greenwait._sleep import POLLERS
+from tests.lab.bounds import bound
 from tests.lab.fault_proxy import Fault, FaultProxy
 from tests.lab.leaks import no_leaked_descriptors
-from tools.postgres import Server
+from tests.lab.postgres import Server
 
 DEADLINE = 0.25  # seconds
 GRACE = 0.25
-BOUND = DEADLINE + GRACE + 6  # on a machine that is busy with other tests
+BOUND = DEADLINE + GRACE + bound(6)  # on a machine that is busy with other tests
 CALLBACKS = {
     poller: greenwait.WaitCallback(poller=poller, cancel_grace=GRACE) for poller in POLLERS
 }

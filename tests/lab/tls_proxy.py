@@ -16,10 +16,11 @@ from typing import Any
 
 import trustme
 
-from tools.postgres import Server
+from tests.lab.bounds import bound
+from tests.lab.postgres import Server
 
 MAX_RECORD = 16384  # RFC 8446, 5.1
-TIMEOUT = 30  # seconds
+TIMEOUT = bound(30)  # seconds
 _CHUNK = 65536
 _SILENCE = 0.2  # seconds; what does not end in ReadyForQuery ends by this
 _READY_FOR_QUERY = tuple(b"Z\x00\x00\x00\x05" + status for status in (b"I", b"T", b"E"))

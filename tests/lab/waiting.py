@@ -5,10 +5,11 @@ import threading
 import time
 
 import greenwait
+from tests.lab.bounds import bound
 
-__all__ = ["TIMEOUT", "takes", "until", "when_waiting"]
+__all__ = ["TIMEOUT", "takes", "until", "when", "when_waiting"]
 
-TIMEOUT = 30  # seconds
+TIMEOUT = bound(30)  # seconds
 
 
 def until(happened):
@@ -20,12 +21,11 @@ def until(happened):
 
 
 @contextlib.contextmanager
-def when_waiting(action):
-    """In the ``with`` block, run *action* in a thread as soon as the main one waits."""
-    waits = greenwait.stats().waits
+def when(wait, action):
+    """In the ``with`` block, run *action* in a thread as soon as *wait()* has returned there."""
 
     def run():
-        until(lambda: greenwait.stats().waits > waits)
+        wait()
         action()
 
     thread = threading.Thread(target=run, daemon=True)
@@ -37,9 +37,15 @@ def when_waiting(action):
     assert not thread.is_alive()
 
 
+def when_waiting(action):
+    """In the ``with`` block, run *action* in a thread as soon as the main one waits."""
+    waits = greenwait.stats().waits
+    return when(lambda: until(lambda: greenwait.stats().waits > waits), action)
+
+
 @contextlib.contextmanager
 def takes(at_least, less_than):
-    """Assert that the ``with`` block takes so many seconds."""
+    """Assert that the ``with`` block takes so many seconds, or more where bounds are wider."""
     began = time.monotonic()
     yield
-    assert at_least <= time.monotonic() - began < less_than
+    assert at_least <= time.monotonic() - began < bound(less_than)

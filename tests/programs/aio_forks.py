@@ -12,11 +12,13 @@ import uvloop
 
 import greenwait
 from greenwait import aio
+from tests.lab.bounds import bound
 from tests.lab.queries import one
 
 greenwait.install()
 dsn, kind, where, end = sys.argv[2:]
 parent = os.getpid()
+SECONDS = bound(0.5)  # so long do they wait: meanwhile the child is forked
 
 
 def leave():
@@ -41,7 +43,7 @@ async def in_block():
     conn: Any = await aio.connect(dsn)
     try:
         async with conn, conn.cursor() as cur:
-            await cur.execute("select 1 from pg_sleep(0.5)")
+            await cur.execute("select 1 from pg_sleep(%s)", [SECONDS])
             return (await cur.fetchone())[0]
     finally:
         await conn.close()
@@ -52,7 +54,7 @@ async def idle_in_block():
     try:
         async with conn, conn.cursor("named") as cur:
             await cur.execute("select generate_series(2, 10)")
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(SECONDS)
             return (await cur.fetchone())[0]
     except BaseException:
         await conn.rollback()
@@ -64,11 +66,11 @@ async def idle_in_block():
 async def in_pool():
     async with await aio.create_pool(dsn) as pool:
         async with pool.connection() as lent:
-            await lent.cursor().execute("select 1 from pg_sleep(0.5)")
+            await lent.cursor().execute("select 1 from pg_sleep(%s)", [SECONDS])
         conn: Any = await pool.getconn()
         try:
             cur = conn.cursor()
-            await cur.execute("select 3 from pg_sleep(0.5)")
+            await cur.execute("select 3 from pg_sleep(%s)", [SECONDS])
             return (await cur.fetchone())[0]
         finally:
             await pool.putconn(conn)
@@ -77,7 +79,7 @@ async def in_pool():
 def ask():
     conn = psycopg2.connect(dsn)
     with conn:
-        found = one(conn, "select 4 from pg_sleep(0.5)")
+        found = one(conn, "select 4 from pg_sleep(%s)", SECONDS)
     conn.close()
     return found
 

@@ -7,14 +7,9 @@ import psycopg2
 from psycopg2.extensions import set_wait_callback
 
 import greenwait
+from tests.lab.queries import one
 
 set_wait_callback(greenwait.EpollWaitCallback)
-
-
-def one(conn, query):
-    cur = conn.cursor()
-    cur.execute(query)
-    return cur.fetchone()[0]
 
 
 def epolls():

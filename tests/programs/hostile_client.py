@@ -15,12 +15,13 @@ import sys
 import time
 from typing import Any
 
+from tests.lab.bounds import bound
 from tests.lab.hostile_trial import GRACE, Trial
 from tests.soak.contexts import CONTEXTS
 from tests.soak.growth import MARGINS, Sample
 
 AT_ONCE = 6
-_HANGS = 50  # seconds
+_HANGS = bound(50)  # seconds
 _MAY_GROW_KB = 128 * 1024
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import psycopg2
 
-from tools.postgres import reserved_port
+from tests.lab.postgres import reserved_port
 
 _, _, order, case = sys.argv
 name = order.partition(",")[0]

@@ -17,16 +17,11 @@ from typing import Any
 import psycopg2
 
 import greenwait
+from tests.lab.queries import one
 
 _, dsn, poller, case = sys.argv
 greenwait.install(poller="epoll" if poller == "epoll" else "poll")
 kept: Any = None
-
-
-def one(conn, query="select 1"):
-    cur = conn.cursor()
-    cur.execute(query)
-    return cur.fetchone()[0]
 
 
 def connect() -> Any:
@@ -64,7 +59,7 @@ def can_be_written(numbers):
 
 def forked_child_queries_on_its_own_connection():
     mine = connect()
-    one(mine)
+    one(mine, "select 1")
     for number in range(5):
         pid = os.fork()
         if pid == 0:
@@ -87,14 +82,14 @@ def child_forked_from_a_thread_serves_signals():
 
 
 def child_inherits_no_descriptor_and_keeps_what_it_opens():
-    one(connect())
+    one(connect(), "select 1")
     pid = os.fork()
     if pid == 0:
         inherited = [os.path.realpath(f"/proc/self/fd/{n}") for n in os.listdir("/proc/self/fd")]
         assert not [to for to in inherited if "anon_inode" in to], inherited
         os.closerange(3, 256)
         own = open_twenty()
-        one(connect())
+        one(connect(), "select 1")
         os._exit(0 if can_be_written(own) else 1)
     print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 
@@ -122,10 +117,10 @@ def process_that_closes_all_descriptors_can_go_on():
 
     def close_all_in_a_thread():
         global kept
-        one(connect())
+        one(connect(), "select 1")
         os.closerange(3, 256)
         kept = open_twenty()
-        one(connect())
+        one(connect(), "select 1")
 
     print(lateness_of_a_signal(connect()) < 2)
     (timer,) = descriptors("timerfd") or [5]  # only Linux has it
@@ -145,7 +140,7 @@ def thread_that_ends_closes_only_its_own_descriptor():
     queried, closed = threading.Event(), threading.Event()
 
     def work():
-        one(connect())
+        one(connect(), "select 1")
         queried.set()
         closed.wait(20)
 

@@ -17,12 +17,12 @@ from typing import Any
 
 from tests.lab.fault_proxy import FaultProxy
 from tests.lab.hostile_server import HostileServer
+from tests.lab.postgres import Server
 from tests.soak.board import Board
 from tests.soak.contexts import CONTEXTS
 from tests.soak.hostile import plans
 from tests.soak.operations import ACCOUNTS, AMOUNT
 from tests.soak.trouble import Restarts, Striker, Watcher
-from tools.postgres import Server
 
 _ROOT = Path(__file__).parent.parent.parent
 _SILENT = 180.0  # seconds without a sign of life, after which a process is made to say where it is

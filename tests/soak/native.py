@@ -7,16 +7,9 @@ from psycopg2.extensions import QueryCanceledError
 
 import greenwait
 from greenwait import aio
+from tests.lab.event_loops import one
 from tests.soak.jobs import Job
 from tests.soak.operations import ACCOUNTS, LOCK_TIMEOUT, Committing
-
-
-async def one(conn, query, *parameters):
-    """Return the only value of the only row."""
-    async with conn.cursor() as cur:
-        await cur.execute(query, parameters)
-        ((value,),) = await cur.fetchall()
-        return value
 
 
 async def numbers(job, conn):

@@ -15,6 +15,7 @@ import psycopg2.extras
 import pytest
 
 import greenwait
+from tests.lab.queries import one
 
 ACCOUNTS = 16  # of each context
 AMOUNT = 1000  # in each at the beginning
@@ -29,14 +30,6 @@ _COPIES = (
     "copy (select generate_series(1, 10000)) to stdout",
 )
 _MOST_TEXT = 2_000_000
-
-
-def one(conn, query, *parameters):
-    """Return the only value of the only row."""
-    with conn.cursor() as cur:
-        cur.execute(query, parameters)
-        ((value,),) = cur.fetchall()
-        return value
 
 
 def _text(rng):

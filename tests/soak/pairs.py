@@ -13,8 +13,9 @@ import psycopg2
 
 import greenwait
 from greenwait._ranks import outranks
+from tests.lab.queries import one
 from tests.soak.contexts import contexts_of
-from tests.soak.operations import SKIPPED, one
+from tests.soak.operations import SKIPPED
 
 _TIME = 5  # seconds; a connection that is closed does not cancel it
 _FIRST, _SECOND = 0.05, 0.02  # seconds to the first, at most, and from that to the second

@@ -8,11 +8,11 @@ first, and lets other greenlets run while it waits for that.
 
 import functools
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, overload
 
-from psycopg2.extensions import STATUS_PREPARED
 from psycopg2.extensions import lobject as lobject_of_psycopg2
 
+from greenwait._connections.copying import CopyCursor
 from greenwait._connections.large_object import LargeObject, large_object_class
 from greenwait._connections.lock import (
     FairLock,
@@ -24,6 +24,7 @@ from greenwait._connections.lock import (
 from greenwait._errors import CommitInDoubt
 from greenwait._outcome import lost_commit
 from greenwait._psycopg.psycopg2 import (
+    STATUS_PREPARED,
     STATUS_READY,
     DatabaseError,
     InterfaceError,
@@ -279,7 +280,7 @@ _METHODS_OF_NAMED = ("fetchone", "fetchmany", "fetchall", "scroll", "__next__", 
 
 def _guard(cls: _Class) -> _Class:
     """Make the methods of the cursor class *cls* wait for the connection."""
-    base = cls.__mro__[1]
+    base = cast(Any, super(cls, cls))
     for name in _METHODS:
         setattr(cls, name, cursor_with_lock(getattr(base, name), name))
     for name in _METHODS_OF_NAMED:
@@ -288,12 +289,13 @@ def _guard(cls: _Class) -> _Class:
 
 
 @_guard
-class Cursor(cursor):
+class Cursor(CopyCursor):
     """A psycopg2 cursor that waits while others use its ``greenwait.Connection``.
 
     Use it as ``cursor_factory``. ``Connection.cursor()`` makes such a class of any other.
-    The methods are psycopg2's. Those that wait for the server wait for the connection first;
-    the fetching methods of a cursor without a name do not.
+    The methods are psycopg2's, and those of COPY work while greenwait's callback is registered.
+    Those that wait for the server wait for the connection first; the fetching methods of a cursor
+    without a name do not.
     """
 
     _is_guarded = True
@@ -316,5 +318,7 @@ def guarded(factory: type) -> type:
             "__doc__": factory.__doc__,
             "__module__": factory.__module__,
         }
-        _guarded_classes[factory] = _guard(type(factory.__name__, (factory,), own))
+        # With CopyCursor behind it, whose copy_expert() its own may call by super().
+        bases = (CopyCursor,) if issubclass(CopyCursor, factory) else (factory, CopyCursor)
+        _guarded_classes[factory] = _guard(type(factory.__name__, bases, own))
     return _guarded_classes[factory]

@@ -299,7 +299,7 @@ check=None, **kwargs)
     def __exit__(self, kind, exc, traceback):
         try:
             self.close()
-        except PoolTimeout:
+        except PoolTimeout:  # pragma: no cover: 30 s of waiting for what is in use
             if exc is None:
                 raise
 
@@ -515,8 +515,8 @@ check=None, **kwargs)
             self.discarded += 1
         try:
             member.conn.close()
-        except Psycopg2Error:
-            pass  # another thread or greenlet is at work on it
+        except Psycopg2Error:  # pragma: no cover: another thread or greenlet is at work on it
+            pass
         return 0
 
 
@@ -552,7 +552,7 @@ cdef bint is_alive(object conn) except -1:
 cdef int roll_back(object conn) except -1:
     try:
         conn.rollback()
-    except ServerHasCanceled as exc:
+    except ServerHasCanceled as exc:  # pragma: no cover: a race: a cancel that comes late
         if isinstance(exc, QueryTimeout):
             raise
         conn.rollback()  # a cancel for the query before it has come late

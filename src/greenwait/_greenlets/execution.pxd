@@ -1,6 +1,6 @@
 """A call of a function in a greenlet of its own, and its outcome."""
 
-from greenwait._greenlets.scheduler cimport InterruptTarget
+from greenwait._greenlets.waiter cimport InterruptTarget
 
 cdef class Execution:
     cdef object function  # and its arguments; None once it runs

@@ -1,6 +1,7 @@
 """The hub: many jobs on one thread, each in a greenlet.
 
-A job is a function that runs in a greenlet; ``scheduler.pyx`` decides which one runs next.
+A job is a function that runs in a greenlet. The hub has no greenlet of its own: one that steps
+aside and finds none due polls the descriptors, and sleeps if none is ready.
 """
 
 cimport cython
@@ -11,15 +12,13 @@ from libc.stdint cimport int64_t
 
 from greenwait._deadline cimport after, checked_seconds, to_ns
 from greenwait._greenlets.execution cimport Execution
-from greenwait._greenlets.scheduler cimport (
-    InterruptTarget,
-    Scheduler,
-    SuspendedWait,
-    new_suspended_wait,
-)
+from greenwait._greenlets.scheduler cimport SuspendedWait, new_suspended_wait
+from greenwait._greenlets.waiter cimport GreenletWaiter, InterruptTarget
 from greenwait._ranks cimport higher
 from greenwait._system.clock cimport NO_DEADLINE, monotonic_ns
+from greenwait._system.periods cimport CLOSED_NS, SIGNALS_NS
 from greenwait._system.sealed_type cimport seal_type
+from greenwait._system.threads cimport is_main_thread
 from greenwait._waiter cimport (
     Waiter,
     enter_waiter,
@@ -199,7 +198,7 @@ def join(Hub hub not None, jobs, failure=None):
             wait_for_jobs(hub, jobs, NO_DEADLINE)
             return failure
         except BaseException as exc:
-            if target is None or exc is not target.raised:
+            if target is None or exc is not target.raised:  # pragma: no cover: no other is raised
                 raise
             target.raised = None
             failure = exc if failure is None else higher(failure, exc)
@@ -245,7 +244,7 @@ cdef int wait_for_jobs(Hub hub, jobs, int64_t deadline_ns) except -1:
 
 @cython.auto_pickle(False)
 @cython.final
-cdef class Hub(Scheduler):
+cdef class Hub(GreenletWaiter):
     """Hub()
 --
 
@@ -268,6 +267,8 @@ cdef class Hub(Scheduler):
 
     instead = "leave the hub's with block first"
 
+    cdef InterruptTarget target  # of the greenlet that entered it
+    cdef bint is_main_thread
     cdef set jobs      # that are not done
     cdef dict failed   # jobs whose failure was not retrieved yet, in that order
     cdef list idle     # workers
@@ -284,7 +285,11 @@ cdef class Hub(Scheduler):
         if self.entered_by is not None:
             raise RuntimeError("a Hub is for one with block; make another for the next")
         check_can_enter()
-        self.open()
+        self.scheduler.open()
+        self.thread = PyThread_get_thread_ident()
+        self.is_main_thread = is_main_thread()
+        self.target = InterruptTarget.__new__(InterruptTarget)
+        self.entered_by = current_greenlet()
         enter_waiter(self)
         return self
 
@@ -327,7 +332,7 @@ cdef class Hub(Scheduler):
         job.target = InterruptTarget.__new__(InterruptTarget)
         job.watchers = []
         self.jobs.add(job)
-        self.due.append(job)
+        self.scheduler.due.append(job)
         return job
 
     def sleep(self, seconds, /):
@@ -347,7 +352,7 @@ cdef class Hub(Scheduler):
         self.suspend(suspended)
 
     cdef int check_thread(self, str what) except -1:
-        if not self.is_open:
+        if not self.scheduler.is_open:
             raise RuntimeError(f"{what}: the hub's with block is over, or has not begun")
         if PyThread_get_thread_ident() != self.thread:
             raise RuntimeError(f"{what}: a hub belongs to its thread; this is another one")
@@ -361,15 +366,51 @@ cdef class Hub(Scheduler):
         leave_waiter()
         while self.idle:
             self.idle.pop().switch(None)  # it returns, to its parent, which is here
-        return Scheduler.close(self)
+        return self.scheduler.close()
 
     cdef InterruptTarget target_of(self, object here):
         if type(here) is Worker:
             return here.target
         return self.target if here is self.entered_by else None
 
-    cdef bint may_begin(self, object due) except -1:
-        return (<Job>due).state == WAITING_TO_RUN
+    cdef object next_due(self, SuspendedWait suspended):
+        """Return a wait that is over, or a job to begin, as soon as there is one.
+
+        None once *suspended* is due, which a signal handler that waited in this greenlet has seen.
+        Without it this greenlet does not wait: None if the one that entered can poll instead,
+        because a signal handler must not wait in a greenlet that no one waits for.
+        """
+        while True:
+            while self.left_of_batch > 0:
+                self.left_of_batch -= 1
+                due = self.scheduler.due.popleft()
+                if type(due) is not SuspendedWait:
+                    if (<Job?>due).state == WAITING_TO_RUN:
+                        return due
+                elif not (<SuspendedWait>due).is_due:
+                    return due
+            if suspended is None and self.target.innermost is not None:
+                return None
+            # Waits that became due meanwhile come after those that are ready now.
+            self.poll()
+            self.left_of_batch = len(self.scheduler.due)
+            if suspended is not None and suspended.is_due:
+                return None
+
+    cdef int poll(self) except -1:
+        """Sleep until a wait is over, unless one is already; a failure interrupts the block."""
+        cdef int64_t longest_ns = 0
+        if not self.scheduler.due:
+            longest_ns = SIGNALS_NS if self.is_main_thread else CLOSED_NS
+        try:
+            self.scheduler.poll(longest_ns)
+            if self.scheduler.is_stale:
+                self.scheduler.rebuild_set()
+            if self.is_main_thread:
+                PyErr_CheckSignals()
+        except BaseException as exc:
+            self.interrupt(self.target, exc, False)
+        return 0
 
     cdef int begin(self, object due, object here) except -1:
         if self.idle:
@@ -379,7 +420,7 @@ cdef class Hub(Scheduler):
         else:
             # A greenlet begins at the recursion depth and the C stack depth of the greenlet that
             # starts it: so the one that waits outermost always starts it.
-            self.due.appendleft(due)
+            self.scheduler.due.appendleft(due)
             self.left_of_batch += 1
             switch_to(self.entered_by)
             return 0
@@ -449,7 +490,7 @@ def _work(Job job not None):
         here.target = job.target
         job.run()
         here.target = None
-        if hub.is_inherited():
+        if hub.is_inherited():  # pragma: no cover: coverage.py does not trace this child
             raise_in_child(job)
         due = hub.next_due(None)
         if isinstance(due, Job):

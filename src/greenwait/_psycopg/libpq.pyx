@@ -25,7 +25,7 @@ def _open():
     """Return the loaded libpq that psycopg2 calls, as reached through psycopg2's module."""
     if os.environ.get("GREENWAIT_NO_LIBPQ", "0") not in ("", "0"):
         raise _NotAvailable("GREENWAIT_NO_LIBPQ is set")
-    if not hasattr(os, "RTLD_NOLOAD"):
+    if not hasattr(os, "RTLD_NOLOAD"):  # pragma: no cover: another system
         raise _NotAvailable("this system has no RTLD_NOLOAD to find it with")
     if psycopg2.EXTENSION_FILE is None:
         raise _NotAvailable("this psycopg2 has no compiled module _psycopg")
@@ -130,10 +130,13 @@ def _find():
             "PQclear",
             "PQgetCopyData",
             "PQfreemem",
+            "PQputCopyData",
             "PQputCopyEnd",
             "PQconsumeInput",
             "PQisBusy",
             "PQflush",
+            "PQsocket",
+            "PQerrorMessage",
         ),
         "replication": (
             "PQgetResult",

@@ -15,6 +15,7 @@ __all__ = [
     "OLDEST",
     "SQLSTATE_ERRORS",
     "STATUS_BEGIN",
+    "STATUS_PREPARED",
     "STATUS_READY",
     "VERSION",
     "DatabaseError",
@@ -80,6 +81,7 @@ from psycopg2 import (  # noqa: E402, only after the check of its version
 from psycopg2.errors import QueryCanceled  # noqa: E402
 from psycopg2.extensions import (  # noqa: E402
     STATUS_BEGIN,
+    STATUS_PREPARED,
     STATUS_READY,
     connection,
     cursor,

@@ -34,6 +34,8 @@ cdef class ConnectionState:
     # raised by ``end_method()``.
     cdef bint keeps_interrupt
     cdef object kept
+    # By thread, the CopyData of the cursor's method that is executing a COPY; None: there is none.
+    cdef dict copies
     # start_replication() is executing its statement, which leaves a COPY BOTH open.
     cdef bint expects_stream
     # The interrupt of psycopg2's BEGIN; it stops the query that follows.

@@ -85,6 +85,7 @@ readiness_poll_all(struct pollfd *watched, int count, int timeout_ms)
 #else
 #  include <fcntl.h>
 #  include <poll.h>
+#  include <sys/socket.h>
 #  define READINESS_IS_WINSOCK 0
 #  define READINESS_READ POLLIN
 #  define READINESS_WRITE POLLOUT
@@ -105,6 +106,14 @@ readiness_poll_all(struct pollfd *watched, int count, int timeout_ms)
 
 #endif
 #define READINESS_ERROR POLLERR
+
+/* Has the other side closed the connection, and is all read that it had sent? */
+static inline int
+readiness_is_at_end(int fd)
+{
+    char byte;
+    return recv(fd, &byte, 1, MSG_PEEK) == 0;
+}
 
 static inline int
 readiness_timeout(int slice_ms, int left_ms)

@@ -10,6 +10,7 @@ cdef extern from "readiness.h" nogil:
     const bint READINESS_HAS_EPOLL
 
     int readiness_check(int fd) noexcept
+    bint readiness_is_at_end(int fd) noexcept
     int readiness_ticker_create(int slice_ms) noexcept
     void readiness_ticker_close(int ticker) noexcept
     int readiness_poll(int fd, int events, int slice_ms, int left_ms, int* ticker) noexcept
@@ -22,7 +23,7 @@ cdef extern from "readiness.h" nogil:
     void readiness_epoll_close(int epfd) noexcept
 
 
-cdef inline int readiness_now(int fd, int events) noexcept:
+cdef inline int readiness_now(int fd, int events) noexcept nogil:
     """Return the result of ``readiness_poll()`` without sleeping."""
     cdef int no_ticker = -1
     return readiness_poll(fd, events, 0, 0, &no_ticker)

@@ -18,7 +18,7 @@ cdef unsigned long find_main_thread_ident() except *:
         _signal.signal(_signal.SIGINT, None)
     except TypeError:  # None is not a handler; other threads get a ValueError before that check
         return PyThread_get_thread_ident()
-    except ValueError:
+    except ValueError:  # pragma: no cover: imported by another thread, before Python 3.13
         return threading.main_thread().ident
 
 

@@ -44,6 +44,7 @@ from greenwait._deadline import deadline_after
 from greenwait._psycopg.psycopg2 import ProgrammingError, connection
 from greenwait._system.identity import publish
 from greenwait.aio._call import Call, await_, awaited, in_call
+from greenwait.aio._files import with_async_file
 from greenwait.aio._large_object import awaited_large_object
 from greenwait.aio._loop import end_connection, is_inherited
 from greenwait.aio._pool import AsyncPool
@@ -307,7 +308,9 @@ _end_of_block = _of_connection("__exit__")
 
 # -- Cursors
 
-_METHODS = ("execute", "executemany", "callproc", "copy_from", "copy_to", "copy_expert")
+_METHODS = ("execute", "executemany", "callproc")
+# ... and the parameters that are files.
+_COPIES = {"copy_from": 0, "copy_to": 0, "copy_expert": 1}
 _METHODS_OF_NAMED = ("fetchone", "fetchmany", "fetchall", "scroll")
 
 
@@ -324,10 +327,23 @@ if TYPE_CHECKING:
         def executemany(self, query: _Query, vars_list: Iterable[_Values]) -> Awaitable[None]: ...
         def callproc(self, procname: str, parameters: _Values = None, /) -> Awaitable[None]: ...
         def copy_from(
-            self, file: Any, table: str, *args: Any, **kwargs: Any
+            self,
+            file: Any,
+            table: str,
+            sep: str = "\t",
+            null: str = "\\N",
+            size: int = 8192,
+            columns: Iterable[str] | None = None,
         ) -> Awaitable[None]: ...
-        def copy_to(self, file: Any, table: str, *args: Any, **kwargs: Any) -> Awaitable[None]: ...
-        def copy_expert(self, sql: _Query, file: Any, size: int = ...) -> Awaitable[None]: ...
+        def copy_to(
+            self,
+            file: Any,
+            table: str,
+            sep: str = "\t",
+            null: str = "\\N",
+            columns: Iterable[str] | None = None,
+        ) -> Awaitable[None]: ...
+        def copy_expert(self, sql: _Query, file: Any, size: int = 8192) -> Awaitable[None]: ...
         def fetchone(self) -> Awaitable[tuple[Any, ...] | None]: ...
         def fetchmany(self, size: int | None = None) -> Awaitable[list[tuple[Any, ...]]]: ...
         def fetchall(self) -> Awaitable[list[tuple[Any, ...]]]: ...
@@ -380,6 +396,9 @@ def _with_awaited_methods(cls: _Class) -> _Class:
 
     for name in _METHODS:
         setattr(cls, name, own_awaited(name, only_named=False))
+    for name, position in _COPIES.items():
+        method = with_async_file(getattr(base, name), position)
+        setattr(cls, name, awaited(method, f"{cls.__name__}.{name}", of_cursor=True))
     for name in _METHODS_OF_NAMED:
         setattr(cls, name, own_awaited(name, only_named=True))
     own: Any = cls
@@ -418,6 +437,10 @@ class AsyncCursor(  # type: ignore[misc]  # pyright: ignore[reportIncompatibleMe
     ``copy_to()``, ``copy_expert()``, and of a cursor with a name ``close()``. ``fetchone()``,
     ``fetchmany()``, ``fetchall()`` and ``scroll()`` are to be awaited with any cursor; they
     wait for the server where it has a name.
+
+    The file of a COPY may be an asynchronous one, whose ``read()`` or ``write()`` returns an
+    awaitable. ``copy_from()`` and ``copy_expert()`` also take an iterable, or an asynchronous one,
+    of bytes or str in its place.
 
     ``async with`` closes it. ``async for`` yields its rows, which a server-side cursor fetches
     ``itersize`` at a time.

@@ -8,7 +8,8 @@ the event loop.
 cimport cython
 from cpython.contextvars cimport PyContext_CopyCurrent
 
-from greenwait._greenlets.scheduler cimport InterruptTarget, SuspendedWait, new_suspended_wait
+from greenwait._greenlets.scheduler cimport SuspendedWait, new_suspended_wait
+from greenwait._greenlets.waiter cimport InterruptTarget
 from greenwait._system.clock cimport NO_DEADLINE
 from greenwait._system.sealed_type cimport seal_type
 from greenwait._waiter cimport hubs_entered
@@ -57,7 +58,12 @@ cdef class Call(PendingCall):
         if not self.is_begun and self.name is not None:
             warn(f"coroutine '{self.name}' was never awaited", RuntimeWarning, 1)
 
-    # Like a Python coroutine it is awaited, wrapped in a task, or closed.
+    # Like a Python coroutine it is awaited, wrapped in a task, which names it, or closed.
+
+    @property
+    def __qualname__(self):
+        """The method's, or the class's."""
+        return type(self).__qualname__ if self.name is None else self.name
 
     def __await__(self):
         return self

@@ -1,9 +1,10 @@
-"""The scheduler of the calls of an asyncio event loop."""
+"""The waiter of an asyncio event loop, in which calls are suspended."""
 
 from libc.stdint cimport int64_t
 
 from greenwait._greenlets.execution cimport Execution
-from greenwait._greenlets.scheduler cimport Scheduler, SuspendedWait
+from greenwait._greenlets.scheduler cimport SuspendedWait
+from greenwait._greenlets.waiter cimport GreenletWaiter
 
 cdef class PendingCall(Execution):
     cdef EventLoop loop
@@ -23,7 +24,7 @@ cdef class Registration:
     cdef int begin(self, object event_loop) except -1
     cdef int end(self, object event_loop) except -1
 
-cdef class EventLoop(Scheduler):
+cdef class EventLoop(GreenletWaiter):
     # None while no call is under way: an event loop that is not used any more must be freed
     # at once, and this with it, though this is an attribute of the event loop.
     cdef object event_loop
@@ -57,7 +58,6 @@ cdef class EventLoop(Scheduler):
     cdef int start_listening(self) except -1
     cdef int stop_listening(self) except -1
     cdef object pop_due(self)
-    cdef int fileno(self) except -2
     cdef int set_alarm(self) except -1
     cdef int schedule(self) except -1
     cdef int switch_to_due(self, int64_t until_ns) except -1

@@ -1,4 +1,4 @@
-"""The scheduler of the calls of an asyncio event loop.
+"""The waiter of an asyncio event loop, in which calls are suspended.
 
 ``run()`` calls a function in a greenlet. Where that would wait for the server it switches
 back to the greenlet of the event loop, as if it had returned, and the task that awaits it is
@@ -20,13 +20,8 @@ from cpython.pystate cimport PyThreadState_GetDict
 from cpython.pythread cimport PyThread_get_thread_ident
 from libc.stdint cimport int64_t
 
-from greenwait._greenlets.scheduler cimport (
-    InterruptTarget,
-    Scheduler,
-    SuspendedWait,
-    WatchedFd,
-    new_suspended_wait,
-)
+from greenwait._greenlets.scheduler cimport SuspendedWait, new_suspended_wait
+from greenwait._greenlets.waiter cimport GreenletWaiter, InterruptTarget
 from greenwait._psycopg.state cimport ConnectionState
 from greenwait._system.clock cimport NO_DEADLINE, monotonic_ns
 from greenwait._system.finalizing cimport Py_IsFinalizing
@@ -162,8 +157,8 @@ cdef object Worker = _Worker
 
 @cython.auto_pickle(False)
 @cython.final
-cdef class EventLoop(Scheduler):
-    """The scheduler of the calls of an asyncio event loop."""
+cdef class EventLoop(GreenletWaiter):
+    """The waiter of an asyncio event loop."""
 
     instead = "use asyncio.gather() or a TaskGroup, and greenwait.aio.run() in its tasks"
 
@@ -173,11 +168,8 @@ cdef class EventLoop(Scheduler):
         self.loans = set()
         self.unregistered, self.registered = [], {}
         self.over = deque()
-        self.open()
-        # Set only during its work: greenlet frees the main greenlet of a thread that ends, even if
-        # it is referenced (ThreadState's destructor takes the last reference for a leaked one).
-        self.entered_by = None
-        self.is_main_thread = False  # signals are asyncio's
+        self.scheduler.open()
+        self.thread = PyThread_get_thread_ident()
         end_with_thread(self)
 
     cdef InterruptTarget target_of(self, object here):
@@ -187,6 +179,8 @@ cdef class EventLoop(Scheduler):
         """Run its function, in a greenlet, until it waits or returns."""
         if not self.is_active():
             self.move_here()
+        # Set only during its work: greenlet frees the main greenlet of a thread that ends, even if
+        # it is referenced (ThreadState's destructor takes the last reference for a leaked one).
         outer = self.entered_by
         here = self.entered_by = current_greenlet()
         self.event_loop = event_loop
@@ -252,7 +246,7 @@ cdef class EventLoop(Scheduler):
     cdef int wake(self, object wakeup) except -1:
         if self.is_closed():
             raise RuntimeError("the event loop of this wait is closed")
-        return Scheduler.wake(self, wakeup)
+        return GreenletWaiter.wake(self, wakeup)
 
     cdef bint is_closed(self) except -1:
         event_loop = self.event_loop_reference()
@@ -263,32 +257,26 @@ cdef class EventLoop(Scheduler):
     cdef int wait_for(
         self, int fd, int events, int64_t deadline_ns, bint draining, ConnectionState state
     ) except -1:
-        if readiness_set_fileno(&self.ready_set) >= 0:
-            return Scheduler.wait_for(self, fd, events, deadline_ns, draining, state)
-        if self.ended is not None:
-            raise RuntimeError(self.ended)
+        if readiness_set_fileno(&self.scheduler.ready_set) >= 0:
+            return GreenletWaiter.wait_for(self, fd, events, deadline_ns, draining, state)
         # Without epoll the set has no descriptor: the event loop watches the connection's for now.
         cdef SuspendedWait suspended = new_suspended_wait(fd, deadline_ns)
-        cdef WatchedFd watched = self.watched_at(fd)
-        cdef Registration registration
+        cdef Registration registration = Registration.__new__(Registration)
         suspended.draining = draining
-        if watched.suspended is not None:
-            return self.wait_beside(suspended, events)
-        registration = Registration.__new__(Registration)
         registration.loop, registration.suspended, registration.events = self, suspended, events
-        self.unregistered.append(registration)
-        watched.suspended = suspended  # look_for_closed() sees it there
         try:
+            if self.scheduler.claim(suspended, events) is not None:
+                self.unregistered.append(registration)
             self.suspend(suspended)
         finally:
-            watched.suspended = None
+            self.scheduler.disarm(suspended, None)
             self.forget_registration(registration)
         if registration.failure is not None:
             raise registration.failure
         return suspended.revents
 
     cdef int tell_event_loop(self) except -1:
-        """Make the event loop watch the descriptors that greenlets have begun to wait for.
+        """Make the event loop watch the descriptors and the first timer of the waits begun so far.
 
         In the event loop's own greenlet, as all changes of what it watches: during a callback,
         libuv has the results of its poll on the C stack (uv__io_poll), and writes to them when it
@@ -296,7 +284,10 @@ cdef class EventLoop(Scheduler):
         another part of the stack.
         """
         cdef Registration registration
+        if self.ticker is None:
+            self.ticker = self.event_loop.call_later(TICK_SECONDS, self.tick)
         self.start_listening()
+        self.set_alarm()
         while self.unregistered:
             registration = self.unregistered[0]
             if not registration.suspended.is_due:
@@ -312,7 +303,7 @@ cdef class EventLoop(Scheduler):
     cdef int take_back(self) except -1:
         """Make the event loop stop watching the descriptors of the waits that are due."""
         cdef Registration registration
-        for due in self.due:
+        for due in self.scheduler.due:
             registration = self.registered.get((<SuspendedWait>due).fd)
             if registration is not None and registration.suspended is due:
                 registration.end(running_loop())
@@ -329,27 +320,22 @@ cdef class EventLoop(Scheduler):
                 registration.end(self.event_loop)
         return 0
 
-    cdef int suspend(self, SuspendedWait suspended) except -1:
-        if self.ended is not None:
-            raise RuntimeError(self.ended)
-        if self.ticker is None:
-            self.ticker = self.event_loop.call_later(TICK_SECONDS, self.tick)
-        return Scheduler.suspend(self, suspended)
-
     cdef int start_listening(self) except -1:
-        if not self.is_listening and self.fileno() >= 0:
-            self.event_loop.add_reader(self.fileno(), self.serve_in_no_context)
+        if not self.is_listening and self.scheduler.fileno() >= 0:
+            self.event_loop.add_reader(self.scheduler.fileno(), self.serve_in_no_context)
             self.is_listening = True
         return 0
 
     cdef int stop_listening(self) except -1:
         if self.is_listening:
-            self.event_loop.remove_reader(self.fileno())
+            self.event_loop.remove_reader(self.scheduler.fileno())
             self.is_listening = False
         return 0
 
     cdef object next_due(self, SuspendedWait suspended):
         """Return a wait that is over; without one, switch to the event loop, and return None."""
+        if self.ended is not None:
+            raise RuntimeError(self.ended)
         due = self.pop_due()
         if due is None:
             switch_to(self.entered_by)
@@ -360,38 +346,22 @@ cdef class EventLoop(Scheduler):
             return None  # these are the parent's
         while self.is_serving and self.left_of_batch > 0 and monotonic_ns() < self.until_ns:
             self.left_of_batch -= 1
-            due = self.due.popleft()
+            due = self.scheduler.due.popleft()
             if not (<SuspendedWait>due).is_due:
                 return due
         return None
 
     cdef int make_due(self, SuspendedWait suspended) except -1:
-        self.due.append(suspended)
+        self.scheduler.due.append(suspended)
         if not self.is_serving:
             self.schedule()
         return 0
 
-    cdef int rebuild_set(self) except -1:
-        self.stop_listening()
-        Scheduler.rebuild_set(self)
-        return self.start_listening()
-
-    cdef int fileno(self) except -2:
-        """Return the descriptor that the event loop watches: the set's, or wakeup_fd's, or -1."""
-        cdef int fd = readiness_set_fileno(&self.ready_set)
-        return fd if fd >= 0 or self.wakeup_fd is None else self.wakeup_fd.fileno()
-
-    cdef int set_timer(self, SuspendedWait suspended) except -1:
-        Scheduler.set_timer(self, suspended)
-        return self.set_alarm()
-
     cdef int set_alarm(self) except -1:
         """Make the event loop call us when the first timer expires."""
-        while self.timers and (<SuspendedWait>self.timers[0][2]).is_due:
-            self.pop_timer()
-        if not self.timers:
+        cdef int64_t deadline_ns = self.scheduler.first_deadline_ns()
+        if deadline_ns == NO_DEADLINE:
             return 0
-        cdef int64_t deadline_ns = self.timers[0][0]
         if self.timer is not None:
             if self.timer_ns <= deadline_ns:
                 return 0
@@ -438,10 +408,14 @@ cdef class EventLoop(Scheduler):
         self.is_serving = True
         self.until_ns = NO_DEADLINE  # for the first, however long it takes to find it
         try:
-            self.poll(False)
+            self.scheduler.poll(0)
+            if self.scheduler.is_stale:  # pragma: no cover: for asyncio in a forked child
+                self.stop_listening()
+                self.scheduler.rebuild_set()
+                self.start_listening()
             if self.registered:
                 self.take_back()
-            self.left_of_batch = len(self.due)
+            self.left_of_batch = len(self.scheduler.due)
             due = self.pop_due()
             self.until_ns = until_ns
             if due is not None:
@@ -501,11 +475,7 @@ cdef class EventLoop(Scheduler):
     def expire(self):
         """Serve the waits whose time is up."""
         self.timer = None
-        try:
-            self.serve()
-        finally:
-            if self.event_loop is not None and self.is_active() and not self.is_inherited():
-                self.set_alarm()
+        self.serve()
 
     def tick(self):
         """Check for descriptors that were closed during a wait, and for the right thread."""
@@ -515,26 +485,23 @@ cdef class EventLoop(Scheduler):
         event_loop = running_loop()
         if not self.calls:
             if self.is_listening:
-                event_loop.remove_reader(self.fileno())
+                event_loop.remove_reader(self.scheduler.fileno())
                 self.is_listening = False
         elif self.is_active():
             self.ticker = event_loop.call_later(TICK_SECONDS, self.tick)
-            self.start_listening()
             self.serve()
-            if self.event_loop is not None:
-                self.set_alarm()
         else:
             self.step_back()
 
     cdef int reschedule(self) except -1:
         """Schedule ``serve()`` if it is needed; if no call is under way, release the event loop."""
-        if self.over or ((self.due or self.unregistered) and self.is_active()):
+        if self.over or ((self.scheduler.due or self.unregistered) and self.is_active()):
             return self.schedule()
         if not self.calls:
             if self.timer is not None:
                 self.timer.cancel()
                 self.timer = None
-            self.timers = []
+            self.scheduler.timers = []
             self.event_loop = None
         return 0
 
@@ -594,16 +561,16 @@ cdef class EventLoop(Scheduler):
         for conn in conns:
             if not conn._lock.is_taken:
                 conn.close()  # if psycopg2 has not: the query may have ended just then
-        self.due.clear()
-        self.timers = []
+        self.scheduler.due.clear()
+        self.scheduler.timers = []
         return 0
 
     cdef int close_if_unused(self) except -1:
-        if not self.calls and self.is_open:
+        if not self.calls and self.scheduler.is_open:
             self.idle = []
-            self.watched = []
+            self.scheduler.watched = []
             self.is_listening = False
-            Scheduler.close(self)
+            self.scheduler.close()
         return 0
 
 
@@ -670,13 +637,13 @@ def end_when_closed(event_loop):
 
 @cython.auto_pickle(False)
 @cython.final
-cdef class Registration:
+cdef class Registration:  # pragma: no cover: where there is no epoll(7)
     """A descriptor that the event loop watches for one wait, and the callback for it."""
 
     def __call__(self):
         if not self.loop.is_inherited():
             self.suspended.revents = self.events
-            self.loop.due.append(self.suspended)
+            self.loop.scheduler.due.append(self.suspended)
             self.loop.serve_in_no_context()
 
     cdef int begin(self, object event_loop) except -1:

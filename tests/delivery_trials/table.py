@@ -1,6 +1,6 @@
-"""Is anything lost where an interrupt or a deadline meets an answer? A table, of every context.
+"""A table of what is lost where an interrupt or a deadline meets an answer, in every context.
 
-    python -m tools.delivery_table [--tries N] [--seed N] [--only CONTEXT] [--parallel N]
+    python -m tests.delivery_trials.table [--tries N] [--seed N] [--only CONTEXT] [--parallel N]
 
 Each cell has four numbers: tries / lost / messages lost / statements run after. An interrupt is
 lost that the interrupted code does not raise, as itself; a deadline that neither the statement nor
@@ -23,9 +23,9 @@ from typing import Any
 
 from tests.delivery_trials.contexts import CONTEXTS
 from tests.delivery_trials.tries import ANSWERS, EVENTS
-from tools.postgres import running
+from tests.lab.postgres import running
 
-_ROOT = Path(__file__).parent.parent
+_ROOT = Path(__file__).parents[2]
 _EVENTS = {"interrupt": "Ctrl-C, cancel or kill", "deadline": "deadline"}
 
 Cells = dict[str, dict[str, dict[str, int]]]
@@ -74,7 +74,7 @@ def row(context: str, event: str, cells: Cells) -> str:
 
 def main() -> int:
     """Print the table."""
-    parser = argparse.ArgumentParser(prog="python -m tools.delivery_table")
+    parser = argparse.ArgumentParser(prog="python -m tests.delivery_trials.table")
     parser.add_argument("--tries", type=int, default=100, help="in each cell, default: %(default)s")
     parser.add_argument("--seed", default="0", help="of the random moments")
     parser.add_argument("--only", choices=CONTEXTS, help="one context")

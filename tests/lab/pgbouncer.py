@@ -17,7 +17,7 @@ from typing import Any, Literal, get_args
 import psycopg2
 import psycopg2.extensions
 
-from tools.postgres import ExternalServer, Server
+from tests.lab.postgres import ExternalServer, Server
 
 __all__ = ["HOW_TO_INSTALL", "POOL_MODES", "PoolMode", "PooledServer", "find_program", "pooled"]
 

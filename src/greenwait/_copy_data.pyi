@@ -1,0 +1,9 @@
+from typing import Any
+
+from psycopg2.extensions import cursor
+
+__all__ = ["check_can_copy", "copy_by_callback", "is_copied_by_callback"]
+
+def is_copied_by_callback() -> bool: ...
+def check_can_copy(cur: cursor, method: str) -> None: ...
+def copy_by_callback(cur: cursor, statement: Any, file: Any, size: int) -> None: ...
