@@ -2,6 +2,7 @@
 
 import contextlib
 import gc
+import io
 import os
 import select
 import signal
@@ -17,6 +18,7 @@ from psycopg2 import errors, sql
 from psycopg2.extensions import TRANSACTION_STATUS_IDLE, set_wait_callback
 
 import greenwait
+from greenwait.connection import guarded
 from tests.lab import servers
 from tests.lab.marks import needs_streams
 
@@ -261,6 +263,42 @@ def test_user_s_class_of_cursors_is_kept(conn, slot, emit):
     emit("one")
     assert words(cur, 1) == ["one"]
     assert type(conn.cursor(cursor_factory=Own)) is type(cur)
+
+
+def test_guarded_class_streams(conn, slot, emit):
+    class Own(psycopg2.extras.ReplicationCursor):
+        pass
+
+    cur = conn.cursor(cursor_factory=guarded(Own))
+    assert isinstance(cur, Own)
+    cur.start_replication(slot, decode=True)
+    emit("one")
+    assert words(cur, 1) == ["one"]
+
+
+def test_cursor_copies_before_a_stream_and_after_it(conn, slot):
+    cur = conn.cursor()
+    for _ in range(2):
+        file = io.BytesIO()
+        cur.copy_expert("copy (select 1) to stdout", file)
+        assert file.getvalue() == b"1\n"
+        cur.start_replication(slot)
+        cur.stop_replication()
+
+
+def test_copy_can_t_begin_a_stream(conn, slot):
+    cur = conn.cursor()
+    command = f"START_REPLICATION SLOT {slot} LOGICAL 0/0"
+    with pytest.raises(psycopg2.ProgrammingError, match="can't begin a replication stream"):
+        cur.copy_expert(command, io.BytesIO())
+    cur.execute("IDENTIFY_SYSTEM")
+
+
+def test_copy_beside_a_stream_is_refused(streaming, emit):
+    with pytest.raises(psycopg2.Error, match="another command is already in progress"):
+        streaming.copy_expert("copy (select 1) to stdout", io.BytesIO())
+    emit("one")
+    assert words(streaming, 1) == ["one"]
 
 
 def test_asynchronous_connection_is_psycopg2_s_own(slot, emit, connect):

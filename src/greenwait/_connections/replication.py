@@ -389,6 +389,8 @@ def replicating(factory: Any) -> Any:
     """Return *factory* itself, or if it is a class of psycopg2's streams, a class of ours."""
     if not is_class_of(factory, _ReplicationCursor) or is_class_of(factory, ReplicationCursor):
         return factory
+    if "_is_guarded" in vars(factory):  # guarded() has made it, as Cursor is made
+        return replicating(factory.__mro__[1])
     if factory not in _classes:
         own = {"__doc__": factory.__doc__, "__module__": factory.__module__}
         bases: Any = (factory, ReplicationCursor)
