@@ -14,6 +14,8 @@ import faulthandler
 import functools
 import importlib
 import importlib.machinery
+import io
+import os
 import sys
 import threading
 import time
@@ -122,6 +124,60 @@ def copies(dsn: str) -> None:
             conn.cursor().execute("select 1")
 
 
+def files(dsn: str) -> None:
+    """Copy a file in, out, and not to its end; write a large object, and read it."""
+    with contextlib.closing(greenwait.connect(dsn)) as conn:
+        cur = conn.cursor()
+        cur.execute("create temp table taken (number int)")
+        data = b"".join(b"%d\n" % number for number in range(50_000))
+        cur.copy_from(io.BytesIO(data), "taken")
+        file = io.BytesIO()
+        cur.copy_expert("copy pg_temp.taken to stdout", file)
+        assert file.getvalue() == data
+        with contextlib.suppress(psycopg2.DataError):
+            cur.copy_from(io.BytesIO(b"x\n" + data), "taken")
+        conn.rollback()
+        with contextlib.suppress(greenwait.QueryTimeout), greenwait.timeout(0.1):
+            cur.copy_expert("copy (select generate_series(1, 1000000000)) to stdout", _Nowhere())
+        conn.rollback()
+        lob = conn.lobject(mode="wb")
+        lob.write(data)
+        assert conn.lobject(lob.oid, "rb").read() == data
+
+
+class _Nowhere:
+    def write(self, data: bytes) -> None:
+        """Forget it."""
+
+
+def streams(dsn: str) -> None:
+    """Read a replication stream, end it, and have the server end one."""
+    slot = f"smoke_{os.getpid()}"
+    factory = greenwait.LogicalReplicationConnection
+    with (
+        contextlib.closing(greenwait.connect(dsn)) as writer,
+        contextlib.closing(greenwait.connect(dsn, connection_factory=factory)) as conn,
+    ):
+        cur = conn.cursor()
+        cur.create_replication_slot(slot, output_plugin="test_decoding")
+        cur.start_replication(slot, decode=True)
+        with writer:
+            writer.cursor().execute("select pg_logical_emit_message(true, 'here', 'x')")
+        message = [next(cur) for _ in range(3)][1]
+        assert message.payload.endswith("content:x"), message.payload
+        cur.send_feedback(flush_lsn=message.data_start, reply=True)
+        with contextlib.suppress(greenwait.QueryTimeout), greenwait.timeout(0.3):
+            next(cur)
+            raise AssertionError("a message that nobody has written")
+        cur.stop_replication()
+        cur.start_replication(slot)
+        greenwait.cancel(conn)
+        with contextlib.suppress(psycopg2.errors.QueryCanceled):
+            while True:
+                next(cur)
+        cur.drop_replication_slot(slot)
+
+
 def broken(dsn: str) -> None:
     """Lose the connection while a query waits."""
     with contextlib.closing(psycopg2.connect(dsn)) as conn:
@@ -192,7 +248,7 @@ def event_loop(dsn: str) -> None:
 
 
 _WAYS: tuple[Callable[[str], None], ...] = (
-    *(connecting, queries, interrupted, copies, broken, threads, hub, event_loop),
+    *(connecting, queries, interrupted, copies, files, streams, broken, threads, hub, event_loop),
 )
 
 
