@@ -9,7 +9,8 @@ ours. A callback conforms when nothing fails and every test ends as it did under
 test can't be passed by being skipped.
 
 What psycopg2 itself lacks in green mode, its suite skips there. Those tests are run with
-greenwait's classes in the place of psycopg2's, and their baseline is blocking psycopg2.
+greenwait's classes in the place of psycopg2's, and their baseline is blocking psycopg2; but not
+those that take libpq's functions, where these are not called (``make plain``).
 """
 
 import contextlib
@@ -178,7 +179,7 @@ def _environment(server: Server, callback: str) -> dict[str, str]:
 
 
 def has(functions: str) -> bool:
-    """Return whether libpq's functions were found, which `make plain` does without."""
+    """Return whether greenwait calls the functions of libpq that it needs for it."""
     return FAST_PATHS[functions] == "on"
 
 

@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from greenwait._sleep import POLLERS
 from tests.lab.marks import needs_copy
 from tests.lab.programs import run_program
 from tests.programs.copy_scenarios import SCENARIOS
@@ -24,7 +25,7 @@ def observed(server):
     return run
 
 
-@pytest.mark.parametrize("poller", ["poll", "epoll"])
+@pytest.mark.parametrize("poller", POLLERS)
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_scenario_ends_as_with_blocking_psycopg2(observed, name, poller):
     assert observed(poller)[name] == observed("blocking")[name]

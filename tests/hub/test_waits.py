@@ -144,17 +144,21 @@ def test_listener_whose_notification_another_one_takes_goes_on_listening(conns):
     conn.cursor().execute("listen jobs")
     one(sender, "select pg_notify('jobs', 'first')")  # there before anybody waits: each gives way
     began = time.monotonic()
+    ended = []
 
     def listen():
         found = []
         for each in greenwait.notifies(conn, timeout=20):
             found.append(each.payload)
             if each.payload == "last":
+                ended.append(found)
                 return found
         raise AssertionError(found)
 
     def send():
-        for _ in range(2):
+        for already in range(2):
+            while len(ended) < already:  # or one listener might read what is for both
+                one(sender, "select pg_sleep(0.01)")
             time.sleep(0.05)  # so that the first of it is there when the hub looks
             one(sender, "select pg_notify('jobs', 'last')")
 
