@@ -146,7 +146,7 @@ def _psycogreen_callback() -> Callback:
 
 
 def _greenwait_epoll() -> Callback:
-    select.epoll().close()  # AttributeError where there is none
+    select.epoll().close()  # AttributeError on other systems than Linux
     return greenwait.EpollWaitCallback
 
 

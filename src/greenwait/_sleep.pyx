@@ -98,7 +98,7 @@ if hasattr(os, "register_at_fork"):
 
 
 cdef int ticker_of(int role) noexcept:
-    """Return the ticker of this role's threads, made on first use; < 0 where there is none."""
+    """Return the ticker of this role's threads, made on first use; < 0 if it can't be made."""
     if tickers[role] < 0:
         tickers[role] = readiness_ticker_create(SLICE_MS[role])
     return tickers[role]

@@ -3,11 +3,14 @@
 import contextlib
 import os
 import signal
+import subprocess
+import sys
 import time
 
 import greenlet
 import psycopg2
 import pytest
+from psycopg2.extensions import POLL_OK, POLL_READ
 
 import greenwait
 from tests.lab.hosts import silent_listener
@@ -16,6 +19,13 @@ from tests.lab.queries import one, sleep_and_say
 from tests.lab.waiting import takes
 
 pytestmark = pytest.mark.patient
+
+NOTIFY = """
+import sys, psycopg2
+conn = psycopg2.connect(sys.argv[1])
+conn.cursor().execute("select pg_notify('jobs', 'first')")
+conn.commit()
+"""
 
 
 def test_large_answer_does_not_starve_others(conns):
@@ -138,27 +148,53 @@ def test_jobs_wait_for_one_connection_s_notifications(conns):
     assert sorted(number for each in found for number in each or ()) == list(range(20))
 
 
+def test_listener_finds_what_another_greenlet_has_read(conns, server):
+    (conn,) = conns(1)
+    dsn = server.dsn(server.transports[0])
+    conn.autocommit = True
+    conn.cursor().execute("listen jobs")
+
+    class Reader:
+        """It reads just before the hub sees that there is something to read."""
+
+        polls = 0
+
+        def fileno(self):
+            return conn.fileno()
+
+        def poll(self):
+            self.polls += 1
+            if self.polls == 1:
+                return POLL_READ
+            subprocess.run([sys.executable, "-c", NOTIFY, dsn], check=True, timeout=20)
+            conn.poll()
+            return POLL_OK
+
+    with greenwait.Hub() as hub:
+        job = hub.spawn(lambda: next(greenwait.notifies(conn, timeout=20)).payload)
+        hub.sleep(0.05)
+        greenwait.wait(Reader())
+        assert [each.payload for each in conn.notifies] == ["first"]
+        assert job.result(timeout=5) == "first"
+
+
 def test_listener_whose_notification_another_one_takes_goes_on_listening(conns):
     conn, sender = conns(2)
     conn.autocommit = sender.autocommit = True
     conn.cursor().execute("listen jobs")
     one(sender, "select pg_notify('jobs', 'first')")  # there before anybody waits: each gives way
     began = time.monotonic()
-    ended = []
 
     def listen():
         found = []
         for each in greenwait.notifies(conn, timeout=20):
             found.append(each.payload)
             if each.payload == "last":
-                ended.append(found)
                 return found
         raise AssertionError(found)
 
     def send():
-        for already in range(2):
-            while len(ended) < already:  # or one listener might read what is for both
-                one(sender, "select pg_sleep(0.01)")
+        for _ in range(2):
             time.sleep(0.05)  # so that the first of it is there when the hub looks
             one(sender, "select pg_notify('jobs', 'last')")
 

@@ -122,10 +122,17 @@ cdef class Scheduler:
     cdef int disarm(self, SuspendedWait suspended, ConnectionState state) except -1:
         """End what ``arm()`` or ``claim()`` has begun."""
         cdef WatchedFd watched = suspended.watched
+        cdef SuspendedWait other
         if watched is not None:
             watched.suspended = suspended.watched = None
             if state is None:
                 self.forget(watched, suspended.fd)
+            return 0
+        # This greenlet reads now, and may read what the other one waits for: that looks again.
+        other = (<WatchedFd>self.watched[suspended.fd]).suspended
+        if other is not None and not other.is_due:
+            other.revents = READINESS_READ
+            self.due.append(other)
         return 0
 
     cdef WatchedFd claim(self, SuspendedWait suspended, int events):

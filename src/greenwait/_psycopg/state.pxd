@@ -34,7 +34,7 @@ cdef class ConnectionState:
     # raised by ``end_method()``.
     cdef bint keeps_interrupt
     cdef object kept
-    # By thread, the CopyData of the cursor's method that is executing a COPY; None: there is none.
+    # The CopyData of the cursor's method that executes a COPY, by thread; None before the first.
     cdef dict copies
     # start_replication() is executing its statement, which leaves a COPY BOTH open.
     cdef bint expects_stream

@@ -89,11 +89,11 @@ class _AsyncItems:
 
 
 def _file(file: Any) -> Any:
-    """Return a file whose methods can be called below a call; *file* itself if that is none."""
+    """Return a file whose methods can be called below a call, or *file* itself if it is one."""
     if isinstance(file, io.IOBase):
         return file
     if hasattr(file, "read") or hasattr(file, "write"):
-        # An asynchronous text file is no TextIOBase, but as all text files it has an encoding.
+        # An asynchronous text file is not a TextIOBase, but as all text files it has an encoding.
         is_text = (
             inspect.iscoroutinefunction(getattr(file, "write", None))
             and getattr(file, "encoding", None) is not None
