@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg2.extras
 from psycopg2.extensions import POLL_OK
+from psycopg2.extras import ReplicationMessage
 
 from greenwait._callback import wait_at_most
 from greenwait._connections.connection import Connection, Cursor
 from greenwait._connections.large_object import is_class_of
 from greenwait._connections.replication_keeper import keep_alive
-from greenwait._connections.replication_message import ReplicationMessage
 from greenwait._connections.replication_stream import CAN_REPLICATE, Stream, next_of_cursor
 from greenwait._connections.semaphore import give_way
 from greenwait._psycopg.psycopg2 import DatabaseError, InterfaceError, ProgrammingError

@@ -44,6 +44,9 @@ cdef class Stream:
     cdef int64_t keepalive_ns          # the longest time that the server does without feedback
     cdef int64_t turn_ns               # when its reader last let others run
 
+    cpdef next_ready(self, cursor)
+    cpdef take(self, cursor)
+    cpdef raise_failure(self)
     cdef PGconn* pgconn(self) except NULL
     cdef int advance(self) except -1
     cdef int advance_at(self, int64_t now_ns) except -1

@@ -1,8 +1,9 @@
 from collections.abc import Callable
 from typing import Any, final
 
+from psycopg2.extras import ReplicationMessage
+
 from greenwait._connections.lock import FairLock
-from greenwait._connections.replication_message import ReplicationMessage
 
 __all__ = ["CAN_REPLICATE", "Stream", "next_of_cursor"]
 

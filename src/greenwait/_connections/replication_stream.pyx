@@ -36,7 +36,6 @@ import time
 from weakref import ref
 
 from greenwait._connections.lock import FairLock
-from greenwait._connections.replication_message import ReplicationMessage
 from greenwait._connections.semaphore import check_deadline
 from greenwait._psycopg import psycopg2
 
@@ -67,6 +66,12 @@ cdef extern from *:
     uint64_t get_uint64(const char* source) noexcept
     void put_uint64(char* target, uint64_t value) noexcept
 
+cdef extern from "stream_message.h":
+    bint stream_message_layout_is_known(type cls) noexcept
+    object new_stream_message(
+        type cls, tuple no_arguments, object cursor, object payload,
+        int data_size, uint64_t data_start, uint64_t wal_end, int64_t sent)
+
 cdef enum:
     POLL_OK = 0
     POLL_READ = 1
@@ -84,13 +89,13 @@ cdef double RECHECK_SECONDS = 0.05
 cdef double LONGEST_END_SECONDS = 0.5
 
 cdef object now = time.time
-cdef object new_message = ReplicationMessage
+cdef type message_type = psycopg2.ReplicationMessage
 cdef object InterfaceError = psycopg2.InterfaceError
 cdef object OperationalError = psycopg2.OperationalError
 cdef dict encodings = psycopg2.encodings
 
-#: Whether libpq's functions are there, which it takes.
-CAN_REPLICATE = bool(can_replicate)
+#: Whether libpq's functions are there, which it takes, and psycopg2's messages can be made.
+CAN_REPLICATE = can_replicate and stream_message_layout_is_known(message_type)
 
 
 @cython.auto_pickle(False)
@@ -167,7 +172,7 @@ cdef class Stream:
 
     # -- For the reader
 
-    def next_ready(self, cursor):
+    cpdef next_ready(self, cursor):
         """Return the next message if nothing has to be done before; None: nobody knows."""
         cdef int64_t now_ns = monotonic_ns()
         if blocks_entered > 0:
@@ -181,7 +186,7 @@ cdef class Stream:
             return None
         return self.take(cursor)
 
-    def raise_failure(self):
+    cpdef raise_failure(self):
         """Raise what the end of the stream raises, if it has ended."""
         if self.phase == ENDED and self.payload is None and self.failure is not None:
             failure, self.failure = self.failure, None
@@ -198,7 +203,7 @@ cdef class Stream:
                 return
             consume(message)
 
-    def take(self, cursor):
+    cpdef take(self, cursor):
         """Return the message that has arrived, or None; raise what the end of the stream raises.
 
         The caller has called ``poll()``, and nobody else has taken the message since.
@@ -207,16 +212,11 @@ cdef class Stream:
         if payload is None:
             self.raise_failure()
             return None
-        size, start, wal_end, sent = (
-            self.data_size, self.data_start, self.data_wal_end, self.sent)
         self.payload = None
-        self.wal_end = wal_end
-        message = new_message(cursor, payload)
-        message.data_size = size
-        message.data_start = start
-        message.wal_end = wal_end
-        message.sent = sent
-        return message
+        self.wal_end = self.data_wal_end
+        return new_stream_message(
+            message_type, (), cursor, payload,
+            self.data_size, self.data_start, self.data_wal_end, self.sent)
 
     @property
     def last_io(self):

@@ -8,10 +8,7 @@
 #ifndef GREENWAIT_ERROR_RESULT_H
 #define GREENWAIT_ERROR_RESULT_H
 
-#include <Python.h>
-#include <stddef.h>
-#include <string.h>
-#include <structmember.h>
+#include "type_members.h"
 
 struct error_with_result {
     PyBaseExceptionObject base;
@@ -20,23 +17,12 @@ struct error_with_result {
 };
 
 static inline int
-error_member_is_at(const PyMemberDef *member, const char *name, size_t offset)
-{
-    for (; member && member->name; member++)
-        if (!strcmp(member->name, name))
-            return member->offset == (Py_ssize_t)offset;
-    return 0;
-}
-
-static inline int
 error_layout_is_known(PyTypeObject *type)
 {
-    const PyMemberDef *members = type->tp_members;
-
     return type->tp_basicsize == (Py_ssize_t)sizeof(struct error_with_result)
-        && error_member_is_at(members, "pgerror", offsetof(struct error_with_result, pgerror))
-        && error_member_is_at(members, "pgcode", offsetof(struct error_with_result, pgcode))
-        && error_member_is_at(members, "cursor", offsetof(struct error_with_result, cursor));
+        && member_is_at(type, "pgerror", offsetof(struct error_with_result, pgerror))
+        && member_is_at(type, "pgcode", offsetof(struct error_with_result, pgcode))
+        && member_is_at(type, "cursor", offsetof(struct error_with_result, cursor));
 }
 
 /* Make the error, of a known layout and without a result, own *result*. */

@@ -5,9 +5,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from psycopg2.extras import ReplicationMessage
+
 from greenwait._connections.replication import Replicating
-from greenwait._connections.replication_message import ReplicationMessage
 from greenwait.aio._call import Call, awaited, in_call
+from greenwait.aio._messages import Messages
 
 if TYPE_CHECKING:
     from psycopg2.sql import Composable
@@ -88,7 +90,7 @@ class AwaitedStream(_Methods):
         cur: Any = self
         cur._begin_consuming(keepalive_interval)
         try:
-            async for message in _Messages(cur):
+            async for message in _messages(cur):
                 found = consume(message)
                 if found is not None and isawaitable(found):
                     await found
@@ -99,7 +101,7 @@ class AwaitedStream(_Methods):
         cur: Any = self
         cur._check_open()
         base: Any = super()
-        found: AsyncIterator[Any] = _Messages(cur) if cur._is_streaming() else base.__aiter__()
+        found: AsyncIterator[Any] = _messages(cur) if cur._is_streaming() else base.__aiter__()
         return found
 
     def __next__(self) -> Any:
@@ -110,42 +112,31 @@ class AwaitedStream(_Methods):
         return base.__next__()
 
 
-class _Messages:
-    """The iterator of an ``async for`` over a stream."""
+def _messages(cur: Any) -> Messages:
+    return Messages(cur, cur._stream, _next_message)
 
-    def __init__(self, cur: Any) -> None:
-        self._cur = cur
-        self._next_ready = cur._stream.next_ready
 
-    def __aiter__(self) -> "_Messages":
-        return self
-
-    async def __anext__(self) -> ReplicationMessage:
-        message = self._next_ready(self._cur)
-        return message if message is not None else await self._wait()
-
-    async def _wait(self) -> ReplicationMessage:
-        """Wait for the next message, or raise StopAsyncIteration."""
-        cur: Any = self._cur
-        if cur._has_ended():
-            cur._check_open()
-            raise StopAsyncIteration
-        stream = cur._open_stream("the replication stream")
-        # A turn of the event loop costs less than a wait, and meanwhile messages arrive, if the
-        # server sends them one by one.
-        await asyncio.sleep(0)
-        stream.begin_turn()
-        message: ReplicationMessage | None = stream.next_ready(cur)
+async def _next_message(cur: Any) -> ReplicationMessage:
+    """Wait for the next message, or raise StopAsyncIteration."""
+    if cur._has_ended():
+        cur._check_open()
+        raise StopAsyncIteration
+    stream = cur._open_stream("the replication stream")
+    # A turn of the event loop costs less than a wait, and meanwhile messages arrive, if the
+    # server sends them one by one.
+    await asyncio.sleep(0)
+    stream.begin_turn()
+    message: ReplicationMessage | None = stream.next_ready(cur)
+    if message is not None:
+        return message
+    while True:
+        await Call(cur._wait_for_message, (stream,), {})
+        # Here, and not in the call, where it would be lost if the task was cancelled.
+        message = stream.take(cur)
         if message is not None:
             return message
-        while True:
-            await Call(cur._wait_for_message, (stream,), {})
-            # Here, and not in the call, where it would be lost if the task was cancelled.
-            message = stream.take(cur)
-            if message is not None:
-                return message
-            if stream.is_over:
-                raise StopAsyncIteration
+        if stream.is_over:
+            raise StopAsyncIteration
 
 
 def with_awaited_stream(base: type) -> Callable[[_Class], _Class]:
