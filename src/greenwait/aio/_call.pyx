@@ -233,34 +233,17 @@ cdef class Suspension:
         return 0
 
 
-cdef extern from *:
-    """
-    /* The slot for send(), which Cython does not fill: a StopIteration for each result, with
-     * its traceback, would cost more than the rest. */
-    static PyObject *(*advance_call)(PyObject *);
-    static PyTypeObject *suspension_type;
+cdef extern from "await_slots.h":
+    void fill_await_slots(type cls, void* step)
 
-    static PySendResult
-    send_to_call(PyObject *call, PyObject *value, PyObject **result)
-    {
-        (void)value;
-        *result = advance_call(call);
-        if (*result == NULL)
-            return PYGEN_ERROR;
-        return Py_TYPE(*result) == suspension_type ? PYGEN_NEXT : PYGEN_RETURN;
-    }
 
-    static void
-    fill_send_slot(PyTypeObject *call_type, PyTypeObject *type, void *advance)
-    {
-        advance_call = (PyObject *(*)(PyObject *))advance;
-        suspension_type = type;
-        call_type->tp_as_async->am_send = send_to_call;
-    }
-    """
-    void fill_send_slot(type call_type, type suspension_type, void* advance)
+cdef object step(Call call, object _value, int* is_over):
+    found = advance(call)
+    is_over[0] = type(found) is not Suspension
+    return found
 
-fill_send_slot(Call, Suspension, <void*>advance)
+
+fill_await_slots(Call, <void*>step)
 seal_type(Suspension, "a call makes it when it is awaited")
 
 

@@ -5,13 +5,23 @@ it at once. Only where it must wait, a coroutine does that.
 """
 
 cimport cython
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_DECREF
 
 from greenwait._connections.replication_stream cimport Stream
+from greenwait._system.sealed_type cimport seal_type
 
 __all__ = ["Messages"]
 
 cdef extern from "Python.h":
-    void PyErr_SetObject(object cls, object value)
+    ctypedef enum PySendResult:
+        PYGEN_RETURN
+        PYGEN_ERROR
+        PYGEN_NEXT
+    PySendResult PyIter_Send(object iterator, object value, PyObject** result) except? PYGEN_ERROR
+
+cdef extern from "await_slots.h":
+    void fill_await_slots(type cls, void* step)
 
 
 @cython.final
@@ -58,16 +68,15 @@ cdef class NextMessage:
         return self
 
     def __next__(self):
-        if self.waiting is None:
-            message = self.messages.stream.next_ready(self.messages.cursor)
-            if message is not None:
-                return_value(message)
-            self.waiting = self.messages.wait(self.messages.cursor).__await__()
-        return next(self.waiting)
+        return self.send(None)
 
     def send(self, value):
         """Go on; as of a coroutine."""
-        return self.__next__() if self.waiting is None else self.waiting.send(value)
+        cdef int is_over = False
+        found = step(self, value, &is_over)
+        if is_over:
+            raise StopIteration(found)
+        return found
 
     def throw(self, exc, *more):
         """Raise an exception where it waits; as of a coroutine."""
@@ -81,7 +90,20 @@ cdef class NextMessage:
             self.waiting.close()
 
 
-cdef int return_value(object value) except -1:
-    """Return *value* from an iterator, as a coroutine returns it: in StopIteration."""
-    PyErr_SetObject(StopIteration, value)
-    return -1
+cdef object step(NextMessage self, object value, int* is_over):
+    """Return the message, or what the task is to wait for."""
+    cdef PyObject* found = NULL
+    if self.waiting is None:
+        message = self.messages.stream.next_ready(self.messages.cursor)
+        if message is not None:
+            is_over[0] = True
+            return message
+        self.waiting = self.messages.wait(self.messages.cursor)
+    is_over[0] = PyIter_Send(self.waiting, value, &found) == PYGEN_RETURN
+    result = <object>found
+    Py_DECREF(result)  # PyIter_Send() has returned a new reference
+    return result
+
+
+fill_await_slots(NextMessage, <void*>step)
+seal_type(NextMessage, "a stream's iterator makes it")
