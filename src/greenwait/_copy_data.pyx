@@ -29,6 +29,7 @@ from greenwait._poll cimport (
     phase_of,
     raise_lost,
     rechecks_tls,
+    restore_send_buffer,
     send,
     sleep_for,
     wait_until_ok,
@@ -51,6 +52,7 @@ from greenwait._system.readiness cimport (
     readiness_now,
 )
 from greenwait._system.sealed_type cimport seal_type
+from greenwait._system.send_buffer cimport send_buffer_widen
 
 import io
 
@@ -85,6 +87,8 @@ cdef object TextIOBase = io.TextIOBase
 cdef enum:
     # The bytes that are sent between two looks at what the server says.
     PIECE = 65_536
+    # What a Unix socket keeps for a server that does not read: the fewer sleeps, the more.
+    SEND_BUFFER = 800_000
     # The chunks that are read one after the other before they are sent, if that is quick.
     BATCH_CHUNKS = 16
     # The rows, and about the bytes, that are received before the first of them is written.
@@ -275,14 +279,23 @@ cdef int send_data(object conn, Wait* wait, CopyData copy) except -1:
     The server may fail before it has all of it. Then the rest is not read.
     """
     cdef Outgoing out
+    cdef int former
+    out.pgconn = (<ConnectionState>wait.state).has_state
+    out.unflushed = 0
+    former = send_buffer_widen(libpq.socket(out.pgconn), SEND_BUFFER)
+    try:
+        return send_chunks(conn, wait, copy, &out)
+    finally:
+        restore_send_buffer(conn, former)
+
+
+cdef int send_chunks(object conn, Wait* wait, CopyData copy, Outgoing* out) except -1:
     cdef list chunks = []  # keeps the data
     cdef bint is_last = False
     read = copy.file.read
-    out.pgconn = (<ConnectionState>wait.state).has_state
-    out.unflushed = 0
     while not is_last:
-        is_last = read_chunks(conn, wait, copy, read, chunks, &out)
-        while advance(conn, wait, READINESS_READ | READINESS_WRITE, put_more, &out) == MUST_LOOK:
+        is_last = read_chunks(conn, wait, copy, read, chunks, out)
+        while advance(conn, wait, READINESS_READ | READINESS_WRITE, put_more, out) == MUST_LOOK:
             if not goes_on(conn, wait, out.pgconn):
                 # Never an end that the server could take for success.
                 return end_sending(wait, copy, "greenwait: the server has ended the COPY")

@@ -38,6 +38,7 @@ cdef int wait_until_ok(object conn, Wait* wait) except -1
 cdef int wait_until_sent(object conn, Wait* wait) except -1
 cdef int sleep_for(object conn, int polled, Wait* wait) except -1
 cdef int send(object conn, Wait* wait) except -1
+cdef int restore_send_buffer(object conn, int former) except -1
 cdef tuple messages_of(object conn)
 cdef int raise_lost(PGconn* pgconn) except -1
 

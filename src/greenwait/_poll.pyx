@@ -19,6 +19,7 @@ from greenwait._sleep cimport CALL_AGAIN, Sleep, sleep_until_ready
 from greenwait._stats cimport counters
 from greenwait._system.clock cimport monotonic_ns
 from greenwait._system.readiness cimport READINESS_READ, READINESS_WRITE
+from greenwait._system.send_buffer cimport send_buffer_restore, send_buffer_widen
 from greenwait._system.spin cimport spin_learn, spin_limit_ns
 
 from greenwait._psycopg import psycopg2
@@ -31,6 +32,10 @@ cdef object connection_poll = connection_type.poll
 cdef object connection_notices = connection_type.notices
 cdef object connection_notifies = connection_type.notifies
 cdef object OperationalError = psycopg2.OperationalError
+
+cdef enum:
+    # The larger it is, the less often libpq moves what is left of the statement to the front.
+    STATEMENT_BUFFER = 8_388_608
 
 
 cdef int wait_until_ok(object conn, Wait* wait) except -1:
@@ -235,12 +240,24 @@ cdef int send(object conn, Wait* wait) except -1:
     # say, and finds nobody reading, stops to read itself (libpq manual, PQflush).
     cdef Sleep sleep = new_sleep(READINESS_READ | READINESS_WRITE, wait)
     cdef PGconn* pgconn = pgconn_of(conn)
+    cdef int former
     if pgconn is NULL:
         return 0
     sleep.advance = send_more
     sleep.argument = pgconn
-    if sleep_until_ready(conn, wait.options.poller, &sleep) == FAILED:
-        raise_lost(pgconn)  # pragma: no cover: lost while it sends
+    former = send_buffer_widen(libpq.socket(pgconn), STATEMENT_BUFFER)
+    try:
+        if sleep_until_ready(conn, wait.options.poller, &sleep) == FAILED:
+            raise_lost(pgconn)  # pragma: no cover: lost while it sends
+    finally:
+        restore_send_buffer(conn, former)
+    return 0
+
+
+cdef int restore_send_buffer(object conn, int former) except -1:
+    cdef PGconn* pgconn = pgconn_of(conn) if former else NULL
+    if pgconn is not NULL:  # the statement may have lost the connection
+        send_buffer_restore(libpq.socket(pgconn), former)
     return 0
 
 

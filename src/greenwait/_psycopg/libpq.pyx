@@ -112,7 +112,7 @@ def _find():
     leaves_tls_bytes = _leaves_tls_bytes(psycopg2.LIBPQ_VERSION)
     needs = {
         "receive": ("PQconsumeInput", "PQisBusy", "PQerrorMessage"),
-        "send": ("PQflush", "PQerrorMessage"),
+        "send": ("PQflush", "PQsocket", "PQerrorMessage"),
         "non-blocking": ("PQsetnonblocking", "PQisnonblocking"),
         "TLS": ("PQgetssl", "SSL_pending"),
         "cancel": (
