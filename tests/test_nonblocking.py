@@ -1,10 +1,17 @@
-"""Connections that were opened before the callback: blocking in libpq, until it has seen them."""
+"""Sending: connections opened before the callback, blocking until seen; and the send buffer."""
+
+import contextlib
+import io
+import os
+import socket
+import sys
+import threading
 
 import pytest
 from psycopg2.extensions import set_wait_callback
 
 import greenwait
-from tests.lab.marks import needs_epoll
+from tests.lab.marks import needs_copy, needs_epoll
 
 
 @pytest.mark.parametrize(
@@ -29,3 +36,52 @@ def test_connection_stays_usable_when_the_callback_is_gone(connect, transport):
     set_wait_callback(None)
     cur.execute("select length(%s)", ("x" * 20_000_000,))
     assert cur.fetchone() == (20_000_000,)
+
+
+@contextlib.contextmanager
+def send_buffers(conn):
+    """Yield a list of the sizes that the send buffer of the connection's socket has meanwhile."""
+    sizes, is_over = [], threading.Event()
+
+    def look(sock):
+        while not is_over.wait(0.001):
+            sizes.append(sock.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF))
+
+    with socket.socket(fileno=os.dup(conn.fileno())) as sock:
+        sizes.append(sock.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF))
+        looking = threading.Thread(target=look, args=(sock,))
+        looking.start()
+        try:
+            yield sizes
+        finally:
+            is_over.set()
+            looking.join()
+            sizes.append(sock.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF))
+
+
+def statement(conn):
+    conn.cursor().execute("select length(%s)", ("x" * 40_000_000,))
+
+
+def interrupted_statement(conn):
+    with contextlib.suppress(greenwait.QueryTimeout), greenwait.timeout(0.05):
+        statement(conn)
+
+
+def copy(conn):
+    cur = greenwait.Cursor(conn)
+    cur.execute("create temp table t (data text)")
+    cur.copy_expert("copy t from stdin", io.BytesIO(b"x" * 200_000 + b"\n" + b"y" * 5_000_000))
+
+
+@pytest.mark.patient
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's way of Unix sockets")
+@pytest.mark.parametrize(
+    "send", [statement, interrupted_statement, pytest.param(copy, marks=needs_copy)]
+)
+def test_send_buffer_of_a_unix_socket_is_widened_for_a_while(callback, connect, send):
+    conn = connect("unix")
+    with send_buffers(conn) as sizes:
+        send(conn)
+    assert max(sizes) > sizes[0]
+    assert sizes[-1] == sizes[0]
