@@ -2,13 +2,14 @@
 
 import contextlib
 import operator
-from collections.abc import Generator
-from typing import Any
+from collections.abc import Callable, Generator
+from typing import Any, TypeVar
 
 from psycopg2 import BINARY
 from psycopg2.extensions import INTEGER, LONGINTEGER, Binary, register_type
 from psycopg2.extensions import lobject as _lobject
 
+from greenwait._connections.lock import cursor_with_lock
 from greenwait._psycopg.psycopg2 import (
     Error,
     InterfaceError,
@@ -23,6 +24,18 @@ __all__ = ["LargeObject", "is_class_of", "large_object_class"]
 _INV_WRITE = 0x20000
 _INV_READ = 0x40000
 _CHUNK = 1_000_000
+
+_Method = TypeVar("_Method", bound=Callable[..., Any])
+
+
+def _whole(method: _Method) -> _Method:
+    """Return the method, which holds the connection's lock until it has returned.
+
+    If others that share the connection could commit between two of its statements, its descriptor
+    would be invalid then, or another object's.
+    """
+    locked: _Method = cursor_with_lock(method, f"lobject.{method.__name__}")
+    return locked
 
 
 class LargeObject(_lobject):
@@ -76,6 +89,7 @@ class LargeObject(_lobject):
 
     # -- psycopg2's methods
 
+    @_whole
     def read(self, size: int = -1, /) -> Any:
         """Return at most *size* bytes or characters' bytes, or all up to the end."""
         size = operator.index(size)
@@ -91,6 +105,7 @@ class LargeObject(_lobject):
         data = b"".join(parts)
         return data if self._is_binary else data.decode(self._codec())
 
+    @_whole
     def write(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, data: Any, /
     ) -> int:
@@ -103,6 +118,7 @@ class LargeObject(_lobject):
         self._write(self._fd, data)
         return len(data)
 
+    @_whole
     def seek(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, offset: int, whence: int = 0, /
     ) -> int:
@@ -112,29 +128,34 @@ class LargeObject(_lobject):
         found: int = self._call("lo_lseek64(%s, %s, %s)", self._fd, offset, whence)
         return found
 
+    @_whole
     def tell(self) -> int:
         """Return the position."""
         self._check_usable()
         found: int = self._call("lo_tell64(%s)", self._fd)
         return found
 
+    @_whole
     def truncate(self, len: int = 0, /) -> None:  # noqa: A002, psycopg2's name
         """Cut it to *len* bytes, or extend it."""
         size = operator.index(len)
         self._check_usable()
         self._call("lo_truncate64(%s, %s)", self._fd, size)
 
+    @_whole
     def close(self) -> None:
         """Close it; it may be called again."""
         if not self.closed and not self.connection.autocommit and self._is_current():
             fd, self._fd = self._fd, -1
             self._call("lo_close(%s)", fd)
 
+    @_whole
     def unlink(self) -> None:
         """Close it, and remove it."""
         self.close()
         self._call("lo_unlink(%s)", self._oid)
 
+    @_whole
     def export(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, filename: str, /
     ) -> None:
