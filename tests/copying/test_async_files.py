@@ -252,7 +252,7 @@ def test_deadline_in_a_method_that_hangs(run, statement, then):
         with pytest.raises(expected) as info, greenwait.timeout(0.3):
             await cur.copy_expert(statement, file)
         assert time.monotonic() - began < 10
-        assert is_own or info.value.pgcode == "57014"
+        assert is_own or getattr(info.value, "pgcode", None) == "57014"
         assert file.cancelled == 1
         assert await count(conn) == 0
 
