@@ -128,7 +128,7 @@ coverage: $(VENV)/.dev ## which of our lines the tests run, Cython's too
 # Those to which it matters which libpq psycopg2 calls, and how it was linked with that.
 SOURCE := VENV=$(VENV)-source PSYCOPG2=psycopg2
 SOURCE_TESTS := tests/connect tests/copying tests/delivery tests/replication $(patsubst %,tests/test_%.py,cancel \
-    commit copy import interrupt large_objects libpq loop nonblocking sharing signals stream tls)
+    commit copy import interrupt large_objects large_objects_in_contexts libpq loop nonblocking sharing signals stream tls)
 source: ## tests and conformance, on a psycopg2 built from source; needs libpq's headers (Debian: libpq-dev)
 	@command -v pg_config > /dev/null || { echo "needs pg_config: apt-get install libpq-dev" >&2; exit 1; }
 	$(MAKE) $(SOURCE) PYTEST_ARGS='$(PYTEST_ARGS) $(SOURCE_TESTS)' test conformance

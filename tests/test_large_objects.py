@@ -276,6 +276,36 @@ def test_other_threads_go_on(shared, connect):
     thread.join()
 
 
+@pytest.mark.parametrize("method", ["read", "write", "export"])
+def test_nobody_commits_within_a_method(shared, connect, tmp_path, method):
+    """Where they share the connection; the next statement would find another object, or none."""
+    first, second = made(shared, LARGE), made(shared, BYTES)
+    shared.commit()
+    lob = shared.lobject(first, "rwb")
+    calls = {
+        "read": lob.read,
+        "write": lambda: lob.write(LARGE),
+        "export": lambda: lob.export(str(tmp_path / "file")),
+    }
+    other = connect()
+    other.cursor().execute("lock table pg_catalog.pg_largeobject")
+
+    def read_another():
+        shared.commit()
+        return shared.lobject(second, "rb").read()
+
+    with greenwait.Hub() as hub:
+        jobs = [hub.spawn(calls[method])]
+        hub.sleep(0.05)
+        jobs.append(hub.spawn(read_another))
+        hub.sleep(0.05)
+        other.rollback()
+        found = jobs[0].result()
+        assert jobs[1].result() == BYTES
+    assert found == {"read": LARGE, "write": len(LARGE), "export": None}[method]
+    assert shared.lobject(first, "rb").read() == LARGE
+
+
 @pytest.mark.parametrize("loop", LOOPS)
 def test_in_asyncio_its_methods_are_awaited(loop, server, tmp_path):
     async def main():

@@ -185,3 +185,8 @@ def test_report_lists_every_fast_path():
     facts = dict(line.split(":", 1) for line in done.stdout.splitlines())
     for name, state in FAST_PATHS.items():
         assert facts[name].strip() == state
+
+
+def test_what_takes_libpq_s_functions_is_refused_before_anything_is_sent(run_program):
+    """Large objects go by SQL, and work."""
+    assert run_program("without_libpq").strip() == "well"

@@ -53,13 +53,14 @@ from greenwait._system.readiness cimport (
 )
 from greenwait._system.sealed_type cimport seal_type
 from greenwait._system.send_buffer cimport send_buffer_widen
+from greenwait._waiter cimport Waiter, waiter_here, waiters_entered
 
 import io
 
 from greenwait import _errors
 from greenwait._psycopg import psycopg2
 
-__all__ = ["check_can_copy", "copy_by_callback", "is_copied_by_callback"]
+__all__ = ["can_copy", "check_can_copy", "copy_by_callback", "is_copied_by_callback"]
 
 cdef extern from "Python.h":
     object PyObject_CallOneArg(object callable, object argument)
@@ -123,6 +124,11 @@ seal_type(CopyData, "a cursor's method makes it")
 def is_copied_by_callback():
     """Return whether greenwait's callback is registered, which can transfer the data."""
     return is_registered()
+
+
+def can_copy():
+    """Return whether COPY works: by libpq's functions, or psycopg2 does it."""
+    return can_end_copy or not is_registered()
 
 
 def check_can_copy(cur, str method):
@@ -256,6 +262,13 @@ cdef inline int check_clock(Wait* wait) except -1:
     return 0
 
 
+cdef Waiter waiter_of_file(Wait* wait):
+    """Return the waiter that ends a wait in the file's methods at the deadline, or None."""
+    if wait.deadline_ns == NO_DEADLINE or waiters_entered == 0:
+        return None
+    return waiter_here()
+
+
 cdef str codec_of(object conn):
     """Return the name of Python's codec for the connection's encoding."""
     return str(encodings[connection_encoding.__get__(conn)])
@@ -294,7 +307,7 @@ cdef int send_chunks(object conn, Wait* wait, CopyData copy, Outgoing* out) exce
     cdef bint is_last = False
     read = copy.file.read
     while not is_last:
-        is_last = read_chunks(conn, wait, copy, read, chunks, out)
+        is_last = read_in_time(conn, wait, copy, read, chunks, out)
         while advance(conn, wait, READINESS_READ | READINESS_WRITE, put_more, out) == MUST_LOOK:
             if not goes_on(conn, wait, out.pgconn):
                 # Never an end that the server could take for success.
@@ -302,6 +315,21 @@ cdef int send_chunks(object conn, Wait* wait, CopyData copy, Outgoing* out) exce
         chunks.clear()
     # After the data before it: the server says in which line it was.
     return end_sending(wait, copy, None if copy.failure is None else complaint(copy.failure))
+
+
+cdef bint read_in_time(
+    object conn, Wait* wait, CopyData copy, object read, list chunks, Outgoing* out
+) except -1:
+    """Call ``read_chunks()``, and end a wait in the file's read() at the deadline."""
+    cdef Waiter waiter = waiter_of_file(wait)
+    cdef int64_t before
+    if waiter is None:
+        return read_chunks(conn, wait, copy, read, chunks, out)
+    before = waiter.limit_waits(wait.deadline_ns)
+    try:
+        return read_chunks(conn, wait, copy, read, chunks, out)
+    finally:
+        waiter.limit_waits(before)
 
 
 cdef bint read_chunks(
@@ -451,7 +479,7 @@ cdef int receive_data(object conn, Wait* wait, CopyData copy) except -1:
         incoming.size = 0
         try:
             advance(conn, wait, READINESS_READ, get_more, &incoming)
-            write_rows(wait, write, codec, &incoming)
+            write_in_time(wait, write, codec, &incoming)
         except BaseException:
             copy.is_cut = True
             raise
@@ -460,6 +488,19 @@ cdef int receive_data(object conn, Wait* wait, CopyData copy) except -1:
             copy.is_ended = incoming.is_end
     wait.is_answered = False
     return 0
+
+
+cdef int write_in_time(Wait* wait, object write, str codec, Incoming* incoming) except -1:
+    """Call ``write_rows()``, and end a wait in the file's write() at the deadline."""
+    cdef Waiter waiter = waiter_of_file(wait)
+    cdef int64_t before
+    if waiter is None:
+        return write_rows(wait, write, codec, incoming)
+    before = waiter.limit_waits(wait.deadline_ns)
+    try:
+        return write_rows(wait, write, codec, incoming)
+    finally:
+        waiter.limit_waits(before)
 
 
 cdef int write_rows(Wait* wait, object write, str codec, Incoming* incoming) except -1:

@@ -94,6 +94,13 @@ cdef class Waiter:
         """
         return None
 
+    cdef int64_t limit_waits(self, int64_t limit_ns) except -1:
+        """Have QueryTimeout raised, once, where the running greenlet waits at that time.
+
+        Whatever it waits for, if the waiter knows of that. 0 sets no limit. Returns the one before.
+        """
+        return 0
+
 
 @cython.auto_pickle(False)
 cdef class Adapter(Waiter):

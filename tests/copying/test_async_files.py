@@ -203,6 +203,94 @@ def test_deadline(run):
     run(main)
 
 
+class Hanging:
+    """An asynchronous file whose methods do not return; *then*: what they do when cancelled."""
+
+    def __init__(self, then=None):
+        self.then, self.cancelled = then, 0
+
+    async def hang(self, _):
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            if self.then is None:
+                raise
+            return await self.then()
+
+    read = write = hang
+
+
+async def hang(_file=None):
+    while True:
+        yield "1\ta\n"
+        await asyncio.Event().wait()
+
+
+async def return_data():
+    return b"1\ta\n"
+
+
+async def fail():
+    raise LookupError
+
+
+async def take_a_while():
+    await asyncio.sleep(0.2)
+    raise asyncio.CancelledError
+
+
+@pytest.mark.parametrize("statement", ["copy t from stdin", "copy (select 1) to stdout"])
+@pytest.mark.parametrize("then", [None, return_data, fail, take_a_while])
+def test_deadline_in_a_method_that_hangs(run, statement, then):
+    async def main(conn, cur):
+        file = Hanging(then)
+        # What write() raises is raised itself.
+        is_own = then is fail and "stdout" in statement
+        expected = LookupError if is_own else greenwait.QueryTimeout
+        began = time.monotonic()
+        with pytest.raises(expected) as info, greenwait.timeout(0.3):
+            await cur.copy_expert(statement, file)
+        assert time.monotonic() - began < 10
+        assert is_own or getattr(info.value, "pgcode", None) == "57014"
+        assert file.cancelled == 1
+        assert await count(conn) == 0
+
+    run(main)
+
+
+def test_deadline_of_the_callback_in_a_generator_that_hangs(run):
+    async def main(conn, cur):
+        greenwait.install(timeout=0.3, cancel_grace=20)
+        with pytest.raises(greenwait.QueryTimeout):
+            await cur.copy_from(hang(), "t")
+        greenwait.install(cancel_grace=20)
+        assert await count(conn) == 0
+
+    run(main)
+
+
+@pytest.mark.parametrize("statement", ["copy t from stdin", "copy (select 1) to stdout"])
+def test_cancelled_as_the_deadline_ends_a_method_that_hangs(run, statement):
+    """The cancellation outranks the deadline."""
+
+    async def main(conn, cur):
+        async def cancelled_meanwhile():
+            task.cancel()
+            await asyncio.sleep(20)
+
+        async def copy():
+            with greenwait.timeout(0.3):
+                await cur.copy_expert(statement, Hanging(cancelled_meanwhile))
+
+        task = asyncio.ensure_future(copy())
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert await count(conn) == 0
+
+    run(main)
+
+
 def test_others_run_meanwhile(run):
     async def main(_conn, cur):
         longest = [0.0]

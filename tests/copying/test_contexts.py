@@ -2,12 +2,12 @@
 
 import pytest
 
+from tests.lab.contexts import CONTEXTS
 from tests.lab.marks import needs_copy
 
 pytestmark = needs_copy
 
-#: Classes and functions of tests/programs/copy_in_context.py.
-CONTEXTS = ["plain", "hub", "gevent", "eventlet", "asyncio", "uvloop", "trio"]
+#: Functions of tests/programs/copy_in_context.py.
 CASES = [
     "rows_in_and_out",
     "deadline_in",

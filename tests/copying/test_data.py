@@ -251,6 +251,12 @@ def test_chunks_of_all_sizes(copying):
 
 
 @needs_copy
+@pytest.mark.timeout(200)
+def test_row_of_200_megabytes(run_program):
+    assert run_program("copy_large_row", timeout=150).strip() == "well"
+
+
+@needs_copy
 def test_threads_that_share_a_plain_connection(callback, connect):
     """psycopg2's mutex lets one of them copy at a time, each with its own file."""
     conn = connect()

@@ -109,6 +109,40 @@ def test_deadline_includes_the_time_of_the_file(copying, count, statement):
     assert_usable(copying, count)
 
 
+@pytest.mark.parametrize("statement", ["copy t from stdin", "copy (select 1) to stdout"])
+@pytest.mark.parametrize("swallows", [False, True])
+def test_deadline_in_a_method_that_waits_in_the_hub(copying, count, statement, swallows):
+    waits = []
+
+    class Waiting:
+        def wait(self, _):
+            try:
+                waits.append(True)
+                hub.sleep(20)
+            except greenwait.QueryTimeout:
+                if not swallows:
+                    raise
+                hub.sleep(0.1)  # it is raised once
+            return b"1\ta\n"
+
+        read = write = wait
+
+    def copy():
+        with greenwait.timeout(0.3):
+            copying.cursor().copy_expert(statement, Waiting())
+
+    began = time.monotonic()
+    with greenwait.Hub() as hub:
+        job = hub.spawn(copy)
+        with pytest.raises(greenwait.QueryTimeout) as info:
+            job.result()
+        hub.spawn(hub.sleep, 0.1).result()
+    assert time.monotonic() - began < 10
+    assert waits == [True]
+    assert info.value.pgcode == "57014"
+    assert_usable(copying, count)
+
+
 def test_deadline_that_passes_in_the_last_read_copies_nothing(copying, count):
     turns = [b"1\ta\n", b""]
 

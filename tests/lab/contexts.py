@@ -1,123 +1,224 @@
 """The seven contexts in which synchronous code waits, each for a process of its own."""
 
 import asyncio
+import atexit
+import os
+import signal
+import threading
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import greenlet
+
 import greenwait
 
-__all__ = ["CONTEXTS", "run", "together"]
-
-CONTEXTS = ("plain", "hub", "gevent", "eventlet", "asyncio", "uvloop", "trio")
+__all__ = ["CONTEXTS", "Context"]
 
 _Job = Callable[[], Any]
 
 
-def run(context: str, function: _Job) -> None:
-    """Register greenwait's callback, and call the function in the context."""
-    greenwait.install(cancel_grace=20)
-    _RUN[context](function)
+class Context:
+    """The main thread; others are threads beside it.
+
+    Its methods are called by the main thread, and not by the functions that they call.
+
+    :param options: those of the wait callback, which is registered.
+    """
+
+    killed_by: type[BaseException] = KeyboardInterrupt
+
+    def __init__(self, **options: Any) -> None:
+        greenwait.install(**options)
+
+    def run(self, job: _Job) -> Any:
+        """Call the function, and return what it returns."""
+        return job()
+
+    def together(self, jobs: Sequence[_Job], at_once: int | None = None) -> list[Any]:
+        """Call the functions at the same time, at most so many; return their results, in order."""
+        with ThreadPoolExecutor(at_once or len(jobs)) as executor:
+            return [running.result() for running in [executor.submit(job) for job in jobs]]
+
+    def many(self, function: Callable[[int], Any], count: int, at_once: int) -> list[Any]:
+        """Call it with the numbers below *count*, and return the results, in order."""
+        return self.together([_bound(function, number) for number in range(count)], at_once)
+
+    def kill(self, job: _Job, seconds: float) -> None:
+        """Call it, and kill it some time later, by what raises ``killed_by`` in it."""
+        threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGINT)).start()
+        job()
 
 
-def together(context: str, jobs: Sequence[_Job]) -> list[Any]:
-    """Call the jobs at the same time, in the context that runs; return their results."""
-    return _TOGETHER[context](jobs)
+def _bound(function: Callable[[int], Any], number: int) -> _Job:
+    return lambda: function(number)
 
 
-def _run_in_hub(function: _Job) -> None:
-    greenwait.gather(function)
+def _call(job: _Job) -> Any:
+    return job()
 
 
-def _run_in_gevent(function: _Job) -> None:
-    import gevent
+class _Hub(Context):
+    killed_by = greenlet.GreenletExit
 
-    from greenwait import gevent as adapter
+    def run(self, job: _Job) -> Any:
+        with greenwait.Hub() as hub:
+            return hub.spawn(job).result()
 
-    adapter.patch_psycopg(cancel_grace=20)
-    gevent.spawn(function).get()
+    def together(self, jobs: Sequence[_Job], at_once: int | None = None) -> list[Any]:
+        return greenwait.gather(*jobs, limit=at_once)
 
-
-def _run_in_eventlet(function: _Job) -> None:
-    warnings.simplefilter("ignore")  # eventlet advises against its use
-    import eventlet
-
-    from greenwait import eventlet as adapter
-
-    adapter.patch_psycopg(cancel_grace=20)
-    eventlet.spawn(function).wait()
-
-
-def _run_in_asyncio(function: _Job) -> None:
-    from greenwait import aio
-
-    asyncio.run(aio.run(function))
+    def kill(self, job: _Job, seconds: float) -> None:
+        with greenwait.Hub() as hub:
+            spawned = hub.spawn(job)
+            hub.sleep(seconds)
+            spawned.cancel()
+            spawned.result()
 
 
-def _run_in_uvloop(function: _Job) -> None:
-    import uvloop
+class _Gevent(Context):
+    killed_by = greenlet.GreenletExit
 
-    from greenwait import aio
+    def __init__(self, **options: Any) -> None:
+        import gevent.pool
 
-    uvloop.run(aio.run(function))
+        from greenwait.gevent import patch_psycopg
 
+        patch_psycopg(**options)
+        self.gevent: Any = gevent
 
-def _run_in_trio(function: _Job) -> None:
-    import trio
+    def run(self, job: _Job) -> Any:
+        return self.gevent.spawn(job).get()
 
-    from greenwait import trio as adapter
+    def together(self, jobs: Sequence[_Job], at_once: int | None = None) -> list[Any]:
+        found: list[Any] = self.gevent.pool.Pool(at_once).map(_call, jobs)
+        return found
 
-    trio.run(adapter.run, function)
-
-
-_RUN: dict[str, Callable[[_Job], object]] = {
-    "plain": lambda function: function(),
-    "hub": _run_in_hub,
-    "gevent": _run_in_gevent,
-    "eventlet": _run_in_eventlet,
-    "asyncio": _run_in_asyncio,
-    "uvloop": _run_in_uvloop,
-    "trio": _run_in_trio,
-}
+    def kill(self, job: _Job, seconds: float) -> None:
+        spawned = self.gevent.spawn(job)
+        self.gevent.sleep(seconds)
+        spawned.kill()
 
 
-def _in_threads(jobs: Sequence[_Job]) -> list[Any]:
-    with ThreadPoolExecutor(len(jobs)) as executor:
-        return [running.result() for running in [executor.submit(job) for job in jobs]]
+class _Eventlet(Context):
+    killed_by = greenlet.GreenletExit
+
+    def __init__(self, **options: Any) -> None:
+        warnings.simplefilter("ignore")  # eventlet advises against its use
+        import eventlet
+
+        from greenwait.eventlet import patch_psycopg
+
+        patch_psycopg(**options)
+        self.eventlet: Any = eventlet
+
+    def run(self, job: _Job) -> Any:
+        return self.eventlet.spawn(job).wait()
+
+    def together(self, jobs: Sequence[_Job], at_once: int | None = None) -> list[Any]:
+        return list(self.eventlet.GreenPool(at_once or len(jobs)).imap(_call, jobs))
+
+    def kill(self, job: _Job, seconds: float) -> None:
+        spawned = self.eventlet.spawn(job)
+        self.eventlet.sleep(seconds)
+        spawned.kill()  # it does not wait
+        spawned.wait()
 
 
-def _in_hub(jobs: Sequence[_Job]) -> list[Any]:
-    return list(greenwait.gather(*jobs))
+class _Asyncio(Context):
+    """Tasks of one event loop; not by ``asyncio.run()``, which has a handler of SIGINT."""
+
+    killed_by = asyncio.CancelledError
+
+    def __init__(self, **options: Any) -> None:
+        from greenwait import aio
+
+        super().__init__(**options)
+        self.aio = aio
+        self.loop = self.new_event_loop()
+        atexit.register(self.loop.close)
+
+    def new_event_loop(self) -> asyncio.AbstractEventLoop:
+        return asyncio.new_event_loop()
+
+    def run(self, job: _Job) -> Any:
+        return self.loop.run_until_complete(self.aio.run(job))
+
+    def together(self, jobs: Sequence[_Job], at_once: int | None = None) -> list[Any]:
+        gate = asyncio.Semaphore(at_once or len(jobs))
+
+        async def call(job: _Job) -> Any:
+            async with gate:
+                return await self.aio.run(job)
+
+        async def main() -> list[Any]:
+            return await asyncio.gather(*map(call, jobs))
+
+        return self.loop.run_until_complete(main())
+
+    def kill(self, job: _Job, seconds: float) -> None:
+        async def main() -> None:
+            task = asyncio.ensure_future(self.aio.run(job))
+            await asyncio.sleep(seconds)
+            task.cancel()
+            await task
+
+        self.loop.run_until_complete(main())
 
 
-def _in_gevent(jobs: Sequence[_Job]) -> list[Any]:
-    import gevent
+class _Uvloop(_Asyncio):
+    def new_event_loop(self) -> asyncio.AbstractEventLoop:
+        import uvloop
 
-    return [job.get() for job in [gevent.spawn(job) for job in jobs]]
-
-
-def _in_eventlet(jobs: Sequence[_Job]) -> list[Any]:
-    import eventlet
-
-    return [job.wait() for job in [eventlet.spawn(job) for job in jobs]]
+        return uvloop.new_event_loop()
 
 
-def _in_asyncio(jobs: Sequence[_Job]) -> list[Any]:
-    from greenwait import aio
+class _Trio(Context):
+    def __init__(self, **options: Any) -> None:
+        import trio
 
-    async def main() -> list[Any]:
-        return await asyncio.gather(*(aio.run(job) for job in jobs))
+        from greenwait import trio as adapter
 
-    return aio.await_(main())
+        super().__init__(**options)
+        self.trio, self.adapter = trio, adapter
+        self.killed_by = trio.Cancelled
+
+    def run(self, job: _Job) -> Any:
+        return self.trio.run(self.adapter.run, job)
+
+    def together(self, jobs: Sequence[_Job], at_once: int | None = None) -> list[Any]:
+        results: list[Any] = [None] * len(jobs)
+
+        async def main() -> None:
+            limiter = self.trio.CapacityLimiter(at_once or len(jobs))
+
+            async def call(number: int) -> None:
+                async with limiter:
+                    results[number] = await self.adapter.run(jobs[number])
+
+            async with self.trio.open_nursery() as nursery:
+                for number in range(len(jobs)):
+                    nursery.start_soon(call, number)
+
+        self.trio.run(main)
+        return results
+
+    def kill(self, job: _Job, seconds: float) -> None:
+        async def main() -> None:
+            with self.trio.move_on_after(seconds):
+                await self.adapter.run(job)
+
+        self.trio.run(main)
 
 
-_TOGETHER: dict[str, Callable[[Sequence[_Job]], list[Any]]] = {
-    "plain": _in_threads,
-    "hub": _in_hub,
-    "gevent": _in_gevent,
-    "eventlet": _in_eventlet,
-    "asyncio": _in_asyncio,
-    "uvloop": _in_asyncio,
-    "trio": _in_threads,  # code below greenwait.trio.run() can't open a nursery
+#: By their names.
+CONTEXTS: dict[str, type[Context]] = {
+    "plain": Context,
+    "hub": _Hub,
+    "gevent": _Gevent,
+    "eventlet": _Eventlet,
+    "asyncio": _Asyncio,
+    "uvloop": _Uvloop,
+    "trio": _Trio,
 }

@@ -1,18 +1,14 @@
 """A COPY in one of the contexts: ``DSN CONTEXT CASE``."""
 
-import asyncio
 import io
-import os
 import signal
 import sys
-import threading
 import time
-import warnings
 
 import psycopg2
-from greenlet import GreenletExit
 
 import greenwait
+from tests.lab.contexts import CONTEXTS
 
 DSN, CONTEXT, CASE = sys.argv[-3:]
 ROWS = 100_000
@@ -23,196 +19,6 @@ $$begin perform pg_sleep(20); return new; end$$;
 create trigger naps before insert on t for each row execute function pg_temp.nap()"""
 # Rows come as they are made, and each is sent at once: see the manual's parallel and jit settings.
 ENDLESS = "copy (select generate_series(1, 1000000000)) to stdout"
-
-
-class Plain:
-    """The main thread; others in threads."""
-
-    def run(self, function):
-        return function()
-
-    def many(self, function, count, at_once):
-        results = []
-        numbers = iter(range(count))
-
-        def work():
-            for number in numbers:
-                results.append(function(number))
-
-        threads = [threading.Thread(target=work) for _ in range(at_once)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        return sorted(results)
-
-    def kill(self, function, seconds):
-        """Run it, and kill it some time later."""
-        threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGINT)).start()
-        function()
-
-    killed_by: type[BaseException] = KeyboardInterrupt
-
-
-class Hub(Plain):
-    def run(self, function):
-        with greenwait.Hub() as hub:
-            return hub.spawn(function).result()
-
-    def many(self, function, count, at_once):
-        return sorted(greenwait.map(function, range(count), concurrency=at_once))
-
-    def kill(self, function, seconds):
-        with greenwait.Hub() as hub:
-            job = hub.spawn(function)
-            hub.sleep(seconds)
-            job.cancel()
-            job.result()
-
-    killed_by = GreenletExit
-
-
-class Gevent(Plain):
-    def __init__(self):
-        import gevent.pool
-
-        from greenwait.gevent import patch_psycopg
-
-        patch_psycopg(cancel_grace=20)
-        self.gevent = gevent
-
-    def run(self, function):
-        return self.gevent.spawn(function).get()
-
-    def many(self, function, count, at_once):
-        return sorted(self.gevent.pool.Pool(at_once).map(function, range(count)))
-
-    def kill(self, function, seconds):
-        job = self.gevent.spawn(function)
-        self.gevent.sleep(seconds)
-        job.kill()
-
-    killed_by = GreenletExit
-
-
-class Eventlet(Plain):
-    def __init__(self):
-        warnings.simplefilter("ignore")  # it warns of itself
-        import eventlet
-
-        from greenwait.eventlet import patch_psycopg
-
-        patch_psycopg(cancel_grace=20)
-        self.eventlet = eventlet
-
-    def run(self, function):
-        return self.eventlet.spawn(function).wait()
-
-    def many(self, function, count, at_once):
-        return sorted(self.eventlet.GreenPool(at_once).imap(function, range(count)))
-
-    def kill(self, function, seconds):
-        job = self.eventlet.spawn(function)
-        self.eventlet.sleep(seconds)
-        job.kill()  # it does not wait
-        job.wait()
-
-    killed_by = GreenletExit
-
-
-class Asyncio(Plain):
-    new_loop = staticmethod(asyncio.new_event_loop)
-
-    def __init__(self):
-        from greenwait import aio
-
-        self.aio = aio
-
-    def complete(self, coroutine):
-        loop = self.new_loop()
-        try:
-            return loop.run_until_complete(coroutine)
-        finally:
-            loop.close()
-
-    def run(self, function):
-        return self.complete(self.aio.run(function))
-
-    def many(self, function, count, at_once):
-        async def main():
-            gate = asyncio.Semaphore(at_once)
-
-            async def work(number):
-                async with gate:
-                    return await self.aio.run(function, number)
-
-            return sorted(await asyncio.gather(*map(work, range(count))))
-
-        return self.complete(main())
-
-    def kill(self, function, seconds):
-        async def main():
-            task = asyncio.ensure_future(self.aio.run(function))
-            await asyncio.sleep(seconds)
-            task.cancel()
-            await task
-
-        self.complete(main())
-
-    killed_by = asyncio.CancelledError
-
-
-class Uvloop(Asyncio):
-    def __init__(self):
-        import uvloop
-
-        super().__init__()
-        self.new_loop = uvloop.new_event_loop
-
-
-class Trio(Plain):
-    def __init__(self):
-        import trio
-
-        from greenwait import trio as greenwait_trio
-
-        self.trio, self.greenwait_trio = trio, greenwait_trio
-        self.killed_by = trio.Cancelled
-
-    def run(self, function):
-        async def main():
-            return await self.greenwait_trio.run(function)
-
-        return self.trio.run(main)
-
-    def many(self, function, count, at_once):
-        results = []
-
-        async def main():
-            limiter = self.trio.CapacityLimiter(at_once)
-
-            async def work(number):
-                async with limiter:
-                    results.append(await self.greenwait_trio.run(function, number))
-
-            async with self.trio.open_nursery() as nursery:
-                for number in range(count):
-                    nursery.start_soon(work, number)
-
-        self.trio.run(main)
-        return sorted(results)
-
-    def kill(self, function, seconds):
-        async def main():
-            with self.trio.move_on_after(seconds):
-                await self.greenwait_trio.run(function)
-
-        self.trio.run(main)
-
-
-CONTEXTS = {
-    each.__name__.lower(): each for each in (Plain, Hub, Gevent, Eventlet, Asyncio, Uvloop, Trio)
-}
 
 
 class SlowFile:
@@ -376,8 +182,7 @@ CASES = (
 
 def main():
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    greenwait.install(cancel_grace=20)
-    context = CONTEXTS[CONTEXT]()
+    context = CONTEXTS[CONTEXT](cancel_grace=20)
     (case,) = [each for each in CASES if each.__name__ == CASE]
     if case in BY_THEMSELVES:
         case(context)

@@ -6,6 +6,7 @@ Prints a JSON object: for each scenario what the program has seen.
 import io
 import itertools
 import json
+import os
 import re
 import sys
 from typing import Any
@@ -440,6 +441,20 @@ def write_raises(lab):
     except ZeroDivisionError as exc:
         lab.conn.rollback()
         return str(exc), file.calls
+
+
+@scenario
+def file_on_a_full_disk(lab):
+    lab.cur.execute("insert into t select g, 'x' from generate_series(1, 10000) g")
+    if not os.path.exists("/dev/full"):
+        return None
+    with open("/dev/full", "wb", buffering=0) as file:
+        try:
+            lab.cur.copy_to(file, "t")
+        except OSError as exc:
+            lab.conn.rollback()  # as above
+            return exc.errno
+    return "no error"
 
 
 @scenario

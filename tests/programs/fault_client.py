@@ -9,80 +9,23 @@ what was not.
 
 import contextlib
 import faulthandler
-import functools
 import json
 import os
 import sys
 import time
 import traceback
-import warnings
+from functools import partial
 
 import psycopg2
 
 from greenwait.connection import Connection
+from tests.lab.contexts import CONTEXTS
 from tests.lab.queries import assert_usable
 from tests.lab.steps import GRACE, STEPS, Outcome
 
 IN_FLIGHT = 50
 
 faulthandler.dump_traceback_later(300, exit=True)
-
-
-def loops(kind):
-    """Return what registers the callback, and what runs calls at the same time."""
-    if kind == "gevent":
-        import gevent
-
-        from greenwait.gevent import patch_psycopg
-
-        def run(calls):
-            for job in [gevent.spawn(*call) for call in calls]:
-                job.get(timeout=20)
-
-    elif kind == "eventlet":
-        warnings.simplefilter("ignore")
-        import eventlet
-
-        from greenwait.eventlet import patch_psycopg
-
-        def run(calls):
-            for job in [eventlet.spawn(*call) for call in calls]:
-                job.wait()
-
-    elif kind == "trio":
-        import trio
-
-        import greenwait
-        import greenwait.trio
-
-        patch_psycopg = greenwait.install
-
-        async def run_all(calls):
-            async with trio.open_nursery() as nursery:
-                for call in calls:
-                    nursery.start_soon(functools.partial(greenwait.trio.run, *call))
-
-        def run(calls):
-            trio.run(run_all, calls)
-
-    else:
-        import asyncio
-
-        import uvloop
-
-        import greenwait
-        from greenwait import aio
-
-        loop = (uvloop if kind == "uvloop" else asyncio).new_event_loop()
-        patch_psycopg = greenwait.install
-
-        async def run_all(calls):
-            await asyncio.gather(*[aio.run(*call) for call in calls])
-
-        def run(calls):
-            loop.run_until_complete(asyncio.wait_for(run_all(calls), 20))
-
-    return patch_psycopg, run
 
 
 def connect(stack, dsn):
@@ -111,8 +54,10 @@ def play():
             next(steps[-1])
         print("ready", flush=True)
         sys.stdin.readline()
-        calls = [(Outcome, conn, step) for conn, step in zip(struck, steps, strict=True)]
-        run([*calls, *[(go_on, conn) for conn in others]])
+        calls = [partial(Outcome, *each) for each in zip(struck, steps, strict=True)]
+        began = time.monotonic()
+        context.together([*calls, *[partial(go_on, conn) for conn in others]])
+        assert time.monotonic() - began < 20
         print("over", flush=True)
         sys.stdin.readline()
         for conn in struck + others:
@@ -123,8 +68,7 @@ def play():
             step.close()
 
 
-patch_psycopg, run = loops(sys.argv[1])
-patch_psycopg(cancel_grace=GRACE)
+context = CONTEXTS[sys.argv[1]](cancel_grace=GRACE)
 descriptors = []
 for _ in sys.stdin:
     try:

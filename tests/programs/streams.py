@@ -9,7 +9,7 @@ import psycopg2.errors
 import psycopg2.extras
 
 import greenwait
-from tests.lab import contexts
+from tests.lab.contexts import CONTEXTS
 
 DSN, CONTEXT, SITUATION = sys.argv[1:4]
 SLOT = f"stream_{os.getpid()}"
@@ -190,10 +190,10 @@ def physical():
 
 def beside():
     """Others run while it waits."""
-    stream = Stream()
+    stream = context.run(Stream)
     jobs = [lambda: stream.read(1)[0], *[asked] * 4, lambda: later(stream)]
-    assert contexts.together(CONTEXT, jobs) == ["late", 0.3, 0.3, 0.3, 0.3, None]
-    stream.close()
+    assert context.together(jobs) == ["late", 0.3, 0.3, 0.3, 0.3, None]
+    context.run(stream.close)
 
 
 def asked():
@@ -209,5 +209,9 @@ def later(stream):
     stream.write("late")
 
 
-contexts.run(CONTEXT, globals()[SITUATION])
+context = CONTEXTS[CONTEXT](cancel_grace=20)
+if SITUATION == "beside":
+    beside()
+else:
+    context.run(globals()[SITUATION])
 print("well")

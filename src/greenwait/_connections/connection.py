@@ -223,7 +223,8 @@ class Connection(connection):
         if self.status == STATUS_PREPARED:
             raise ProgrammingError("lobject cannot be used with a prepared two-phase transaction")
         factory = large_object_class(lobject_factory or LargeObject)
-        found = factory(self, oid, mode, new_oid, *([] if new_file is None else [new_file]))
+        arguments = (oid, mode, new_oid, *([] if new_file is None else [new_file]))
+        found = self._lock.run(self, "lobject()", factory, self, *arguments)
         if not isinstance(found, lobject_of_psycopg2):
             raise TypeError("lobject factory must be subclass of psycopg2.extensions.lobject")
         return found

@@ -94,10 +94,11 @@ class CopyCursor(cursor):
         :raises psycopg2.ProgrammingError: the statement begins a second COPY; or libpq's functions
             were not found, and nothing was sent.
 
-        A deadline bounds the whole COPY, the time that the file takes included. It ends the COPY
-        as it does any query, and so do a signal handler that raises, and a cancellation, in
-        ``read()`` and ``write()`` too: the connection stays usable, and a COPY FROM has copied all
-        or nothing. Rows that were written stay in the file.
+        A deadline bounds the whole COPY, the time that the file takes included; but a method that
+        blocks the thread must return by itself. It ends the COPY as it does any query, and so do a
+        signal handler that raises, and a cancellation, in ``read()`` and ``write()`` too: the
+        connection stays usable, and a COPY FROM has copied all or nothing. Rows that were written
+        stay in the file.
 
         The connection is in use while ``read()`` and ``write()`` run. A method of a
         ``greenwait.Connection`` raises ``psycopg2.ProgrammingError`` there; ``commit()`` of

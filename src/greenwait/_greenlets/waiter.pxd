@@ -1,5 +1,7 @@
 """The waiter of a thread whose greenlets are switched by greenwait itself."""
 
+from libc.stdint cimport int64_t
+
 from greenwait._greenlets.scheduler cimport Scheduler, SuspendedWait
 from greenwait._waiter cimport Waiter
 
@@ -8,6 +10,7 @@ cdef class InterruptTarget:
     cdef object interruption      # to be raised there, or in its next wait
     cdef object raised            # the one raised last
     cdef bint wait_for_drain      # the interruption is not raised in a wait for a drain
+    cdef int64_t limit_ns         # when its waits are over, whatever they are for; 0: no limit
 
 cdef class GreenletWaiter(Waiter):
     cdef Scheduler scheduler

@@ -15,12 +15,15 @@ from libc.stdint cimport int64_t
 from greenwait._greenlets.scheduler cimport SuspendedWait, new_scheduler, new_suspended_wait
 from greenwait._psycopg.state cimport ConnectionState
 from greenwait._ranks cimport higher
-from greenwait._system.clock cimport NO_DEADLINE
+from greenwait._system.clock cimport NO_DEADLINE, monotonic_ns
 from greenwait._waiter cimport Waiter
 
 from greenlet import getcurrent, greenlet
 
+from greenwait import _errors
+
 cdef object current_greenlet = getcurrent
+cdef object query_timeout = _errors.QueryTimeout
 cdef object switch_to = greenlet.switch  # a look-up of the method costs as much as the call
 
 
@@ -82,11 +85,15 @@ cdef class GreenletWaiter(Waiter):
         here = current_greenlet()
         cdef InterruptTarget target = self.target_of(here)
         cdef SuspendedWait outer = None if target is None else target.innermost
+        cdef bint is_limited = False
         suspended.greenlet = here
         try:
             if target is not None:
                 self.raise_interruption(target, suspended)
                 target.innermost = suspended
+                if 0 < target.limit_ns < suspended.deadline_ns and not suspended.draining:
+                    is_limited = True
+                    suspended.deadline_ns = target.limit_ns
             if suspended.deadline_ns != NO_DEADLINE:
                 self.scheduler.set_timer(suspended)
             while not suspended.is_due:
@@ -101,9 +108,19 @@ cdef class GreenletWaiter(Waiter):
                 target.innermost = outer
         if target is not None:
             self.raise_interruption(target, suspended)
+            if is_limited and 0 < target.limit_ns <= monotonic_ns():
+                target.limit_ns = 0
+                raise query_timeout("the deadline of the COPY whose file waits here has passed")
         return 0
 
     # -- Interrupts
+
+    cdef int64_t limit_waits(self, int64_t limit_ns) except -1:
+        cdef InterruptTarget target = self.target_of(current_greenlet())
+        cdef int64_t before = 0
+        if target is not None:
+            before, target.limit_ns = target.limit_ns, limit_ns
+        return before
 
     cdef int raise_interruption(self, InterruptTarget target, SuspendedWait suspended) except -1:
         if target.interruption is None or (target.wait_for_drain and suspended.draining):

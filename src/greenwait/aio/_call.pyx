@@ -28,12 +28,15 @@ from warnings import warn
 
 from greenlet import getcurrent
 
+from greenwait import _errors
+
 __all__ = ["Call", "await_", "awaited", "in_call"]
 
 cdef object current_greenlet = getcurrent
 cdef object running_loop = asyncio.get_running_loop
 cdef object cancelled_error = asyncio.CancelledError
 cdef object invalid_state_error = asyncio.InvalidStateError
+cdef object query_timeout = _errors.QueryTimeout
 
 
 @cython.auto_pickle(False)
@@ -317,7 +320,8 @@ def await_(awaitable):
     :raises RuntimeError: called elsewhere.
 
     A cancellation of the call cancels the awaitable, whose result or exception is then
-    returned or raised.
+    returned or raised. So does, in the file of a COPY, the COPY's deadline; ``QueryTimeout`` is
+    raised there.
     """
     here = current_greenlet()
     cdef Call call = here.call if is_below_call(here) else None
@@ -329,6 +333,7 @@ def await_(awaitable):
             if call is None else call.loop.ended
         )
     cdef Awaited awaited = Awaited.__new__(Awaited)
+    timed_out = None
     awaited.loop, awaited.awaitable = call.loop, awaitable
     awaited.suspended = new_suspended_wait(-1, NO_DEADLINE)
     # Not here: the first steps of an eager task would run in this greenlet.
@@ -337,14 +342,17 @@ def await_(awaitable):
         while awaited.future is None or not awaited.future.done():
             try:
                 call.loop.suspend(awaited.suspended)
-            except BaseException:
+            except BaseException as exc:
                 if awaited.future is None:
                     if hasattr(awaitable, "close"):
                         awaitable.close()
                     raise
                 if call.loop.ended is not None or not awaited.future.cancel():
                     raise  # it is done, at the same time
+                timed_out = exc if isinstance(exc, query_timeout) else None
                 awaited.suspended = new_suspended_wait(-1, NO_DEADLINE)
     finally:
         awaited.suspended.is_due = True  # end() may still be called
+    if timed_out is not None and awaited.future.cancelled():
+        raise timed_out
     return awaited.future.result()
