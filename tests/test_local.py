@@ -367,7 +367,9 @@ def test_copied_context_sees_what_runs(callback, endings):
 def test_attribute_that_is_not_there():
     with pytest.raises(AttributeError, match=r"'greenwait.local' object has no attribute 'number'"):
         greenwait.local().number  # noqa: B018
-    with pytest.raises(AttributeError, match=r"this greenwait.local has no attribute 'number' here"):
+    with pytest.raises(
+        AttributeError, match=r"this greenwait.local has no attribute 'number' here"
+    ):
         del greenwait.local().number
 
 
