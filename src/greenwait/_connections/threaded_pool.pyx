@@ -110,7 +110,10 @@ class ThreadedConnectionPool(AbstractConnectionPool):
         used, self._used, self._keys = self._used, {}, {}
         for conn in used.values():
             give_up(self._pool, conn)
-        self._pool.close(timeout=0)
+        try:
+            self._pool.close(timeout=0)
+        except PoolTimeout:
+            pass  # one that is being made is closed when that is done, in getconn()
 
     def _check_open(self):
         if self.closed:
