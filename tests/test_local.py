@@ -7,6 +7,7 @@ import os
 import threading
 import weakref
 from concurrent.futures import CancelledError
+from typing import Any
 
 import psycopg2
 import pytest
@@ -34,6 +35,8 @@ CASES = [
 class Value:
     """What an attribute refers to."""
 
+    local: Any
+
 
 class Endings:
     """A local that keeps what its function is called with."""
@@ -51,6 +54,12 @@ def endings():
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("context", CONTEXTS)
 def test_in_every_context(run_program, context, case):
+    assert "well\n" in run_program("local_in_context", context, case)
+
+
+@pytest.mark.parametrize("context", ["gevent", "eventlet"])
+def test_framework_tells_of_the_end_of_a_greenlet_that_is_kept(run_program, context):
+    case = "framework_tells_of_the_end_of_a_greenlet_that_is_kept"
     assert "well\n" in run_program("local_in_context", context, case)
 
 
@@ -93,11 +102,11 @@ def test_job_that_is_cancelled_has_ended(callback, connect, endings):
 
     cur = connect().cursor()
     with greenwait.Hub() as hub:
-        job = hub.spawn(job)
+        running = hub.spawn(job)
         hub.sleep(0)
-        job.cancel()
+        running.cancel()
         with pytest.raises(CancelledError):
-            job.result()
+            running.result()
         assert endings.told == [{"number": 1}]
 
 
@@ -311,7 +320,7 @@ def test_function_is_told_of_what_a_job_has_in_each_local(callback):
 
 def test_function_must_be_one():
     with pytest.raises(TypeError, match="on_end must be a function or None, not 'int'"):
-        greenwait.local(on_end=3)  # type: ignore[arg-type]
+        greenwait.local(on_end=3)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
 def test_function_is_not_called_at_interpreter_exit(run_python):

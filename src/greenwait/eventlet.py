@@ -60,7 +60,8 @@ class _Eventlet(Adapter):
 
 _TOO_LATE = object()
 time_limits.append(eventlet.Timeout)
-tell_ends(GreenThread, GreenThread.link)
+_link: Any = GreenThread.link  # pyright: ignore[reportUnknownMemberType]
+tell_ends(GreenThread, _link)
 _adapter = _Eventlet()
 
 

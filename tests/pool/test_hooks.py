@@ -3,6 +3,7 @@
 import contextlib
 import signal
 import threading
+from typing import Any
 
 import psycopg2
 import psycopg2.extras
@@ -16,6 +17,7 @@ from tests.lab.marks import needs_server_connection, needs_session
 from tests.lab.queries import one
 
 pytestmark = pytest.mark.patient
+Pool: Any = greenwait.Pool
 
 
 @pytest.fixture
@@ -258,7 +260,8 @@ def test_threads_reset_theirs_too(new_pool):
         thread.start()
     for thread in threads:
         thread.join()
-    assert sorted(seen) == sorted(thread.ident for thread in threads)
+    assert len(seen) == 4
+    assert set(seen) == {thread.ident for thread in threads}
 
 
 # -- The other arguments
@@ -278,7 +281,7 @@ def test_threads_reset_theirs_too(new_pool):
 )
 def test_wrong_argument_is_told_at_once_with_the_right_name(dsn, name, meant):
     with pytest.raises(TypeError, match=f"no argument '{name}': did you mean {meant}"):
-        greenwait.Pool(dsn, **{name: 1})
+        Pool(dsn, **{name: 1})
 
 
 def test_argument_that_means_nothing_is_told_at_once(dsn):
@@ -289,12 +292,12 @@ def test_argument_that_means_nothing_is_told_at_once(dsn):
 @pytest.mark.parametrize("name", ["check", "configure", "reset"])
 def test_function_must_be_one(dsn, name):
     with pytest.raises(TypeError, match=f"{name} must be a function or None, not 'int'"):
-        greenwait.Pool(dsn, **{name: 1})
+        Pool(dsn, **{name: 1})
 
 
 def test_options_of_libpq_and_psycopg2_are_taken(dsn):
     options = {"application_name": "own", "connect_timeout": 5, "database": "x", "user": "y"}
-    greenwait.Pool(**options, connection_factory=None, cursor_factory=None).close()
+    Pool(**options, connection_factory=None, cursor_factory=None).close()
 
 
 def test_pool_is_generic():

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from typing import Any
 
 import psycopg2
 import psycopg2.pool
@@ -222,9 +223,10 @@ def test_sizes_that_are_wrong_are_told(dsn):
 
 
 def test_wrong_argument_is_told_at_once(dsn):
+    new_pool: Any = greenwait.ThreadedConnectionPool
     with pytest.raises(TypeError, match="no argument 'zzz'"):
-        greenwait.ThreadedConnectionPool(0, 1, dsn, zzz=1)
+        new_pool(0, 1, dsn, zzz=1)
     with pytest.raises(TypeError, match="by position"):
-        greenwait.ThreadedConnectionPool(0, 1, dsn, None, None, 1)
+        new_pool(0, 1, dsn, None, None, 1)
     with pytest.raises(TypeError, match="two values for 'dsn'"):
-        greenwait.ThreadedConnectionPool(0, 1, dsn, dsn=dsn)
+        new_pool(0, 1, dsn, dsn=dsn)

@@ -7,6 +7,7 @@ import sys
 import time
 import weakref
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import psycopg2
 
@@ -15,7 +16,7 @@ from tests.lab import contexts
 
 DSN, CONTEXT, CASE = sys.argv[-3:]
 COUNT = 6
-ended = []
+ended: list[dict[str, Any]] = []
 own = greenwait.local(on_end=lambda attributes: ended.append(attributes))
 
 
@@ -140,7 +141,7 @@ def value_is_freed_without_a_function():
 
 
 def failure_of_the_function_is_told():
-    told = []
+    told: list[Any] = []
     sys.unraisablehook = lambda unraisable: told.append(unraisable.exc_value)
 
     def fail(attributes):
@@ -186,6 +187,29 @@ def forked_child_has_none_of_it():
     until(lambda: len(ended) == 1)
 
 
+def framework_tells_of_the_end_of_a_greenlet_that_is_kept():
+    def job():
+        own.number = 1
+        wait_a_moment()
+
+    kept = SPAWN[CONTEXT](job)
+    until(lambda: len(ended) == 1)
+    assert kept.dead
+
+
+def spawn_in_gevent(job):
+    import gevent
+
+    return gevent.spawn(job)
+
+
+def spawn_in_eventlet(job):
+    import eventlet
+
+    return eventlet.spawn(job)
+
+
+SPAWN = {"gevent": spawn_in_gevent, "eventlet": spawn_in_eventlet}
 CASES = (
     each_has_its_own,
     end_is_told_once,
@@ -195,6 +219,7 @@ CASES = (
     value_is_freed_without_a_function,
     failure_of_the_function_is_told,
     forked_child_has_none_of_it,
+    framework_tells_of_the_end_of_a_greenlet_that_is_kept,
 )
 
 if __name__ == "__main__":

@@ -146,8 +146,8 @@ def pools() -> None:
     assert_type(greenwait.Pool("", application_name="a"), greenwait.Pool[greenwait.Connection])
     greenwait.Pool("", configure=configure, reset=lambda conn: conn.cursor().execute(""))
     greenwait.Pool("", configure=configure_own, connection_factory=Own)
-    greenwait.Pool("", configure=configure_own)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
-    greenwait.Pool("", max_size="2")  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
+    greenwait.Pool("", configure=configure_own)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    greenwait.Pool("", max_size="2")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
     greenwait.Pool("", 1)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
 
 
@@ -165,7 +165,7 @@ def what_belongs_to_a_job() -> None:
     """Attributes are of any type."""
     own = greenwait.local(on_end=print)
     own.anything = 1
-    assert_type(own.anything, Any)
+    assert_type(greenwait.local().anything, Any)
     del own.anything
     assert_type(greenwait.scope(), int)
 

@@ -3,7 +3,7 @@ from contextlib import AbstractContextManager
 from types import GenericAlias, TracebackType
 from typing import Any, Generic, final, overload
 
-from psycopg2.extensions import connection
+import psycopg2.extensions
 from typing_extensions import Self, TypeVar
 
 from greenwait._connections.connection import Connection
@@ -11,7 +11,7 @@ from greenwait._connections.pool_stats import PoolStats
 
 __all__ = ["Pool", "empty_pool", "fill", "give_up"]
 
-_Connection = TypeVar("_Connection", bound=connection, default=Connection)
+_Connection = TypeVar("_Connection", bound=psycopg2.extensions.connection, default=Connection)
 
 @final
 class Pool(Generic[_Connection]):
@@ -52,7 +52,7 @@ class Pool(Generic[_Connection]):
         self, timeout: float | None = ...
     ) -> AbstractContextManager[_Connection, None]: ...
     def getconn(self, timeout: float | None = ...) -> _Connection: ...
-    def putconn(self, conn: connection, *, close: bool = ...) -> None: ...
+    def putconn(self, conn: psycopg2.extensions.connection, *, close: bool = ...) -> None: ...
     def stats(self) -> PoolStats: ...
     def close(self, timeout: float = ...) -> None: ...
     def __enter__(self) -> Self: ...

@@ -13,7 +13,12 @@ cimport cython
 from cpython.exc cimport PyErr_CheckSignals
 from libc.stdint cimport int64_t
 
-from greenwait._connections.pooled cimport configure, is_alive, is_restored, settings_of
+from greenwait._connections.pooled cimport (
+    configure as configure_new,
+    is_alive,
+    is_restored,
+    settings_of,
+)
 from greenwait._connections.semaphore cimport FairSemaphore, pause_until
 from greenwait._deadline cimport after, checked_seconds, timeout as timeout_block, to_ns
 from greenwait._system.clock cimport NO_DEADLINE, monotonic_ns
@@ -46,6 +51,7 @@ cdef int64_t LONGEST_PAUSE_NS = 640_000_000
 # view of that, and in one of the settings.
 cdef enum:
     ATTEMPTS = 4
+
 
 @cython.auto_pickle(False)
 @cython.final
@@ -365,7 +371,7 @@ check=None, configure=None, reset=None, **kwargs)
             try:
                 member.conn = connect(self.dsn, **self.options)
                 if self.configure is not None:
-                    configure(member.conn, self.configure)
+                    configure_new(member.conn, self.configure)
             finally:
                 block.leave()
         except BaseException as exc:

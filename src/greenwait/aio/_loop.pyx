@@ -693,7 +693,8 @@ def _work():
 
 cdef bint is_below_call(object here) except -1:
     """Is it the greenlet of a call? It no longer is in a child that was forked there."""
-    if type(here) is not LoopWorker or here.execution is None:  # between two calls a __del__ may run
+    # Between two calls a __del__ may run.
+    if type(here) is not LoopWorker or here.execution is None:
         return False
     cdef EventLoop loop = (<PendingCall?>here.execution).loop
     return loop is not None and not loop.is_inherited()

@@ -5,7 +5,7 @@ import inspect
 from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any, Generic
 
-from psycopg2.extensions import connection
+import psycopg2.extensions
 
 from greenwait._connections.pool import Pool, empty_pool, fill, give_up
 from greenwait._connections.pool_stats import PoolStats
@@ -15,11 +15,11 @@ from greenwait.aio._loop import Loan, is_inherited
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
 
-    _Connection = TypeVar("_Connection", bound=connection, default=Any)
+    _Connection = TypeVar("_Connection", bound=psycopg2.extensions.connection, default=Any)
 else:
     from typing import TypeVar
 
-    _Connection = TypeVar("_Connection", bound=connection)
+    _Connection = TypeVar("_Connection", bound=psycopg2.extensions.connection)
 
 __all__ = ["AsyncPool", "NewPool"]
 
@@ -104,7 +104,7 @@ class AsyncPool(Generic[_Connection]):
         self._loans.pop(id(conn), None)
         give_up(self._pool, conn)
 
-    async def putconn(self, conn: connection, *, close: bool = False) -> None:
+    async def putconn(self, conn: psycopg2.extensions.connection, *, close: bool = False) -> None:
         """Give a connection back. Uncommitted changes are rolled back.
 
         :param conn: a connection that ``getconn()`` has returned.
