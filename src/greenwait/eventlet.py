@@ -60,8 +60,10 @@ class _Eventlet(Adapter):
 
 _TOO_LATE = object()
 time_limits.append(eventlet.Timeout)
-_link: Any = GreenThread.link  # pyright: ignore[reportUnknownMemberType]
-tell_ends(GreenThread, _link)
+tell_ends(
+    GreenThread,
+    lambda thread, function: thread.link(function),  # pyright: ignore[reportUnknownMemberType]
+)
 _adapter = _Eventlet()
 
 
