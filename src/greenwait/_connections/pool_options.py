@@ -38,7 +38,7 @@ _ELSEWHERE = {
 _OF_CONNECT = ("connection_factory", "cursor_factory", "async", "async_")
 
 
-def check_arguments(dsn: object, functions: dict[str, object], options: dict[str, object]) -> None:
+def check_arguments(dsn: object, functions: dict[str, Any], options: dict[str, Any]) -> None:
     """Raise TypeError unless *functions* are callable and *options* are those of a connection."""
     if dsn is not None and not isinstance(dsn, str):
         raise TypeError(f"dsn must be a connection string, not {type(dsn).__name__!r}")
