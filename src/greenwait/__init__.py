@@ -15,11 +15,13 @@ from greenwait._connections.replication import (
     PhysicalReplicationConnection,
     ReplicationCursor,
 )
+from greenwait._connections.threaded_pool import ThreadedConnectionPool
 from greenwait._counts import Stats
 from greenwait._deadline import timeout
 from greenwait._errors import CommitInDoubt, PoolTimeout, QueryTimeout
 from greenwait._greenlets.gather import gather, map  # noqa: A004, the fixed name
 from greenwait._greenlets.hub import Hub, Job
+from greenwait._greenlets.local import local, scope
 from greenwait._install import install, installed, uninstall
 from greenwait._stats import stats
 from greenwait._system.identity import publish
@@ -41,6 +43,7 @@ __all__ = [
     "QueryTimeout",
     "ReplicationCursor",
     "Stats",
+    "ThreadedConnectionPool",
     "WaitCallback",
     "__version__",
     "cancel",
@@ -48,8 +51,10 @@ __all__ = [
     "gather",
     "install",
     "installed",
+    "local",
     "map",
     "notifies",
+    "scope",
     "stats",
     "timeout",
     "uninstall",

@@ -61,13 +61,27 @@ async def connections() -> None:
     await greenwait.aio.connect(5)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
 
 
+class Own(greenwait.aio.AsyncConnection):
+    """A class of a user's."""
+
+
+async def configure(conn: greenwait.aio.AsyncConnection) -> None:
+    """Be called with new connections."""
+
+
 async def pools() -> None:
-    """A pool lends for a block."""
+    """A pool lends connections of its class."""
     async with await greenwait.aio.create_pool("", min_size=1) as pool:
-        assert_type(pool, greenwait.aio.AsyncPool)
+        assert_type(pool, greenwait.aio.AsyncPool[greenwait.aio.AsyncConnection])
         assert_type(pool.stats(), greenwait.PoolStats)
         async with pool.connection(timeout=1) as conn:
+            assert_type(conn, greenwait.aio.AsyncConnection)
             await conn.commit()
+
+    async with greenwait.aio.create_pool("", connection_factory=Own, reset=configure) as own:
+        assert_type(own, greenwait.aio.AsyncPool[Own])
+        assert_type(await own.getconn(), Own)
+        await own.putconn(await own.getconn(), close=True)
 
     async with pool.connection("1"):  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
         pass

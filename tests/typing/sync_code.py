@@ -11,6 +11,7 @@ from typing import Any
 
 import psycopg2
 import psycopg2.extras
+import psycopg2.pool
 from psycopg2.extensions import Notify, set_wait_callback
 from typing_extensions import assert_type
 
@@ -119,13 +120,54 @@ def many_at_once() -> None:
     greenwait.map(length, [1])  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
+def configure(conn: greenwait.Connection) -> None:
+    """Be called with new connections."""
+
+
+def configure_own(conn: Own) -> None:
+    """Be called with those of one's own class."""
+
+
+def keeps_any(pool: greenwait.Pool) -> greenwait.Connection:
+    """Name a pool without the class of its connections: they are greenwait's."""
+    return pool.getconn()
+
+
 def pools() -> None:
-    """A pool lends for a block."""
+    """A pool lends connections of its class."""
     with greenwait.Pool("dbname=postgres", min_size=1, connection_factory=Own) as pool:
-        assert_type(pool, greenwait.Pool)
-        assert_type(pool.connection(timeout=1), AbstractContextManager[Any, None])
+        assert_type(pool, greenwait.Pool[Own])
+        assert_type(pool.connection(timeout=1), AbstractContextManager[Own, None])
+        assert_type(pool.getconn(), Own)
+        pool.putconn(pool.getconn(), close=True)
         assert_type(pool.stats(), greenwait.PoolStats)
         assert_type(pool.stats().seconds_waited, float)
 
-    greenwait.Pool("", max_size="2")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-    greenwait.Pool("", 1)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    assert_type(greenwait.Pool("", application_name="a"), greenwait.Pool[greenwait.Connection])
+    greenwait.Pool("", configure=configure, reset=lambda conn: conn.cursor().execute(""))
+    greenwait.Pool("", configure=configure_own, connection_factory=Own)
+    greenwait.Pool("", configure=configure_own)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    greenwait.Pool("", max_size="2")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
+    greenwait.Pool("", 1)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
+
+
+def pools_of_psycopg2() -> None:
+    """greenwait's goes where psycopg2's does, and knows its connections."""
+    pool = greenwait.ThreadedConnectionPool(1, 2, "")
+    assert_type(pool.getconn("a key"), greenwait.Connection)
+    assert_type(greenwait.ThreadedConnectionPool(1, 2, "", Own).getconn(), Own)
+    assert_type(greenwait.ThreadedConnectionPool(1, 2, connection_factory=Own).getconn(), Own)
+    theirs: psycopg2.pool.AbstractConnectionPool = pool
+    theirs.putconn(theirs.getconn(), close=True)
+
+
+def what_belongs_to_a_job() -> None:
+    """Attributes are of any type."""
+    own = greenwait.local(on_end=print)
+    own.anything = 1
+    assert_type(greenwait.local().anything, Any)
+    del own.anything
+    assert_type(greenwait.scope(), int)
+
+    greenwait.local(on_end=1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    greenwait.local(print)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
