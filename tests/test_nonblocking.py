@@ -4,13 +4,13 @@ import contextlib
 import io
 import os
 import socket
-import sys
 import threading
 
 import pytest
 from psycopg2.extensions import set_wait_callback
 
 import greenwait
+from greenwait._psycopg.libpq import FAST_PATHS
 from tests.lab.marks import needs_copy, needs_epoll
 
 
@@ -75,7 +75,8 @@ def copy(conn):
 
 
 @pytest.mark.patient
-@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's way of Unix sockets")
+@needs_epoll  # it is Linux's
+@pytest.mark.skipif(FAST_PATHS["send"] != "on", reason="it takes libpq's functions")
 @pytest.mark.parametrize(
     "send", [statement, interrupted_statement, pytest.param(copy, marks=needs_copy)]
 )

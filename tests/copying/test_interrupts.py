@@ -125,7 +125,7 @@ def test_deadline_includes_the_time_of_the_file(copying, count, statement):
 @pytest.mark.parametrize("statement", ["copy t from stdin", "copy (select 1) to stdout"])
 @pytest.mark.parametrize("swallows", [False, True])
 def test_deadline_in_a_method_that_waits_in_the_hub(copying, count, statement, swallows):
-    waits = []
+    waits: list[object] = []
 
     class Waiting:
         def wait(self, _):
