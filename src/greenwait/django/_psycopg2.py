@@ -1,0 +1,51 @@
+"""Django's backend for PostgreSQL on psycopg2, where psycopg 3 is installed, too.
+
+Django's base and its ``psycopg_any`` each import psycopg 3 where they can, and remember what they
+have got. So it is hidden while both are imported: if only one were to miss it, connections of
+the one would get the adapters of the other.
+"""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from typing import Any, cast
+
+from django.core.exceptions import ImproperlyConfigured
+
+__all__ = ["require_psycopg2"]
+
+_FOLDER = "django.db.backends.postgresql"
+
+
+def require_psycopg2() -> None:
+    """Import Django's backend, on psycopg2.
+
+    :raises django.core.exceptions.ImproperlyConfigured: it was imported before, on psycopg 3.
+    """
+    with _hidden("psycopg"):
+        psycopg_any = import_module(f"{_FOLDER}.psycopg_any")
+        base = import_module(f"{_FOLDER}.base")
+    if psycopg_any.is_psycopg3 or base.is_psycopg3:
+        raise ImproperlyConfigured(
+            "greenwait.django needs psycopg2, and Django has already imported its backend for "
+            "PostgreSQL on psycopg 3, which never calls greenwait: 'django.contrib.postgres' "
+            "imports it, for instance. Write 'import greenwait.django' at the top of your "
+            "settings, or uninstall psycopg"
+        )
+
+
+@contextmanager
+def _hidden(name: str) -> Iterator[None]:
+    """Make ``import name`` fail in the block."""
+    modules = cast("dict[str, Any]", sys.modules)
+    missing = object()
+    before = modules.get(name, missing)
+    modules[name] = None
+    try:
+        yield
+    finally:
+        if before is missing:
+            del modules[name]
+        else:
+            modules[name] = before

@@ -1,0 +1,5 @@
+"""Views, as sites have them."""
+
+from django.urls import path
+
+urlpatterns: list[object] = []
