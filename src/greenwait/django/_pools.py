@@ -9,7 +9,7 @@ from greenwait._connections.lock import FairLock
 from greenwait._connections.pool import Pool
 from greenwait._errors import PoolTimeout
 
-__all__ = ["close_pool", "find_pool", "pool_for", "pool_options"]
+__all__ = ["close_pool", "find_pool", "pool_for"]
 
 _OPTIONS = ("min_size", "max_size", "timeout", "max_idle", "max_lifetime", "check")
 _PSYCOPG_POOL_ONLY = ("max_waiting", "name", "num_workers", "open", "reconnect_timeout")
@@ -17,7 +17,8 @@ _PSYCOPG_POOL_ONLY = ("max_waiting", "name", "num_workers", "open", "reconnect_t
 
 class _Entry(NamedTuple):
     pool: Pool
-    options: dict[str, Any]
+    asked_for: Any
+    has_checks: bool
     params: dict[str, Any]
 
 
@@ -25,57 +26,56 @@ _pools: dict[str, _Entry] = {}
 _making = FairLock()  # jobs that come first together would each make min_size connections
 
 
-def pool_options(settings: dict[str, Any]) -> dict[str, Any] | None:
-    """Return the options for the pool that a database's settings ask for; None: no pool.
+def pool_for(alias: str, settings: dict[str, Any], params: dict[str, Any]) -> Pool | None:
+    """Return the pool that a database's settings ask for; None: they do not.
 
-    :raises django.core.exceptions.ImproperlyConfigured: they are not such options.
+    :param settings: those of the database.
+    :param params: the arguments of ``greenwait.connect()`` that come of them. If they have
+        changed since, as for a test's database, there is a new pool.
+    :raises django.core.exceptions.ImproperlyConfigured: the settings are wrong.
     """
     asked_for = settings["OPTIONS"].get("pool")
     if not asked_for or settings["NAME"] is None:  # that is for making and dropping databases
         return None
+    key = (asked_for, bool(settings.get("CONN_HEALTH_CHECKS")), params)
+
+    def find() -> Pool | None:
+        entry = _pools.get(alias)
+        return entry.pool if entry is not None and entry[1:] == key else None
+
+    def find_or_make() -> Pool:
+        pool = find()
+        if pool is None:
+            close_pool(alias)
+            pool = _new_pool(settings, params)
+            _pools[alias] = _Entry(pool, *key)
+        return pool
+
+    return find() or _making.run(None, "a database's first connection", find_or_make)
+
+
+def _new_pool(settings: dict[str, Any], params: dict[str, Any]) -> Pool:
     if settings.get("CONN_MAX_AGE", 0) != 0:
         raise ImproperlyConfigured(
             "OPTIONS['pool'] keeps connections, and CONN_MAX_AGE would, too: leave that at 0"
         )
-    if asked_for is True:
-        options: dict[str, Any] = {}
-    elif isinstance(asked_for, dict):
-        options = dict(asked_for)
-    else:
+    asked_for = settings["OPTIONS"]["pool"]
+    if not (asked_for is True or isinstance(asked_for, dict)):
         raise ImproperlyConfigured(f"OPTIONS['pool'] is True or a dict, not {asked_for!r}")
+    options: dict[str, Any] = {} if asked_for is True else dict(asked_for)
     for name in options:
         if name not in _OPTIONS:
-            known = ", ".join(_OPTIONS)
             whose = "psycopg_pool's, and " if name in _PSYCOPG_POOL_ONLY else ""
             raise ImproperlyConfigured(
                 f"OPTIONS['pool'] has {name!r}, which is {whose}not one of greenwait.Pool's "
-                f"options: {known}"
+                f"options: {', '.join(_OPTIONS)}"
             )
     if settings.get("CONN_HEALTH_CHECKS"):
         options.setdefault("check", _ask)
-    return options
-
-
-def pool_for(alias: str, options: dict[str, Any], params: dict[str, Any]) -> Pool:
-    """Return the pool of a database, made with these connection parameters."""
-
-    def find_or_make() -> Pool:
-        entry = _pools.get(alias)
-        if entry is not None:
-            if entry.options == options and entry.params == params:
-                return entry.pool
-            close_pool(alias)  # it is of another database: a test's, for instance
-        try:
-            pool = Pool(**options, **params)
-        except (TypeError, ValueError) as exc:
-            raise ImproperlyConfigured(f"OPTIONS['pool']: {exc}") from exc
-        _pools[alias] = _Entry(pool, options, params)
-        return pool
-
-    entry = _pools.get(alias)
-    if entry is not None and entry.options == options and entry.params == params:
-        return entry.pool
-    return _making.run(None, "a database's first connection", find_or_make)
+    try:
+        return Pool(**options, **params)
+    except (TypeError, ValueError) as exc:
+        raise ImproperlyConfigured(f"OPTIONS['pool']: {exc}") from exc
 
 
 def find_pool(alias: str) -> Pool | None:

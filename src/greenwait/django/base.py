@@ -132,10 +132,9 @@ class DatabaseWrapper(base.DatabaseWrapper):
 
     def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
         """Return a connection, from the pool if there is one."""
-        options = _pools.pool_options(self.settings_dict)
-        if options is None:
+        pool = _pools.pool_for(self.alias, self.settings_dict, conn_params)
+        if pool is None:
             return super().get_new_connection(conn_params)
-        pool = _pools.pool_for(self.alias, options, conn_params)
         lent = pool.getconn()
         try:
             conn = super().get_new_connection({"lent": lent})
