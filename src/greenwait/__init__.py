@@ -20,6 +20,7 @@ from greenwait._deadline import timeout
 from greenwait._errors import CommitInDoubt, PoolTimeout, QueryTimeout
 from greenwait._greenlets.gather import gather, map  # noqa: A004, the fixed name
 from greenwait._greenlets.hub import Hub, Job
+from greenwait._greenlets.local import local, scope
 from greenwait._install import install, installed, uninstall
 from greenwait._stats import stats
 from greenwait._system.identity import publish
@@ -48,8 +49,10 @@ __all__ = [
     "gather",
     "install",
     "installed",
+    "local",
     "map",
     "notifies",
+    "scope",
     "stats",
     "timeout",
     "uninstall",

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import eventlet  # pyright: ignore[reportMissingTypeStubs]  # there are none
 from eventlet import hubs, patcher  # pyright: ignore[reportMissingTypeStubs]
+from eventlet.greenthread import GreenThread  # pyright: ignore[reportMissingTypeStubs]
 from greenlet import getcurrent
 
 from greenwait._callback import WaitCallback
+from greenwait._greenlets.local import tell_ends
 from greenwait._install import install, is_registered
 from greenwait._ranks import time_limits
 from greenwait._waiter import READ, WRITE, Adapter, register
@@ -58,6 +60,7 @@ class _Eventlet(Adapter):
 
 _TOO_LATE = object()
 time_limits.append(eventlet.Timeout)
+tell_ends(GreenThread, GreenThread.link)
 _adapter = _Eventlet()
 
 

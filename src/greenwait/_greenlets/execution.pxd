@@ -1,8 +1,9 @@
 """A call of a function in a greenlet of its own, and its outcome."""
 
+from greenwait._greenlets.local cimport Scoped
 from greenwait._greenlets.waiter cimport InterruptTarget
 
-cdef class Execution:
+cdef class Execution(Scoped):
     cdef object function  # and its arguments; None once it runs
     cdef tuple args
     cdef dict kwargs

@@ -3,11 +3,11 @@
 cimport cython
 from cpython.contextvars cimport PyContext_Enter, PyContext_Exit
 
-from greenwait._ranks cimport higher
+from greenwait._greenlets.local cimport Scoped, either
 
 
 @cython.auto_pickle(False)
-cdef class Execution:
+cdef class Execution(Scoped):
     """A call of a function in a greenlet of its own; see ``execution.pxd``."""
 
     cdef int execute(self) except -1:
@@ -19,15 +19,15 @@ cdef class Execution:
             self.value = function(*args, **kwargs) if kwargs else function(*args)
         except BaseException as exc:  # by its instance: its class may be told only by that
             self.exception_raised = exc
+        if self.scope is not None:
+            self.exception_raised = either(self.exception_raised, self.end_scope())
         PyContext_Exit(self.context)
         return 0
 
     cdef int deliver_late(self) except -1:
         """Make the call raise the interrupt, if any, that came too late to strike a wait."""
         late, self.target.interruption = self.target.interruption, None
-        if late is not None:
-            raised = self.exception_raised
-            self.exception_raised = late if raised is None else higher(raised, late)
+        self.exception_raised = either(self.exception_raised, late)
         return 0
 
     cdef object outcome(self):

@@ -17,6 +17,7 @@ from greenwait._greenlets.hub import (
     join,
     raise_first,
 )
+from greenwait._greenlets.local import call_in_scope
 
 __all__ = ["gather", "map"]
 
@@ -54,7 +55,7 @@ def gather(*callables: Callable[[], _Result], limit: int | None = None) -> list[
     def work() -> None:
         for index, call in todo:
             try:
-                results[index] = context.copy().run(call)
+                results[index] = call_in_scope(context.copy(), call)
             except GreenletExit:
                 raise
             except BaseException as exc:

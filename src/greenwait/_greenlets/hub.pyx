@@ -34,6 +34,7 @@ from types import GenericAlias
 
 from greenlet import GreenletExit, getcurrent, greenlet
 
+from greenwait._greenlets.local import Worker
 from greenwait._install import check_registered
 
 if sys.version_info < (3, 11):
@@ -56,13 +57,13 @@ cdef object switch_to = greenlet.switch  # a look-up of the method costs as much
 cdef type NoneType = type(None)
 
 
-class _Worker(greenlet):
+class _Worker(Worker):
     """The greenlet of one job after another: a new one costs more than many a query."""
 
-    __slots__ = ("target",)
+    __slots__ = ()
 
 
-cdef object Worker = _Worker
+cdef object HubWorker = _Worker
 
 
 cdef enum:
@@ -369,8 +370,10 @@ cdef class Hub(GreenletWaiter):
         return self.scheduler.close()
 
     cdef InterruptTarget target_of(self, object here):
-        if type(here) is Worker:
-            return here.target
+        cdef Job job
+        if type(here) is HubWorker:
+            job = here.execution
+            return None if job is None else job.target
         return self.target if here is self.entered_by else None
 
     cdef object next_due(self, SuspendedWait suspended):
@@ -416,7 +419,7 @@ cdef class Hub(GreenletWaiter):
         if self.idle:
             worker = self.idle.pop()
         elif here is self.entered_by or self.target.innermost is None:
-            worker = Worker(_work, self.entered_by)
+            worker = HubWorker(_work, self.entered_by)
         else:
             # A greenlet begins at the recursion depth and the C stack depth of the greenlet that
             # starts it: so the one that waits outermost always starts it.
@@ -487,9 +490,9 @@ def _work(Job job not None):
     cdef Hub hub = job.hub
     here = current_greenlet()
     while job is not None:
-        here.target = job.target
+        here.execution = job
         job.run()
-        here.target = None
+        here.execution = None
         if hub.is_inherited():  # pragma: no cover: coverage.py does not trace this child
             raise_in_child(job)
         due = hub.next_due(None)

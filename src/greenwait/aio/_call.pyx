@@ -337,7 +337,7 @@ def await_(awaitable):
     returned or raised.
     """
     here = current_greenlet()
-    cdef Call call = here.call if is_below_call(here) else None
+    cdef Call call = here.execution if is_below_call(here) else None
     if call is None or call.loop.ended is not None:
         if hasattr(awaitable, "close"):
             awaitable.close()  # or it would warn that it was never awaited

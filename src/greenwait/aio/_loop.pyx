@@ -46,6 +46,7 @@ from types import MethodType
 
 from greenlet import getcurrent, greenlet
 
+from greenwait._greenlets.local import Worker
 from greenwait._install import check_registered
 
 __all__ = ["Loan", "end_connection", "is_inherited"]
@@ -146,13 +147,13 @@ cdef class PendingCall(Execution):
         return 0
 
 
-class _Worker(greenlet):
+class _Worker(Worker):
     """The greenlet of one call after another: a new one costs more than many a query."""
 
-    __slots__ = ("call",)
+    __slots__ = ()
 
 
-cdef object Worker = _Worker
+cdef object LoopWorker = _Worker
 
 
 @cython.auto_pickle(False)
@@ -173,7 +174,7 @@ cdef class EventLoop(GreenletWaiter):
         end_with_thread(self)
 
     cdef InterruptTarget target_of(self, object here):
-        return (<PendingCall?>here.call).target if type(here) is Worker else None
+        return (<PendingCall?>here.execution).target if type(here) is LoopWorker else None
 
     cdef int begin_call(self, PendingCall call, object event_loop) except -1:
         """Run its function, in a greenlet, until it waits or returns."""
@@ -189,7 +190,7 @@ cdef class EventLoop(GreenletWaiter):
             if self.idle:
                 worker = self.idle.pop()
             else:
-                worker = Worker(_work, here)
+                worker = LoopWorker(_work, here)
                 deep_call(worker.switch)  # not with the call, which the greenlet would keep
             worker.switch(call)
         finally:
@@ -673,9 +674,9 @@ def _work():
     while True:
         call = switch_to(next_greenlet)
         loop = call.loop
-        current_greenlet().call = call
+        current_greenlet().execution = call
         call.run()
-        current_greenlet().call = None
+        current_greenlet().execution = None
         loop.end_call(call)
         due = loop.pop_due()
         next_greenlet = loop.entered_by if due is None else (<SuspendedWait>due).greenlet
@@ -692,9 +693,9 @@ def _work():
 
 cdef bint is_below_call(object here) except -1:
     """Is it the greenlet of a call? It no longer is in a child that was forked there."""
-    if type(here) is not Worker or here.call is None:  # between two calls a __del__ may run
+    if type(here) is not LoopWorker or here.execution is None:  # between two calls a __del__ may run
         return False
-    cdef EventLoop loop = (<PendingCall?>here.call).loop
+    cdef EventLoop loop = (<PendingCall?>here.execution).loop
     return loop is not None and not loop.is_inherited()
 
 
@@ -784,7 +785,7 @@ cdef class AioAdapter(Adapter):
 
     cdef Waiter find_waiter(self):
         here = current_greenlet()
-        return (<PendingCall>here.call).loop if is_below_call(here) else None
+        return (<PendingCall>here.execution).loop if is_below_call(here) else None
 
 
 cdef AioAdapter adapter = AioAdapter()

@@ -36,11 +36,13 @@ from gevent._hub_local import get_hub_if_exists
 from gevent.hub import Waiter as GeventWaiter
 from greenlet import getcurrent, greenlet
 
+from greenwait._greenlets.local import tell_ends
 from greenwait._ranks import time_limits
 
 __all__ = ["GeventAdapter"]
 
 time_limits.append(gevent.Timeout)
+tell_ends(gevent.Greenlet, gevent.Greenlet.rawlink)
 
 cdef object hub_here = get_hub_if_exists
 cdef object current_greenlet = getcurrent

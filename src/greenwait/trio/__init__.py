@@ -8,7 +8,7 @@ import trio
 
 from greenwait._install import check_registered
 from greenwait._waiter import READ, WRITE, register
-from greenwait.trio._adapter import TrioAdapter, Worker
+from greenwait.trio._adapter import TrioAdapter, TrioWorker
 from greenwait.trio._request import CHECKPOINT, Request
 
 if sys.version_info < (3, 11):
@@ -43,12 +43,12 @@ async def run(  # pragma: no cover: coverage.py is late to see which greenlet ru
     server, its end is waited for within the callback's ``cancel_grace``, and trio.Cancelled
     is raised where the code waits: the connection stays usable. A commit is not cancelled.
     """
-    result: _Result = await _run(Worker(function, args, kwargs))
+    result: _Result = await _run(TrioWorker(function, args, kwargs))
     return result
 
 
 @trio.lowlevel.enable_ki_protection  # an interrupt is raised where it waits, and nowhere else
-async def _run(worker: Worker) -> Any:  # pragma: no cover: as above
+async def _run(worker: TrioWorker) -> Any:  # pragma: no cover: as above
     trio.lowlevel.current_task()  # raises RuntimeError outside of trio
     check_registered("greenwait.trio")
     register(_adapter)

@@ -1,13 +1,12 @@
 from collections.abc import Callable
 from typing import Any, final
 
-from greenlet import greenlet
-
+from greenwait._greenlets.local import Worker
 from greenwait._waiter import Adapter
 
-__all__ = ["TrioAdapter", "Worker"]
+__all__ = ["TrioAdapter", "TrioWorker"]
 
-class Worker(greenlet):
+class TrioWorker(Worker):
     def __init__(
         self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> None: ...

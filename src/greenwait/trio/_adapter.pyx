@@ -15,17 +15,18 @@ from greenwait._system.threads cimport forks
 from greenwait._waiter cimport Adapter, seconds_until_look
 
 import trio
-from greenlet import getcurrent, greenlet
+from greenlet import getcurrent
 
+from greenwait._greenlets.local import Worker
 from greenwait.trio._request import CHECKPOINT, Request
 
-__all__ = ["TrioAdapter", "Worker"]
+__all__ = ["TrioAdapter", "TrioWorker"]
 
 cdef object current_greenlet = getcurrent
 cdef object cancelled = trio.Cancelled
 
 
-class Worker(greenlet):
+class TrioWorker(Worker):
     """The greenlet of one call. Switching to it returns a ``Request``, until it is dead."""
 
     def __init__(self, function, args, kwargs):
@@ -56,7 +57,7 @@ cdef class TrioAdapter(Adapter):
 
     cpdef bint is_active(self) except -1:
         here = current_greenlet()
-        return isinstance(here, Worker) and here.forks == forks  # not in a forked child
+        return isinstance(here, TrioWorker) and here.forks == forks  # not in a forked child
 
     cdef int wait_for(
         self, int fd, int events, int64_t deadline_ns, bint draining, ConnectionState state
