@@ -7,15 +7,14 @@ place of what it keeps them in.
 
 from typing import Any
 
+from django.conf import settings
 from django.db import connections
 from greenlet import getcurrent
 
 from greenwait._greenlets.local import local
+from greenwait.django._test_case import shared_wrappers
 
-__all__ = ["Connections", "replace", "test_cases"]
-
-#: The wrappers whose transaction is a ``TestCase``'s, by the alias of the database.
-test_cases: dict[str, Any] = {}
+__all__ = ["Connections", "replace"]
 
 
 class Connections:
@@ -31,8 +30,8 @@ class Connections:
         object.__setattr__(self, "_own", local(on_end=_end))
 
     def __getattr__(self, alias: str) -> Any:
-        if test_cases and alias in test_cases and getcurrent().parent is not None:
-            return test_cases[alias]
+        if shared_wrappers and alias in shared_wrappers and getcurrent().parent is not None:
+            return shared_wrappers[alias]
         return getattr(self._own, alias)
 
     def __setattr__(self, alias: str, wrapper: Any) -> None:
@@ -62,7 +61,8 @@ def replace() -> None:
     if isinstance(before, Connections):
         return
     after = Connections()
-    for alias in handler:
-        if hasattr(before, alias):
-            setattr(after, alias, getattr(before, alias))
+    if settings.configured:
+        for alias in handler:
+            if hasattr(before, alias):
+                setattr(after, alias, getattr(before, alias))
     handler._connections = after

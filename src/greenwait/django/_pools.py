@@ -18,7 +18,6 @@ _PSYCOPG_POOL_ONLY = ("max_waiting", "name", "num_workers", "open", "reconnect_t
 class _Entry(NamedTuple):
     pool: Pool
     asked_for: Any
-    has_checks: bool
     params: dict[str, Any]
 
 
@@ -37,7 +36,7 @@ def pool_for(alias: str, settings: dict[str, Any], params: dict[str, Any]) -> Po
     asked_for = settings["OPTIONS"].get("pool")
     if not asked_for or settings["NAME"] is None:  # that is for making and dropping databases
         return None
-    key = (asked_for, bool(settings.get("CONN_HEALTH_CHECKS")), params)
+    key = (asked_for, params)
 
     def find() -> Pool | None:
         entry = _pools.get(alias)

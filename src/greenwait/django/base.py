@@ -6,7 +6,9 @@ from typing import Any
 from weakref import WeakSet
 
 import psycopg2
-from psycopg2.extensions import TRANSACTION_STATUS_IDLE, get_wait_callback
+from django.db.backends.postgresql import base
+from django.db.backends.postgresql.creation import DatabaseCreation as DjangoDatabaseCreation
+from psycopg2.extensions import TRANSACTION_STATUS_IDLE
 
 from greenwait._connections.connect import connect as greenwait_connect
 from greenwait._connections.pool import Pool, give_up
@@ -16,12 +18,7 @@ from greenwait.connection import Connection, Cursor
 from greenwait.django import _connections, _pools
 from greenwait.django._async_check import let_calls_through
 from greenwait.django._register import register_if_none
-from greenwait.django._psycopg2 import require_psycopg2
-
-require_psycopg2()
-
-from django.db.backends.postgresql import base
-from django.db.backends.postgresql.creation import DatabaseCreation as DjangoDatabaseCreation
+from greenwait.django._test_case import AtomicBlocks, Savepoints, shared_wrappers
 
 __all__ = ["DatabaseCreation", "DatabaseWrapper"]
 
@@ -36,30 +33,6 @@ def _with_connect(module: ModuleType) -> ModuleType:
     copy = ModuleType(module.__name__, module.__doc__)
     vars(copy).update(vars(module), connect=_connect)
     return copy
-
-
-class _AtomicBlocks(list[Any]):
-    """The ``atomic()`` blocks that are open, which tells of those of a ``TestCase``."""
-
-    def __init__(self, wrapper: "DatabaseWrapper") -> None:
-        super().__init__()
-        self._wrapper = wrapper
-
-    def append(self, block: Any) -> None:
-        super().append(block)
-        if block._from_testcase:
-            self._wrapper.test_scope = scope()
-            _connections.test_cases[self._wrapper.alias] = self._wrapper
-
-    def pop(self, *index: Any) -> Any:
-        block = super().pop(*index)
-        if not self:
-            self.forget()
-        return block
-
-    def forget(self) -> None:
-        if _connections.test_cases.get(self._wrapper.alias) is self._wrapper:
-            del _connections.test_cases[self._wrapper.alias]
 
 
 class DatabaseCreation(DjangoDatabaseCreation):
@@ -93,6 +66,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
     _lender: Pool | None = None
     #: That of the ``TestCase`` whose transaction is open.
     test_scope = 0
+    _savepoints: Savepoints | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -181,21 +155,43 @@ class DatabaseWrapper(base.DatabaseWrapper):
         before = getattr(self, "_atomic_blocks", None)
         if before is not None:
             before.forget()
-        self._atomic_blocks = _AtomicBlocks(self)
+        self._atomic_blocks = AtomicBlocks(self)
 
-    def _is_test_cases(self) -> bool:
+    @property
+    def _is_shared(self) -> bool:
         """Is its transaction a ``TestCase``'s, and so everybody's?"""
-        return _connections.test_cases.get(self.alias) is self
+        return shared_wrappers.get(self.alias) is self
+
+    @property
+    def _is_borrowed(self) -> bool:
+        """Is it so, and another job, call or greenlet asks?"""
+        return self._is_shared and self.test_scope != scope()
 
     def validate_thread_sharing(self) -> None:
         """Raise an error if this is another thread's, unless its transaction is a TestCase's."""
-        if not self._is_test_cases():
+        if not self._is_shared:
             super().validate_thread_sharing()
 
     def close(self) -> None:
-        """Close it, unless it is a ``TestCase``'s and another job, call or greenlet asks for that."""
-        if not self._is_test_cases() or self.test_scope == scope():
+        """Close it, or give it back to the pool; not if it is a ``TestCase``'s, which others use."""
+        if not self._is_borrowed:
             super().close()
+
+    def savepoint(self) -> Any:
+        """Make a savepoint, and return its name."""
+        if not self._is_borrowed:
+            return super().savepoint()
+        if self._savepoints is None:
+            self._savepoints = Savepoints()
+        return self._savepoints.make(super().savepoint)
+
+    def savepoint_commit(self, sid: str) -> None:
+        """Release a savepoint."""
+        try:
+            super().savepoint_commit(sid)
+        finally:
+            if self._savepoints is not None:
+                self._savepoints.remove(sid)
 
 
 _connections.replace()
