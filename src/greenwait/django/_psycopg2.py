@@ -15,8 +15,6 @@ from django.core.exceptions import ImproperlyConfigured
 
 __all__ = ["require_psycopg2"]
 
-_FOLDER = "django.db.backends.postgresql"
-
 
 def require_psycopg2() -> None:
     """Import Django's backend, on psycopg2.
@@ -24,15 +22,15 @@ def require_psycopg2() -> None:
     :raises django.core.exceptions.ImproperlyConfigured: it was imported before, on psycopg 3.
     """
     with _hidden("psycopg"):
-        psycopg_any = import_module(f"{_FOLDER}.psycopg_any")
-        base = import_module(f"{_FOLDER}.base")
-    if psycopg_any.is_psycopg3 or base.is_psycopg3:
-        raise ImproperlyConfigured(
-            "greenwait.django needs psycopg2, and Django has already imported its backend for "
-            "PostgreSQL on psycopg 3, which never calls greenwait: 'django.contrib.postgres' "
-            "imports it, for instance. Write 'import greenwait.django' at the top of your "
-            "settings, or uninstall psycopg"
-        )
+        # In this order: a base could not be imported on a psycopg_any of psycopg 3.
+        for name in ("psycopg_any", "base"):
+            if import_module(f"django.db.backends.postgresql.{name}").is_psycopg3:
+                raise ImproperlyConfigured(
+                    "greenwait.django needs psycopg2, and Django has already imported its backend "
+                    "for PostgreSQL on psycopg 3, which never calls greenwait: "
+                    "'django.contrib.postgres' imports it, for instance. Write 'import "
+                    "greenwait.django' at the top of your settings, or uninstall psycopg"
+                )
 
 
 @contextmanager
