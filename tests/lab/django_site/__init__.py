@@ -1,6 +1,7 @@
 """A small Django project, for programs in processes of their own."""
 
 import os
+import sys
 from typing import Any
 
 from psycopg2.extensions import parse_dsn
@@ -27,6 +28,9 @@ def databases(dsn: str, **settings: Any) -> dict[str, dict[str, Any]]:
 
 def configure(dsn: str, database: dict[str, Any] | None = None, **settings: Any) -> None:
     """Set Django up; *database* are further settings of its database."""
+    if ENGINE != "greenwait.django":
+        sys.__dict__["modules"]["psycopg"] = None  # it would be preferred
+
     import django
     from django.conf import settings as django_settings
 
