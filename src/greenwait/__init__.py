@@ -15,6 +15,7 @@ from greenwait._connections.replication import (
     PhysicalReplicationConnection,
     ReplicationCursor,
 )
+from greenwait._connections.threaded_pool import ThreadedConnectionPool
 from greenwait._counts import Stats
 from greenwait._deadline import timeout
 from greenwait._errors import CommitInDoubt, PoolTimeout, QueryTimeout
@@ -42,6 +43,7 @@ __all__ = [
     "QueryTimeout",
     "ReplicationCursor",
     "Stats",
+    "ThreadedConnectionPool",
     "WaitCallback",
     "__version__",
     "cancel",

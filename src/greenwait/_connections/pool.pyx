@@ -13,68 +13,44 @@ cimport cython
 from cpython.exc cimport PyErr_CheckSignals
 from libc.stdint cimport int64_t
 
+from greenwait._connections.pooled cimport configure, is_alive, is_restored, settings_of
 from greenwait._connections.semaphore cimport FairSemaphore, pause_until
 from greenwait._deadline cimport after, checked_seconds, timeout as timeout_block, to_ns
 from greenwait._system.clock cimport NO_DEADLINE, monotonic_ns
-from greenwait._system.readiness cimport READINESS_READ, readiness_now
 from greenwait._system.sealed_type cimport seal_type
 
 import os
 import random
 from collections import deque
+from types import GenericAlias
 from weakref import WeakSet
 
-from psycopg2.extensions import TRANSACTION_STATUS_IDLE
-
 from greenwait._connections.connect import connect
+from greenwait._connections.pool_options import check_arguments, check_sizes
 from greenwait._connections.pool_stats import PoolStats
 from greenwait._errors import PoolTimeout, QueryTimeout
 from greenwait._psycopg import psycopg2
 
-__all__ = ["Pool", "give_up"]
+__all__ = ["Pool", "empty_pool", "fill", "give_up"]
 
 cdef object Psycopg2Error = psycopg2.Error
 cdef object OperationalError = psycopg2.OperationalError
-cdef object ServerHasCanceled = psycopg2.QueryCanceled
 cdef object InterfaceError = psycopg2.InterfaceError
-cdef int IDLE = TRANSACTION_STATUS_IDLE
-cdef int STATUS_BEGIN = psycopg2.STATUS_BEGIN
-cdef int STATUS_READY = psycopg2.STATUS_READY
 
 # The pause between two attempts to connect, doubled each time; and shortened at random, so that
 # not all borrowers try at the same moment.
 cdef int64_t SHORTEST_PAUSE_NS = 20_000_000
 cdef int64_t LONGEST_PAUSE_NS = 640_000_000
 
-# An idle connection is discarded if it still has messages after so many have been read,
-cdef enum:
-    MESSAGES = 64
-
-# ... or after reading them has taken so long.
-cdef int64_t LONGEST_LOOK_NS = 20_000_000
-
 # The attempts to clean a connection while that is interrupted: in psycopg2's rollback, in its
 # view of that, and in one of the settings.
 cdef enum:
     ATTEMPTS = 4
 
-# Connection settings that a borrower may change, and that are restored for the next one.
-cdef tuple SETTINGS = ("autocommit", "isolation_level", "readonly", "deferrable")
-
-
 @cython.auto_pickle(False)
 @cython.final
-@cython.internal
 cdef class Member:
     """A connection of the pool."""
-
-    cdef object conn
-    cdef FairSemaphore places   # the pool's when it was lent: a forked child has another one
-    cdef bint is_lent
-    cdef bint is_in_block       # lent to a Borrowed, which gives it back
-    cdef int64_t expires_ns
-    cdef int64_t idle_since_ns
-    cdef tuple settings
 
 
 @cython.auto_pickle(False)
@@ -89,12 +65,14 @@ cdef class Borrowed:
     cdef Member member
 
     def __enter__(self):
+        cdef int64_t deadline_ns
         PyErr_CheckSignals()  # see timeout.__enter__()
         if self.is_entered:
             raise RuntimeError("this block is entered already: call connection() for each")
         self.is_entered = True
         try:
-            self.member = self.pool.lend(self.timeout)
+            deadline_ns = self.pool.deadline_of(self.timeout)
+            self.member = self.pool.lend(deadline_ns, deadline_ns)
         except BaseException:
             self.is_entered = False
             raise
@@ -124,7 +102,7 @@ seal_type(Borrowed, "it is made by Pool.connection()")
 @cython.final
 cdef class Pool:
     """Pool(dsn=None, *, min_size=0, max_size=10, timeout=30.0, max_idle=600.0, max_lifetime=3600.0,
-check=None, **kwargs)
+check=None, configure=None, reset=None, **kwargs)
 --
 
     A pool of connections that threads, greenlets and jobs borrow.
@@ -139,9 +117,18 @@ check=None, **kwargs)
     :param check: a function that is called with each connection before it is lent again, and
         raises a psycopg2.Error if that is to be closed. Without it, the pool finds out,
         at no cost, whether the server has closed the connection.
-    :param kwargs: further arguments of ``greenwait.connect()``.
+    :param configure: a function that is called once with each new connection, before it is lent:
+        to set autocommit, to register types. What it leaves open is committed. If it raises, the
+        connection is closed, and that is the borrower's exception, or an attempt to connect that
+        failed if it is a psycopg2.OperationalError.
+    :param reset: a function that is called with each connection that is given back, in autocommit
+        mode, after a rollback: ``lambda conn: conn.cursor().execute("discard all")``, say. If it
+        raises, the connection is closed; what is not a psycopg2.Error is raised where the
+        connection is given back.
+    :param kwargs: further arguments of ``greenwait.connect()``. With a *connection_factory* the
+        connections are of its class.
     :raises psycopg2.Error: one of the first *min_size* connections failed.
-    :raises TypeError: an argument is of the wrong type.
+    :raises TypeError: an argument is of the wrong type, or neither a pool's nor libpq's.
     :raises ValueError: an argument is out of its range.
 
     First come, first served, in any context: a plain thread, a job of a hub, a gevent or
@@ -150,59 +137,36 @@ check=None, **kwargs)
     pool makes new ones.
     """
 
-    cdef str dsn
-    cdef dict options
-    cdef Py_ssize_t min_size
-    cdef Py_ssize_t max_size
-    cdef int64_t timeout_ns
-    cdef int64_t max_idle_ns
-    cdef int64_t max_lifetime_ns
-    cdef object check
-    cdef FairSemaphore places
-    cdef dict members       # by the connection's id(); not those that are being made
-    cdef object idle        # members; the one given back last is lent first
-    cdef bint is_closed
-    cdef FairSemaphore empty  # opened when no place is taken; close() waits for that
-    cdef Py_ssize_t taken   # places
-    cdef Py_ssize_t making
-    cdef Py_ssize_t in_use
-    cdef Py_ssize_t lent
-    cdef Py_ssize_t timeouts
-    cdef Py_ssize_t made
-    cdef Py_ssize_t failures
-    cdef Py_ssize_t discarded
-    cdef int64_t waited_ns
-    cdef object __weakref__
-
     # Not in __init__(), which may never be called, or be called again.
     def __cinit__(
         self, dsn=None, *, min_size=0, max_size=10, timeout=30.0, max_idle=600.0,
-        max_lifetime=3600.0, check=None, **kwargs
+        max_lifetime=3600.0, check=None, configure=None, reset=None, **kwargs
     ):
-        if dsn is not None and not isinstance(dsn, str):
-            raise TypeError(f"dsn must be a connection string, not {type(dsn).__name__!r}")
-        if kwargs.get("async_") or kwargs.get("async"):
-            raise TypeError("a pool's connections are not async_: leave that out")
+        functions = {"check": check, "configure": configure, "reset": reset}
+        check_arguments(dsn, functions, kwargs)
+        check_sizes(min_size, max_size)
         self.dsn = dsn
         self.options = kwargs
-        self.max_size = checked_size("max_size", max_size, 1)
-        self.min_size = checked_size("min_size", min_size, 0)
-        if self.min_size > self.max_size:
-            raise ValueError(f"min_size={min_size} is more than max_size={max_size}")
+        self.min_size, self.max_size = min_size, max_size
         self.timeout_ns = to_ns(checked_seconds("timeout", timeout, ""))
         self.max_idle_ns = duration("max_idle", max_idle)
         self.max_lifetime_ns = duration("max_lifetime", max_lifetime)
-        if not (check is None or callable(check)):
-            raise TypeError(f"check must be a function or None, not {type(check).__name__!r}")
-        self.check = check
+        self.check, self.configure, self.reset = check, configure, reset
         self.begin()
+        self.fill()
+        pools.add(self)
+
+    __class_getitem__ = classmethod(GenericAlias)  # Pool[Connection] is a type to annotate with
+
+    cdef int fill(self) except -1:
+        """Make the first connections; close the pool if one fails."""
         try:
             while len(self.members) < self.min_size:
                 self.put_aside(self.make(after(self.timeout_ns)))
         except BaseException:
             self.close(timeout=0)
             raise
-        pools.add(self)
+        return 0
 
     cdef int begin(self) except -1:
         self.places = FairSemaphore(self.max_size)
@@ -241,12 +205,14 @@ check=None, **kwargs)
 
         The wait ends as in ``connection()``.
         """
-        return self.lend(timeout).conn
+        cdef int64_t deadline_ns = self.deadline_of(timeout)
+        return self.lend(deadline_ns, deadline_ns).conn
 
-    def putconn(self, conn):
+    def putconn(self, conn, *, close=False):
         """Give a connection back. Uncommitted changes are rolled back.
 
         :param conn: a connection that ``getconn()`` has returned.
+        :param close: close it, without waiting for the server.
         :raises ValueError: it does not belong to this pool, was given back already, or will be
             by the ``with`` block of ``connection()``.
         """
@@ -255,7 +221,7 @@ check=None, **kwargs)
             raise ValueError("putconn() of a connection that this pool has not lent")
         if member.is_in_block:
             raise ValueError("putconn() within connection()'s with block, which gives it back")
-        self.take_back(member)
+        self.take_back(member, not close)
 
     def stats(self):
         """Return the pool's counts, a ``PoolStats``; it takes no lock."""
@@ -311,15 +277,18 @@ check=None, **kwargs)
 
     # -- A connection is lent
 
-    cdef Member lend(self, timeout):
+    cdef int64_t deadline_of(self, object timeout) except -1:
+        if timeout is None:
+            return after(self.timeout_ns)
+        return after(to_ns(checked_seconds("timeout", timeout, "")))
+
+    cdef Member lend(self, int64_t place_ns, int64_t deadline_ns):
+        """Lend a connection: a place until *place_ns*, then a connection until *deadline_ns*."""
         cdef int64_t began_ns = monotonic_ns()
-        cdef int64_t deadline_ns = began_ns + (
-            self.timeout_ns if timeout is None else to_ns(checked_seconds("timeout", timeout, ""))
-        )
         cdef FairSemaphore places = self.places
         cdef Member member
         self.check_open()
-        if not places.enter(deadline_ns):
+        if not places.enter(place_ns):
             raise self.too_late(began_ns, None)
         self.taken += 1
         try:
@@ -377,7 +346,7 @@ check=None, **kwargs)
             if monotonic_ns() < member.expires_ns and is_alive(member.conn):
                 if self.check is not None:
                     self.check(member.conn)
-                is_fit = self.check is None or self.is_clean(member)
+                is_fit = self.check is None or self.is_clean(member, None)
         except Psycopg2Error as exc:
             if isinstance(exc, QueryTimeout):
                 raise
@@ -395,16 +364,22 @@ check=None, **kwargs)
             block.enter()
             try:
                 member.conn = connect(self.dsn, **self.options)
+                if self.configure is not None:
+                    configure(member.conn, self.configure)
             finally:
                 block.leave()
-        except OperationalError as exc:
+        except BaseException as exc:
+            if member.conn is not None:
+                close(member.conn)
+            if not isinstance(exc, OperationalError):
+                raise
             self.failures += 1
             if isinstance(exc, QueryTimeout) and exc.timeout is block:
                 exc.timeout = None  # the pool's own
             raise
         finally:
             self.making -= 1
-        member.settings = tuple([getattr(member.conn, name) for name in SETTINGS])
+        member.settings = settings_of(member.conn)
         member.expires_ns = NO_DEADLINE
         if self.max_lifetime_ns != NO_DEADLINE:  # not all at the same time
             member.expires_ns = after(<int64_t>(self.max_lifetime_ns * random.uniform(0.9, 1.0)))
@@ -426,7 +401,7 @@ check=None, **kwargs)
 
     # -- It comes back
 
-    cdef int take_back(self, Member member) except -1:
+    cdef int take_back(self, Member member, bint is_wanted=True) except -1:
         cdef bint is_clean = False
         if member.places is not self.places:
             return 0  # it was the parent's, and this is a forked child
@@ -437,7 +412,8 @@ check=None, **kwargs)
             # server's answer has come, or the connection is closed.
             for _ in range(ATTEMPTS):
                 try:
-                    is_clean = not self.is_closed and self.is_clean(member)
+                    if is_wanted and not self.is_closed:
+                        is_clean = self.is_clean(member, self.reset)
                     break
                 except QueryTimeout:
                     raise
@@ -465,30 +441,9 @@ check=None, **kwargs)
                 self.empty.open()
         return 0
 
-    cdef bint is_clean(self, Member member) except -1:
+    cdef bint is_clean(self, Member member, object reset) except -1:
         """Restore the state that the connection was made in. Returns whether it has that."""
-        conn = member.conn
-        try:
-            if conn.closed == 0 and conn.info.transaction_status != IDLE:
-                roll_back(conn)
-            if conn.closed == 0 and conn.info.transaction_status != IDLE:
-                roll_back_by_hand(conn)
-            if conn.closed != 0 or conn.info.transaction_status != IDLE:
-                return False
-            if conn.status == STATUS_BEGIN:
-                # A rollback was done, and interrupted: psycopg2 has seen an error, and does not
-                # know that there is no transaction. After a commit it does, whatever that does.
-                conn.commit()
-            if conn.status != STATUS_READY:
-                return False  # prepared: psycopg2 wants that to be ended here or nowhere
-            for name, value in zip(SETTINGS, member.settings):
-                if getattr(conn, name) != value:
-                    setattr(conn, name, value)
-        except Psycopg2Error as exc:
-            if isinstance(exc, QueryTimeout):
-                raise
-            return False
-        return not self.is_closed
+        return is_restored(member.conn, member.settings, reset) and not self.is_closed
 
     cdef int put_aside(self, Member member) except -1:
         cdef int64_t now_ns = monotonic_ns()
@@ -513,11 +468,7 @@ check=None, **kwargs)
     cdef int discard(self, Member member) except -1:
         if self.members.pop(id(member.conn), None) is not None:
             self.discarded += 1
-        try:
-            member.conn.close()
-        except Psycopg2Error:  # pragma: no cover: another thread or greenlet is at work on it
-            pass
-        return 0
+        return close(member.conn)
 
 
 def give_up(Pool pool, conn):
@@ -533,46 +484,30 @@ def give_up(Pool pool, conn):
         pool.give_place_back(member.places)
 
 
-cdef bint is_alive(object conn) except -1:
-    """Has the server left it open? An idle connection gets nothing but notices.
-
-    If there is more than can be read now, its end may be the server's farewell: it counts as
-    closed.
-    """
-    cdef int messages = 0
-    cdef int64_t until_ns = after(LONGEST_LOOK_NS)
-    while conn.closed == 0 and readiness_now(conn.fileno(), READINESS_READ):
-        if messages == MESSAGES or (messages > 0 and monotonic_ns() >= until_ns):
-            return False
-        conn.poll()
-        messages += 1
-    return conn.closed == 0
+def empty_pool(dsn=None, *, min_size=0, **options):
+    """Return a ``Pool`` whose first connections are made by ``fill()``."""
+    cdef Pool pool = Pool(dsn, **options)
+    check_sizes(min_size, pool.max_size)
+    pool.min_size = min_size
+    return pool
 
 
-cdef int roll_back(object conn) except -1:
+def fill(Pool pool not None):
+    """Make the first connections; close the pool if one fails."""
+    pool.fill()
+
+
+cdef object lend_now(Pool pool):
+    """Lend a connection if there is a place now, and raise PoolTimeout otherwise."""
+    return pool.lend(0, after(pool.timeout_ns)).conn
+
+
+cdef int close(object conn) except -1:
     try:
-        conn.rollback()
-    except ServerHasCanceled as exc:  # pragma: no cover: a race: a cancel that comes late
-        if isinstance(exc, QueryTimeout):
-            raise
-        conn.rollback()  # a cancel for the query before it has come late
+        conn.close()
+    except Psycopg2Error:  # pragma: no cover: another thread or greenlet is at work on it
+        pass
     return 0
-
-
-cdef int roll_back_by_hand(object conn) except -1:
-    """End a transaction that psycopg2 does not know of, begun by a statement in autocommit mode."""
-    with conn.cursor() as cur:
-        cur.execute("ROLLBACK")
-    conn.rollback()
-    return 0
-
-
-cdef Py_ssize_t checked_size(str name, object value, int least) except -1:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} must be a number of connections, not {type(value).__name__!r}")
-    if value < least:
-        raise ValueError(f"{name}={value}: it must be {least} or more")
-    return value
 
 
 cdef int64_t duration(str name, object seconds) except -1:

@@ -33,7 +33,6 @@ from greenwait._connections import connect as _connect
 from greenwait._connections.connection import Connection, Cursor, guarded
 from greenwait._connections.large_object import LargeObject, is_class_of, large_object_class
 from greenwait._connections.notifies import Listening
-from greenwait._connections.pool import Pool
 from greenwait._connections.replication import (
     LogicalReplicationConnection,
     PhysicalReplicationConnection,
@@ -47,7 +46,7 @@ from greenwait.aio._call import Call, await_, awaited, in_call
 from greenwait.aio._files import with_async_file
 from greenwait.aio._large_object import awaited_large_object
 from greenwait.aio._loop import end_connection, is_inherited
-from greenwait.aio._pool import AsyncPool
+from greenwait.aio._pool import AsyncPool, NewPool
 from greenwait.aio._replication import AwaitedReplication, AwaitedStream, with_awaited_stream
 
 if TYPE_CHECKING:
@@ -616,23 +615,29 @@ class AsyncPhysicalReplicationConnection(  # type: ignore[misc]  # pyright: igno
 # -- The pool
 
 
-async def create_pool(dsn: str | None = None, **options: Any) -> AsyncPool:
-    """Make a pool of ``AsyncConnection``.
+@overload
+def create_pool(
+    dsn: str | None = None, *, connection_factory: None = None, **options: Any
+) -> NewPool[AsyncConnection]: ...
+@overload
+def create_pool(
+    dsn: str | None = None, *, connection_factory: Callable[..., _Connection], **options: Any
+) -> NewPool[_Connection]: ...
+def create_pool(dsn: str | None = None, **options: Any) -> NewPool[Any]:
+    """Make a pool of ``AsyncConnection``, to be awaited, or entered by ``async with``.
 
     :param dsn: the connection string.
-    :param options: those of ``greenwait.Pool``.
-    :returns: the pool, which has its first ``min_size`` connections.
-    :raises psycopg2.Error: one of the first ``min_size`` connections failed.
+    :param options: those of ``greenwait.Pool``; ``configure`` and ``reset`` may be asynchronous
+        functions, too.
+    :returns: what is to be awaited, which gives the ``AsyncPool`` with its first ``min_size``
+        connections; or entered, and closed in the end.
+    :raises psycopg2.Error: when awaited, one of the first ``min_size`` connections failed.
+    :raises TypeError: at once, an option is of the wrong type, or neither a pool's nor libpq's.
+    :raises ValueError: at once, an option is out of its range.
     """
-    options = {"connection_factory": AsyncConnection, **options}
-    made: list[Pool] = []
-    try:
-        await Call(lambda: made.append(Pool(dsn, **options)), (), {})
-    except BaseException:
-        for pool in made:
-            await Call(pool.close, (0,), {})
-        raise
-    return AsyncPool(made.pop())
+    if options.get("connection_factory") is None:
+        options["connection_factory"] = AsyncConnection
+    return NewPool(dsn, options)
 
 
 publish(__name__, [globals()[name] for name in __all__])

@@ -1,19 +1,75 @@
-"""The pool of an event loop, which ``greenwait.aio.create_pool()`` returns."""
+"""The pool of an event loop, which ``greenwait.aio.create_pool()`` makes."""
 
 import asyncio
-from collections.abc import Callable
-from typing import Any
+import inspect
+from collections.abc import Callable, Generator
+from typing import TYPE_CHECKING, Any, Generic
 
-from greenwait._connections.pool import Pool, give_up
+from psycopg2.extensions import connection
+
+from greenwait._connections.pool import Pool, empty_pool, fill, give_up
 from greenwait._connections.pool_stats import PoolStats
-from greenwait.aio._call import Call
+from greenwait.aio._call import Call, await_
 from greenwait.aio._loop import Loan, is_inherited
 
-__all__ = ["AsyncPool"]
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar
+
+    _Connection = TypeVar("_Connection", bound=connection, default=Any)
+else:
+    from typing import TypeVar
+
+    _Connection = TypeVar("_Connection", bound=connection)
+
+__all__ = ["AsyncPool", "NewPool"]
 
 
-class AsyncPool:
-    """A ``greenwait.Pool`` whose methods are awaited; ``create_pool()`` returns it.
+class NewPool(Generic[_Connection]):
+    """A pool to be made: by ``await``, or by ``async with``, which also closes it."""
+
+    _pool: "AsyncPool[_Connection]"
+
+    def __init__(self, dsn: str | None, options: dict[str, Any]) -> None:
+        for name in ("configure", "reset"):
+            if callable(options.get(name)):
+                options[name] = _awaiting(options[name])
+        self._unmade: Pool[Any] | None = empty_pool(dsn, **options)
+
+    def __await__(self) -> "Generator[Any, Any, AsyncPool[_Connection]]":
+        return self._make().__await__()
+
+    async def _make(self) -> "AsyncPool[_Connection]":
+        pool, self._unmade = self._unmade, None
+        if pool is None:
+            raise RuntimeError("this pool was made before: call create_pool() for each")
+        try:
+            await Call(fill, (pool,), {})
+        except BaseException:
+            await Call(pool.close, (0,), {})
+            raise
+        return AsyncPool(pool)
+
+    async def __aenter__(self) -> "AsyncPool[_Connection]":
+        self._pool = await self._make()
+        return self._pool
+
+    async def __aexit__(self, *exc_info: Any) -> None:
+        await self._pool.__aexit__(*exc_info)
+
+
+def _awaiting(function: Callable[[Any], Any]) -> Callable[[Any], None]:
+    """Return a function that calls one, and awaits what that returns, if it is asynchronous."""
+
+    def call(conn: Any) -> None:
+        result = function(conn)
+        if inspect.isawaitable(result):
+            await_(result)
+
+    return call
+
+
+class AsyncPool(Generic[_Connection]):
+    """A ``greenwait.Pool`` whose methods are awaited; ``create_pool()`` makes it.
 
     ``async with`` closes it. Tasks wait in the same queue as all other borrowers; a task that
     is cancelled leaves it, and a connection that was just lent to it goes back. An idle
@@ -21,11 +77,11 @@ class AsyncPool:
     an event loop is closed, the connections lent to its tasks are closed and given back.
     """
 
-    def __init__(self, pool: Pool) -> None:
+    def __init__(self, pool: "Pool[Any]") -> None:
         self._pool = pool
         self._loans: dict[int, Loan] = {}  # of getconn()
 
-    def connection(self, timeout: float | None = None) -> "_Borrowed":
+    def connection(self, timeout: float | None = None) -> "_Borrowed[_Connection]":
         """Return an ``async with`` block with a connection; see ``Pool.connection()``.
 
         :param timeout: seconds to wait for one, instead of the pool's.
@@ -33,7 +89,7 @@ class AsyncPool:
         """
         return _Borrowed(self._pool, timeout)
 
-    async def getconn(self, timeout: float | None = None) -> Any:
+    async def getconn(self, timeout: float | None = None) -> _Connection:
         """Return a connection, to be given back by ``putconn()``.
 
         :param timeout: seconds to wait for one, instead of the pool's.
@@ -41,16 +97,18 @@ class AsyncPool:
         """
         conn = await _lent(self._pool.getconn, timeout, give_back=self._pool.putconn)
         self._loans[id(conn)] = Loan(lambda: self._give_up(conn))
-        return conn
+        lent: _Connection = conn
+        return lent
 
     def _give_up(self, conn: Any) -> None:
         self._loans.pop(id(conn), None)
         give_up(self._pool, conn)
 
-    async def putconn(self, conn: Any) -> None:
+    async def putconn(self, conn: connection, *, close: bool = False) -> None:
         """Give a connection back. Uncommitted changes are rolled back.
 
         :param conn: a connection that ``getconn()`` has returned.
+        :param close: close it.
         :raises ValueError: it does not belong to this pool, or was given back already.
         """
         if is_inherited():
@@ -58,7 +116,7 @@ class AsyncPool:
         loan = self._loans.pop(id(conn), None)
         if loan is not None:
             loan.end()
-        await Call(self._pool.putconn, (conn,), {})
+        await Call(self._pool.putconn, (conn,), {"close": close})
 
     def stats(self) -> PoolStats:
         """Return the pool's counts."""
@@ -72,7 +130,7 @@ class AsyncPool:
         """
         await Call(self._pool.close, (timeout,), {})
 
-    async def __aenter__(self) -> "AsyncPool":
+    async def __aenter__(self) -> "AsyncPool[_Connection]":
         return self
 
     async def __aexit__(self, *exc_info: Any) -> None:
@@ -95,18 +153,18 @@ async def _lent(lend: Callable[..., Any], *args: Any, give_back: Callable[[Any],
     return lent.pop()
 
 
-class _Borrowed:
+class _Borrowed(Generic[_Connection]):
     """An ``async with`` block that borrows a connection of a pool."""
 
     _loan: Loan
     _give_up: Callable[[], None]
 
-    def __init__(self, pool: Pool, timeout: float | None) -> None:
+    def __init__(self, pool: "Pool[Any]", timeout: float | None) -> None:
         self._pool = pool
         self._block = pool.connection(timeout)
 
-    async def __aenter__(self) -> Any:
-        conn = await _lent(self._block.__enter__, give_back=self._give_back)
+    async def __aenter__(self) -> _Connection:
+        conn: _Connection = await _lent(self._block.__enter__, give_back=self._give_back)
         self._give_up = lambda: give_up(self._pool, conn)
         self._loan = Loan(self._give_up)
         return conn

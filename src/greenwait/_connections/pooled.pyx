@@ -1,0 +1,130 @@
+"""The state in which a pool's connection is lent: whether it is alive, and how it is restored.
+
+Compiled, as the pool is: an interrupt comes only where a connection waits.
+"""
+
+from libc.stdint cimport int64_t
+
+from greenwait._deadline cimport after
+from greenwait._system.clock cimport monotonic_ns
+from greenwait._system.readiness cimport READINESS_READ, readiness_now
+
+from psycopg2.extensions import TRANSACTION_STATUS_IDLE, TRANSACTION_STATUS_INERROR
+
+from greenwait._errors import QueryTimeout
+from greenwait._psycopg import psycopg2
+
+cdef object Psycopg2Error = psycopg2.Error
+cdef object ProgrammingError = psycopg2.ProgrammingError
+cdef object ServerHasCanceled = psycopg2.QueryCanceled
+cdef int IDLE = TRANSACTION_STATUS_IDLE
+cdef int IN_ERROR = TRANSACTION_STATUS_INERROR
+cdef int STATUS_BEGIN = psycopg2.STATUS_BEGIN
+cdef int STATUS_READY = psycopg2.STATUS_READY
+
+# An idle connection is discarded if it still has messages after so many have been read,
+cdef enum:
+    MESSAGES = 64
+
+# ... or after reading them has taken so long.
+cdef int64_t LONGEST_LOOK_NS = 20_000_000
+
+# Connection settings that a borrower may change, and that are restored for the next one.
+cdef tuple SETTINGS = ("autocommit", "isolation_level", "readonly", "deferrable")
+
+
+cdef tuple settings_of(object conn):
+    """Return the settings of a new connection, which ``is_restored()`` restores."""
+    return tuple([getattr(conn, name) for name in SETTINGS])
+
+
+cdef int configure(object conn, object function) except -1:
+    """Call a user's function with a new connection, and commit what it leaves open."""
+    function(conn)
+    if conn.closed != 0 or not finish(conn):
+        raise ProgrammingError(
+            "the pool's configure() has left a connection that is closed, or whose transaction "
+            "has failed: let the exception out of it, or roll back"
+        )
+    return 0
+
+
+cdef bint is_alive(object conn) except -1:
+    """Has the server left it open? An idle connection gets nothing but notices.
+
+    If there is more than can be read now, its end may be the server's farewell: it counts as
+    closed.
+    """
+    cdef int messages = 0
+    cdef int64_t until_ns = after(LONGEST_LOOK_NS)
+    while conn.closed == 0 and readiness_now(conn.fileno(), READINESS_READ):
+        if messages == MESSAGES or (messages > 0 and monotonic_ns() >= until_ns):
+            return False
+        conn.poll()
+        messages += 1
+    return conn.closed == 0
+
+
+cdef bint is_restored(object conn, tuple settings, object reset) except -1:
+    """Restore the state that it was made in. Returns whether it has that.
+
+    *reset* is a user's function that is called meanwhile, or None.
+    """
+    try:
+        if not is_rolled_back(conn):
+            return False
+        if reset is not None:
+            conn.autocommit = True  # "discard all" can't be in a transaction
+            reset(conn)
+            if conn.closed != 0 or not finish(conn):
+                return False
+        for name, value in zip(SETTINGS, settings):
+            if getattr(conn, name) != value:
+                setattr(conn, name, value)
+    except Psycopg2Error as exc:
+        if isinstance(exc, QueryTimeout):
+            raise
+        return False
+    return True
+
+
+cdef bint is_rolled_back(object conn) except -1:
+    if conn.closed == 0 and conn.info.transaction_status != IDLE:
+        roll_back(conn)
+    if conn.closed == 0 and conn.info.transaction_status != IDLE:
+        roll_back_by_hand(conn)
+    if conn.closed != 0 or conn.info.transaction_status != IDLE:
+        return False
+    if conn.status == STATUS_BEGIN:
+        # A rollback was done, and interrupted: psycopg2 has seen an error, and does not
+        # know that there is no transaction. After a commit it does, whatever that does.
+        conn.commit()
+    # If prepared: psycopg2 wants that to be ended here or nowhere.
+    return conn.status == STATUS_READY
+
+
+cdef bint finish(object conn) except -1:
+    """Commit what a user's function has left open. Returns whether that is possible."""
+    if conn.info.transaction_status == IN_ERROR:
+        return False
+    if conn.info.transaction_status != IDLE:
+        conn.commit()
+    return conn.closed == 0 and conn.info.transaction_status == IDLE
+
+
+cdef int roll_back(object conn) except -1:
+    try:
+        conn.rollback()
+    except ServerHasCanceled as exc:  # pragma: no cover: a race: a cancel that comes late
+        if isinstance(exc, QueryTimeout):
+            raise
+        conn.rollback()  # a cancel for the query before it has come late
+    return 0
+
+
+cdef int roll_back_by_hand(object conn) except -1:
+    """End a transaction that psycopg2 does not know of, begun by a statement in autocommit mode."""
+    with conn.cursor() as cur:
+        cur.execute("ROLLBACK")
+    conn.rollback()
+    return 0
