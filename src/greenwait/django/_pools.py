@@ -11,7 +11,16 @@ from greenwait._errors import PoolTimeout
 
 __all__ = ["close_pool", "find_pool", "pool_for"]
 
-_OPTIONS = ("min_size", "max_size", "timeout", "max_idle", "max_lifetime", "check")
+_OPTIONS = (
+    "min_size",
+    "max_size",
+    "timeout",
+    "max_idle",
+    "max_lifetime",
+    "check",
+    "configure",
+    "reset",
+)
 _PSYCOPG_POOL_ONLY = ("max_waiting", "name", "num_workers", "open", "reconnect_timeout")
 
 
