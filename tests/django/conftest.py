@@ -15,6 +15,7 @@ configure(sys.argv[1], {database!r}, **{settings!r})
 from django.db import connection, connections, transaction
 from tests.lab.django_site.models import Thing
 import greenwait, greenwait.aio
+greenwait.install()
 Thing.objects.all().delete()
 connection.close()
 """

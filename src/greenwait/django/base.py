@@ -17,7 +17,6 @@ from greenwait._greenlets.local import scope
 from greenwait.connection import Connection, Cursor
 from greenwait.django import _connections, _pools
 from greenwait.django._async_check import let_calls_through
-from greenwait.django._register import register_if_none
 from greenwait.django._test_case import AtomicBlocks, Savepoints, shared_wrappers
 
 __all__ = ["DatabaseCreation", "DatabaseWrapper"]
@@ -196,4 +195,3 @@ class DatabaseWrapper(base.DatabaseWrapper):
 
 _connections.replace()
 let_calls_through()
-register_if_none()

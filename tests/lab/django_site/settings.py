@@ -2,7 +2,10 @@
 
 import os
 
+import greenwait
 from tests.lab.django_site import databases
+
+greenwait.install()
 
 DATABASES = databases(os.environ["GREENWAIT_SITE_DSN"])
 INSTALLED_APPS = ["tests.lab.django_site"]
