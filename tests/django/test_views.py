@@ -60,8 +60,9 @@ class Case(TestCase):
     {"async " if wait else ""}def test_views(self):
         client = {"self.async_client" if wait else "self.client"}
         for number, view in enumerate({VIEWS}):
-            before = {wait}{"greenwait.aio.run(list, Thing.objects.all())" if wait else
-                "list(Thing.objects.all())"}
+            before = {wait}{
+        "greenwait.aio.run(list, Thing.objects.all())" if wait else "list(Thing.objects.all())"
+    }
             response = {wait}client.get("/" + view + "/" + str(number))
             assert len(response.json()["names"]) == len(before) + 1 == number + 1
 run_cases(Case)

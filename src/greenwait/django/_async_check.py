@@ -5,9 +5,8 @@ Django goes on to raise ``SynchronousOnlyOperation``.
 """
 
 from asyncio import AbstractEventLoop
+from importlib import import_module
 from typing import Any
-
-from django.utils import asyncio as django_asyncio
 
 from greenwait.aio._call import in_call
 
@@ -16,7 +15,7 @@ __all__ = ["let_calls_through"]
 
 def let_calls_through() -> None:
     """Make Django find no event loop below ``aio.run()``."""
-    module: Any = django_asyncio
+    module: Any = import_module("django.utils.asyncio")
     running_loop = module.get_running_loop
     if getattr(running_loop, "_lets_calls_through", False):
         return

@@ -5,10 +5,9 @@ share it, and so one's save would land in the transaction of another. ``Connecti
 place of what it keeps them in.
 """
 
+from importlib import import_module
 from typing import Any
 
-from django.conf import settings
-from django.db import connections
 from greenlet import getcurrent
 
 from greenwait._greenlets.local import local
@@ -44,8 +43,8 @@ class Connections:
 def _end(wrappers: dict[str, Any]) -> None:
     """Close the connections of what has ended, or give them back; without waiting."""
     for wrapper in wrappers.values():
-        if wrapper.connection is None:
-            continue
+        if wrapper.connection is None or wrapper.allow_thread_sharing:
+            continue  # it is another thread's now
         if hasattr(wrapper, "end"):
             wrapper.end()
         else:
@@ -56,12 +55,12 @@ def _end(wrappers: dict[str, Any]) -> None:
 
 def replace() -> None:
     """Put ``Connections`` in the place of what Django has, with this thread's connections."""
-    handler: Any = connections
+    handler: Any = import_module("django.db").connections
     before = handler._connections
     if isinstance(before, Connections):
         return
     after = Connections()
-    if settings.configured:
+    if import_module("django.conf").settings.configured:
         for alias in handler:
             if hasattr(before, alias):
                 setattr(after, alias, getattr(before, alias))

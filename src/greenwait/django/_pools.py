@@ -3,7 +3,9 @@
 from contextlib import suppress
 from typing import Any, NamedTuple
 
-from django.core.exceptions import ImproperlyConfigured
+from django.core.exceptions import (  # pyright: ignore[reportMissingTypeStubs]  # there are none
+    ImproperlyConfigured,
+)
 
 from greenwait._connections.lock import FairLock
 from greenwait._connections.pool import Pool
@@ -70,7 +72,7 @@ def _new_pool(settings: dict[str, Any], params: dict[str, Any]) -> Pool:
     asked_for = settings["OPTIONS"]["pool"]
     if not (asked_for is True or isinstance(asked_for, dict)):
         raise ImproperlyConfigured(f"OPTIONS['pool'] is True or a dict, not {asked_for!r}")
-    options: dict[str, Any] = {} if asked_for is True else dict(asked_for)
+    options: dict[str, Any] = {} if asked_for is True else {**asked_for}
     for name in options:
         if name not in _OPTIONS:
             whose = "psycopg_pool's, and " if name in _PSYCOPG_POOL_ONLY else ""

@@ -6,12 +6,14 @@ the one would get the adapters of the other.
 """
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from importlib import import_module
 from typing import Any, cast
 
-from django.core.exceptions import ImproperlyConfigured
+from django.core.exceptions import (  # pyright: ignore[reportMissingTypeStubs]  # there are none
+    ImproperlyConfigured,
+)
 
 __all__ = ["require_psycopg2"]
 
@@ -34,7 +36,7 @@ def require_psycopg2() -> None:
 
 
 @contextmanager
-def _hidden(name: str) -> Iterator[None]:
+def _hidden(name: str) -> Generator[None]:
     """Make ``import name`` fail in the block."""
     modules = cast("dict[str, Any]", sys.modules)
     missing = object()

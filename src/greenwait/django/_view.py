@@ -2,13 +2,18 @@
 
 from collections.abc import Awaitable, Callable
 from functools import update_wrapper
-from typing import Any, Concatenate, ParamSpec
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
 
 from asgiref.sync import iscoroutinefunction
-from django.db import connections, transaction
-from django.http import HttpRequest, HttpResponseBase
 
 from greenwait.aio import run
+
+if TYPE_CHECKING:
+    from django.http import (  # pyright: ignore[reportMissingTypeStubs]  # there are none
+        HttpRequest,
+        HttpResponseBase,
+    )
 
 __all__ = ["view"]
 
@@ -24,10 +29,14 @@ class _Everything(set[str]):
     def __contains__(self, alias: object) -> bool:
         return True
 
+    def named(self) -> list[str]:
+        """Return those that were named."""
+        return list(self)
+
 
 def view(
-    function: Callable[Concatenate[HttpRequest, _Parameters], HttpResponseBase],
-) -> Callable[Concatenate[HttpRequest, _Parameters], Awaitable[HttpResponseBase]]:
+    function: "Callable[Concatenate[HttpRequest, _Parameters], HttpResponseBase]",
+) -> "Callable[Concatenate[HttpRequest, _Parameters], Awaitable[HttpResponseBase]]":
     """Make a synchronous view an asynchronous one, which runs by ``greenwait.aio.run()``.
 
     :param function: the view; one of ``View.as_view()``, too.
@@ -44,15 +53,16 @@ def view(
         raise TypeError(f"a view is a function, not {type(function).__name__!r}")
     if iscoroutinefunction(function):
         raise TypeError("this view is asynchronous: await greenwait.aio.run() in it")
+    database: Any = import_module("django.db")
     everything = _Everything(getattr(function, "_non_atomic_requests", ()))
 
     async def called(
-        request: HttpRequest, /, *args: _Parameters.args, **kwargs: _Parameters.kwargs
-    ) -> HttpResponseBase:
+        request: "HttpRequest", /, *args: _Parameters.args, **kwargs: _Parameters.kwargs
+    ) -> "HttpResponseBase":
         synchronous = function
-        for alias, settings in connections.settings.items():
-            if settings["ATOMIC_REQUESTS"] and not set.__contains__(everything, alias):
-                synchronous = transaction.atomic(using=alias)(synchronous)
+        for alias, settings in database.connections.settings.items():
+            if settings["ATOMIC_REQUESTS"] and alias not in everything.named():
+                synchronous = database.transaction.atomic(using=alias)(synchronous)
         return await run(synchronous, request, *args, **kwargs)
 
     update_wrapper(called, function)

@@ -6,8 +6,6 @@ from typing import Any
 from weakref import WeakSet
 
 import psycopg2
-from django.db.backends.postgresql import base
-from django.db.backends.postgresql.creation import DatabaseCreation as DjangoDatabaseCreation
 from psycopg2.extensions import TRANSACTION_STATUS_IDLE
 
 from greenwait._connections.connect import connect as greenwait_connect
@@ -17,6 +15,7 @@ from greenwait._greenlets.local import scope
 from greenwait.connection import Connection, Cursor
 from greenwait.django import _connections, _pools
 from greenwait.django._async_check import let_calls_through
+from greenwait.django._django import DjangoCreation, DjangoWrapper
 from greenwait.django._test_case import AtomicBlocks, Savepoints, shared_wrappers
 
 __all__ = ["DatabaseCreation", "DatabaseWrapper"]
@@ -34,7 +33,7 @@ def _with_connect(module: ModuleType) -> ModuleType:
     return copy
 
 
-class DatabaseCreation(DjangoDatabaseCreation):
+class DatabaseCreation(DjangoCreation):
     """Django's, which leaves no session in a database that is to be dropped or copied."""
 
     def _destroy_test_db(self, test_database_name: str, verbosity: int) -> Any:
@@ -56,7 +55,7 @@ class DatabaseCreation(DjangoDatabaseCreation):
 _wrappers: "WeakSet[DatabaseWrapper]" = WeakSet()
 
 
-class DatabaseWrapper(base.DatabaseWrapper):
+class DatabaseWrapper(DjangoWrapper):
     """Django's connection, of the job, call, greenlet or thread that asks for it."""
 
     Database = _with_connect(psycopg2)
@@ -89,13 +88,13 @@ class DatabaseWrapper(base.DatabaseWrapper):
 
     def get_connection_params(self) -> dict[str, Any]:
         """Return the arguments for ``greenwait.connect()``."""
-        settings: dict[str, Any] = self.settings_dict
+        settings = self.settings_dict
         options = settings["OPTIONS"]
         if "pool" in options:  # Django would refuse it
             without = {name: value for name, value in options.items() if name != "pool"}
             self.settings_dict = {**settings, "OPTIONS": without}
         try:
-            params: dict[str, Any] = super().get_connection_params()
+            params = super().get_connection_params()
         finally:
             self.settings_dict = settings
         params.setdefault("connection_factory", Connection)
@@ -172,7 +171,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
             super().validate_thread_sharing()
 
     def close(self) -> None:
-        """Close it, or give it back to the pool; not if it is a ``TestCase``'s, which others use."""
+        """Close it, or give it back to the pool; not one of a ``TestCase`` from a job."""
         if not self._is_borrowed:
             super().close()
 

@@ -1,4 +1,4 @@
-"""Views, as sites have them: what ``greenwait.django.view`` makes of synchronous ones, and others."""
+"""Views, as sites have them: synchronous ones, and what ``greenwait.django.view`` makes of them."""
 
 from typing import Any
 

@@ -1,13 +1,17 @@
 """The table of ``Thing``."""
 
+from typing import Any, ClassVar
+
 from django.db import migrations, models
+
+_NONE: Any = 0  # Django has no types
 
 
 class Migration(migrations.Migration):
     """It makes the table."""
 
     initial = True
-    operations = [
+    operations: ClassVar[Any] = [
         migrations.CreateModel(
             name="Thing",
             fields=[
@@ -18,7 +22,7 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 ("name", models.CharField(max_length=100, unique=True)),
-                ("number", models.IntegerField(default=0)),
+                ("number", models.IntegerField(default=_NONE)),
             ],
         )
     ]
