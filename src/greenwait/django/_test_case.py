@@ -9,18 +9,15 @@ block, and waits for: that is within it.
 
 from collections.abc import Callable
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from greenwait._connections.semaphore import pause
 from greenwait._greenlets.local import local, scope
 
-if TYPE_CHECKING:
-    from greenwait.django.base import DatabaseWrapper
-
 __all__ = ["AtomicBlocks", "Savepoints", "shared_wrappers"]
 
 #: The wrappers whose transaction is a ``TestCase``'s, by the alias of the database.
-shared_wrappers: dict[str, "DatabaseWrapper"] = {}
+shared_wrappers: dict[str, Any] = {}
 
 # Waiting for a turn is rare, and a test's: it need not be woken.
 _PAUSE = 0.002
@@ -32,7 +29,7 @@ _within: ContextVar[tuple[int, ...]] = ContextVar("greenwait.django savepoints",
 class AtomicBlocks(list[Any]):
     """The ``atomic()`` blocks of a wrapper that are open, which tells of a ``TestCase``'s."""
 
-    def __init__(self, wrapper: "DatabaseWrapper") -> None:
+    def __init__(self, wrapper: Any) -> None:
         super().__init__()
         self._wrapper = wrapper
 
