@@ -328,3 +328,23 @@ except ImproperlyConfigured as exc:
     print(exc)
 """
     assert message in run_python(code)
+
+
+def test_pooled_connection_that_is_closed_within_a_block_is_not_replaced_there(run_django):
+    code = """
+import django.db
+try:
+    with transaction.atomic():
+        Thing.objects.create(name="a")
+        connection.close()
+        Thing.objects.create(name="b")
+except django.db.Error:
+    pass
+else:
+    raise AssertionError
+assert Thing.objects.count() == 0
+connection.close()
+assert connection.pool_stats().in_use == 0
+print("well")
+"""
+    assert run_django(code, POOL).strip() == "well"

@@ -3,7 +3,10 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__all__ = ["DjangoCreation", "DjangoWrapper"]
+__all__ = ["VERSION", "DjangoCreation", "DjangoWrapper"]
+
+#: Django's, such as (5, 2, 1, "final", 0).
+VERSION: tuple[Any, ...] = import_module("django").VERSION
 
 if TYPE_CHECKING:
 
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
 
         alias: str
         connection: Any
+        in_atomic_block: bool
         settings_dict: dict[str, Any]
         wrap_database_errors: Any
 
@@ -29,6 +33,7 @@ if TYPE_CHECKING:
         def validate_thread_sharing(self) -> None: ...
         def savepoint(self) -> Any: ...
         def savepoint_commit(self, sid: str) -> None: ...
+        def is_usable(self) -> bool: ...
         def close(self) -> None: ...
         def _close(self) -> None: ...
 else:

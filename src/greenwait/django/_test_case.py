@@ -31,7 +31,7 @@ class AtomicBlocks(list[Any]):
 
     def __init__(self, wrapper: Any) -> None:
         super().__init__()
-        self._wrapper = wrapper
+        self._wrapper: Any = wrapper
 
     def append(self, block: Any) -> None:
         """Add the innermost block."""

@@ -15,7 +15,7 @@ from greenwait._greenlets.local import scope
 from greenwait.connection import Connection, Cursor
 from greenwait.django import _connections, _pools
 from greenwait.django._async_check import let_calls_through
-from greenwait.django._django import DjangoCreation, DjangoWrapper
+from greenwait.django._django import VERSION, DjangoCreation, DjangoWrapper
 from greenwait.django._test_case import AtomicBlocks, Savepoints, shared_wrappers
 
 __all__ = ["DatabaseCreation", "DatabaseWrapper"]
@@ -123,7 +123,12 @@ class DatabaseWrapper(DjangoWrapper):
         if pool is None or conn is None:
             super()._close()
             return
-        self._lender = self.connection = None
+        self._lender = None
+        if self.in_atomic_block and VERSION < (5, 1):
+            # That would open another one within the block, if this one were not there.
+            give_up(pool, conn)
+            return
+        self.connection = None
         with self.wrap_database_errors:
             pool.putconn(conn)
 
@@ -140,6 +145,10 @@ class DatabaseWrapper(DjangoWrapper):
             pool.putconn(conn)
         else:
             give_up(pool, conn)
+
+    def is_usable(self) -> bool:
+        """Return whether there is a connection, and the server answers on it."""
+        return self.connection is not None and super().is_usable()
 
     # -- The transaction of a TestCase
 
