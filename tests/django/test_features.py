@@ -242,6 +242,13 @@ except django.db.OperationalError as exc:
 
 def test_pool_opens_its_min_size_once(run_django):
     code = """
+from greenwait.django import _pools
+pools = []
+new_pool = _pools._new_pool
+def counted(*args):
+    pools.append(new_pool(*args))
+    return pools[-1]
+_pools._new_pool = counted
 stats = connection.pool_stats()
 assert stats.size == 3, stats
 greenwait.gather(*[Thing.objects.count] * 30)
@@ -253,6 +260,7 @@ assert connection.pool_stats() is None
 assert greenwait.gather(*[Thing.objects.count] * 30) == [0] * 30
 stats = connection.pool_stats()
 assert 3 <= stats.made <= 5, stats
+assert len(pools) == 1, pools
 print("well")
 """
     settings = {"OPTIONS": {"pool": {"min_size": 3, "max_size": 5}}}

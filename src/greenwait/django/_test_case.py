@@ -49,8 +49,9 @@ class AtomicBlocks(list[Any]):
 
     def forget(self) -> None:
         """Let nobody share the wrapper any longer."""
-        if shared_wrappers.get(self._wrapper.alias) is self._wrapper:
-            del shared_wrappers[self._wrapper.alias]
+        alias: str = self._wrapper.alias
+        if shared_wrappers.get(alias) is self._wrapper:
+            del shared_wrappers[alias]
 
 
 class _Savepoint:
