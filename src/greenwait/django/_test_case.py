@@ -10,6 +10,7 @@ block, and waits for: that is within it.
 from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any
+from weakref import ref
 
 from greenwait._connections.semaphore import pause
 from greenwait._greenlets.local import local, scope
@@ -31,14 +32,15 @@ class AtomicBlocks(list[Any]):
 
     def __init__(self, wrapper: Any) -> None:
         super().__init__()
-        self._wrapper: Any = wrapper
+        self._wrapper = ref(wrapper)  # which is freed without a garbage collection, as Django's is
 
     def append(self, block: Any) -> None:
         """Add the innermost block."""
         super().append(block)
         if block._from_testcase:
-            self._wrapper.test_scope = scope()
-            shared_wrappers[self._wrapper.alias] = self._wrapper
+            wrapper: Any = self._wrapper()
+            wrapper.test_scope = scope()
+            shared_wrappers[wrapper.alias] = wrapper
 
     def pop(self, *index: Any) -> Any:
         """Remove the innermost block."""
@@ -49,9 +51,9 @@ class AtomicBlocks(list[Any]):
 
     def forget(self) -> None:
         """Let nobody share the wrapper any longer."""
-        alias: str = self._wrapper.alias
-        if shared_wrappers.get(alias) is self._wrapper:
-            del shared_wrappers[alias]
+        wrapper: Any = self._wrapper()
+        if wrapper is not None and shared_wrappers.get(wrapper.alias) is wrapper:
+            del shared_wrappers[wrapper.alias]
 
 
 class _Savepoint:
