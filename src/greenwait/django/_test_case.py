@@ -52,8 +52,9 @@ class AtomicBlocks(list[Any]):
     def forget(self) -> None:
         """Let nobody share the wrapper any longer."""
         wrapper: Any = self._wrapper()
-        if wrapper is not None and shared_wrappers.get(wrapper.alias) is wrapper:
-            del shared_wrappers[wrapper.alias]
+        alias: str = "" if wrapper is None else wrapper.alias
+        if alias in shared_wrappers and shared_wrappers[alias] is wrapper:
+            del shared_wrappers[alias]
 
 
 class _Savepoint:
