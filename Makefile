@@ -13,7 +13,7 @@ SAME_CORE := $(if $(filter Linux,$(shell uname -s)),--cores same)
 SOURCES := setup.py pyproject.toml $(shell find src/greenwait -name "*.p[yx][xd]" -o -name "*.h")
 
 .DELETE_ON_ERROR:
-.PHONY: help test bench bench-full conformance plain no-epoll wine windows-rules source oldest next-pythons \
+.PHONY: help test bench bench-full conformance django plain no-epoll wine windows-rules source oldest next-pythons \
     soak sanitize memcheck leaks coverage delivery-table types lint test-servers docs figures explore results \
     sdist wheel check-dist release-wheels identifiers workflows cross aarch64 aarch64-full musl clean
 
@@ -61,6 +61,11 @@ endif
 
 conformance: $(VENV)/.built ## psycopg2's own test-suite, under our callbacks
 	$(BIN)/python -m tools.conformance
+
+# DJANGO=4.2 is another one than that which is installed; 6.0 needs Python 3.12.
+DJANGO ?=
+django: $(VENV)/.built ## Django's own test-suites, on its backend and on ours, without and with a pool
+	$(BIN)/python -m tools.django_suites $(addprefix --django=,$(DJANGO))
 
 # What the pages say is tried in `make test`, not again in each configuration. Each event at each step is
 # tried with and without libpq called directly, and not with each psycopg2 besides.

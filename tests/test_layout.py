@@ -23,6 +23,7 @@ FLOORS = (
     {"_greenlets", "_connections"},
     {"aio", "gevent", "trio", "eventlet"},
     {"connection"},
+    {"django"},
     {"__init__"},
     {"__main__"},
 )

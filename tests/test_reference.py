@@ -18,6 +18,7 @@ MODULES = [
     "greenwait",
     "greenwait.aio",
     "greenwait.connection",
+    "greenwait.django",
     "greenwait.gevent",
     "greenwait.trio",
 ]

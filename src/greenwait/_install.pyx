@@ -35,6 +35,7 @@ class _Entry:
 
 _entries = []  # the last one is registered
 _has_warned = False
+_has_warned_of_django = False
 
 
 cdef object register(object callback, bint is_block):
@@ -82,9 +83,11 @@ def install(**options):
 
     Connections opened before use the callback too, from their next statement on. In a
     process that gevent or eventlet has patched it warns, once: call
-    ``greenwait.gevent.patch_psycopg()``, or eventlet's, instead.
+    ``greenwait.gevent.patch_psycopg()``, or eventlet's, instead. It warns where Django's own
+    backend has been imported on psycopg 3.
     """
     warn_of_patches()
+    warn_of_django()
     return register(WaitCallback(**options), False).callback
 
 
@@ -105,6 +108,21 @@ cdef int warn_of_patches() except -1:
                 RuntimeWarning,
                 stacklevel=1,  # compiled functions have no frames
             )
+    return 0
+
+
+cdef int warn_of_django() except -1:
+    """Warn, once, where Django has chosen psycopg 3, whose queries never call greenwait."""
+    global _has_warned_of_django
+    chosen = sys.modules.get("django.db.backends.postgresql.psycopg_any")
+    if getattr(chosen, "is_psycopg3", False) and not _has_warned_of_django:
+        _has_warned_of_django = True
+        warnings.warn(
+            "Django's backend for PostgreSQL runs on psycopg 3, which never calls greenwait: set "
+            "ENGINE to 'greenwait.django', or uninstall psycopg",
+            RuntimeWarning,
+            stacklevel=1,  # compiled functions have no frames
+        )
     return 0
 
 

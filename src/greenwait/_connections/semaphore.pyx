@@ -32,7 +32,7 @@ from greenwait._waiter cimport Waiter, waiter_here, waiters_entered
 
 from collections import deque
 
-__all__ = ["check_deadline", "give_way"]
+__all__ = ["check_deadline", "give_way", "pause"]
 
 cdef extern from "pythread.h":
     int PY_LOCK_ACQUIRED
@@ -209,4 +209,13 @@ def give_way():
     if waiter is not None:
         waiter.wait_for_wakeup(waiter.new_wakeup(), monotonic_ns())
     PyErr_CheckSignals()
+    check_deadline()
+
+
+def pause(double seconds):
+    """Wait for some seconds while others run.
+
+    Raises an interrupt, or QueryTimeout as ``check_deadline()`` does.
+    """
+    pause_until(monotonic_ns() + <int64_t>(seconds * 1e9))
     check_deadline()
