@@ -114,12 +114,12 @@ WITHOUT = """
 @pytest.mark.parametrize(
     ("function", "paths_lost", "used"),
     [
-        ("PQisBusy", {"receive", "COPY"}, 0),
-        ("PQflush", {"send", "COPY", "interrupt"}, 1),
+        ("PQisBusy", {"receive", "COPY", "replication"}, 0),
+        ("PQflush", {"send", "COPY", "replication", "interrupt"}, 1),
         ("PQsendQuery", {"interrupt"}, 1),
         ("PQsetnonblocking", {"non-blocking"}, 1),
         ("SSL_pending", {"TLS"}, 1),
-        ("PQputCopyEnd", {"COPY"}, 1),
+        ("PQputCopyEnd", {"COPY", "replication"}, 1),
         ("PQcancelPoll", {"cancel"}, 1),
     ],
 )

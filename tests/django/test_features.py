@@ -5,6 +5,8 @@ import contextlib
 import psycopg2
 import pytest
 
+from tests.lab.marks import needs_copy
+
 STOCK = "django.db.backends.postgresql"
 OURS = "greenwait.django"
 POOL = {"OPTIONS": {"pool": {"max_size": 4}}}
@@ -204,6 +206,7 @@ assert sorted(Thing.objects.using("second").values_list("name", flat=True)) == [
             conn.cursor().execute(f"drop database {name} with (force)")
 
 
+@needs_copy
 def test_copy(run_django):
     code = """
 import io
