@@ -67,12 +67,12 @@ DJANGO ?=
 django: $(VENV)/.built ## Django's own test-suites, on its backend and on ours, without and with a pool
 	$(BIN)/python -m tools.django_suites $(addprefix --django=,$(DJANGO))
 
-# What the pages say is tried in `make test`, not again in each configuration. Each event at each step is
-# tried with and without libpq called directly, and not with each psycopg2 besides.
-BUT_DOCS := --ignore=tests/test_pages.py --ignore=tests/test_reference.py
-BUT_STEPS := $(BUT_DOCS) --ignore=tests/test_explorer.py
+# What the pages say, and Django's backend does, is tried in `make test`, not again in each configuration. Each
+# event at each step is tried with and without libpq called directly, and not with each psycopg2 besides.
+ONCE := --ignore=tests/test_pages.py --ignore=tests/test_reference.py --ignore=tests/django
+BUT_STEPS := $(ONCE) --ignore=tests/test_explorer.py
 plain: $(VENV)/.built ## the tests and psycopg2's own, without calling libpq directly
-	GREENWAIT_NO_LIBPQ=1 $(BIN)/python -m pytest $(PARALLEL) $(BUT_DOCS) $(PYTEST_ARGS)
+	GREENWAIT_NO_LIBPQ=1 $(BIN)/python -m pytest $(PARALLEL) $(ONCE) $(PYTEST_ARGS)
 	GREENWAIT_NO_LIBPQ=1 $(BIN)/python -m tools.conformance
 
 # MINUTES=10 and more have ten thousand tasks cancelled on each event loop; SEED= repeats a run.
@@ -95,7 +95,7 @@ no-epoll: $(VENV)/.dev ## the smoke test and the tests where neither epoll(7) no
 	    --build-lib build/no-epoll --build-temp build/no-epoll-objects
 	$(CC) -shared -fPIC -O2 -Wall -Wextra -o build/no-epoll/shutdown.so $(WITHOUT_EPOLL)/shutdown.c -ldl
 	$(NO_EPOLL) $(BIN)/python tools/smoke.py
-	$(NO_EPOLL) $(BIN)/python -m pytest $(PARALLEL) $(BUT_DOCS) $(PYTEST_ARGS)
+	$(NO_EPOLL) $(BIN)/python -m pytest $(PARALLEL) $(ONCE) $(PYTEST_ARGS)
 
 WINE := /usr/lib/wine/wine64
 MINGW := x86_64-w64-mingw32-gcc
@@ -154,7 +154,7 @@ oldest: $(OLDEST)/.built ## the tests to which psycopg2 matters, with the oldest
 	$(OLDEST)/bin/python -m pytest $(PARALLEL) $(BUT_STEPS) $(PYTEST_ARGS) $(OLDEST_TESTS)
 
 next-pythons: $(VENV)/.dev ## the tests on CPython 3.14 and 3.15 from Debian sid; needs a Debian on amd64
-	$(BIN)/python -m tools.next_pythons $(PARALLEL) $(BUT_DOCS) $(PYTEST_ARGS)
+	$(BIN)/python -m tools.next_pythons $(PARALLEL) $(ONCE) $(PYTEST_ARGS)
 
 types: $(VENV)/.dev $(VENV)/.bench ## mypy, pyright, and the stubs against the extension
 	$(BIN)/mypy
@@ -297,7 +297,7 @@ aarch64-full: $(VENV)/.dev ## ... and the tests
 	    $(BUT_STEPS) $(PYTEST_ARGS)
 
 musl: $(VENV)/.dev ## smoke test and tests on musl, with a Python built for it; needs musl-tools, gcc, perl and a Debian
-	$(BIN)/python -m tools.musl --suite $(PARALLEL) $(BUT_DOCS) $(PYTEST_ARGS)
+	$(BIN)/python -m tools.musl --suite $(PARALLEL) $(ONCE) $(PYTEST_ARGS)
 
 clean: ## remove what the other targets made
 	rm -rf $(VENV) $(VENV)-source $(RELEASE) $(OLDEST) build dist report*.html report*.svg report*.json src/*.egg-info
