@@ -2,7 +2,7 @@
 
 import asyncio
 import inspect
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Coroutine, Generator
 from typing import TYPE_CHECKING, Any, Generic
 
 import psycopg2.extensions
@@ -24,10 +24,14 @@ else:
 __all__ = ["AsyncPool", "NewPool"]
 
 
-class NewPool(Generic[_Connection]):
-    """A pool to be made: by ``await``, or by ``async with``, which also closes it."""
+class NewPool(Coroutine[Any, Any, "AsyncPool[_Connection]"]):
+    """A pool to be made: by ``await``, or by ``async with``, which also closes it.
+
+    It is a coroutine to ``asyncio.create_task()`` and its likes, too.
+    """
 
     _pool: "AsyncPool[_Connection]"
+    _making: "Coroutine[Any, Any, AsyncPool[_Connection]] | None" = None  # of a task
 
     def __init__(self, dsn: str | None, options: dict[str, Any]) -> None:
         for name in ("configure", "reset"):
@@ -37,6 +41,23 @@ class NewPool(Generic[_Connection]):
 
     def __await__(self) -> "Generator[Any, Any, AsyncPool[_Connection]]":
         return self._make().__await__()
+
+    def send(self, value: Any) -> Any:
+        """Go on; as of a coroutine."""
+        if self._making is None:
+            self._making = self._make()
+        return self._making.send(value)
+
+    def throw(self, *exc_info: Any) -> Any:
+        """Raise an exception where it waits; as of a coroutine."""
+        if self._making is None:
+            self._making = self._make()
+        return self._making.throw(*exc_info)
+
+    def close(self) -> None:
+        """End it; as of a coroutine."""
+        if self._making is not None:
+            self._making.close()
 
     async def _make(self) -> "AsyncPool[_Connection]":
         pool, self._unmade = self._unmade, None
