@@ -1,8 +1,8 @@
 """A bank in Django, on one event loop: its views run the ORM at once, without threads.
 
-    export DSN="dbname=postgres"
-    python examples/django_asgi.py  # once: makes the table
-    uvicorn --app-dir examples django_asgi:application
+export DSN="dbname=postgres"
+python examples/django_asgi.py  # once: makes the table
+uvicorn --app-dir examples django_asgi:application
 """
 
 import os
@@ -32,22 +32,18 @@ settings.configure(
 )
 django.setup()
 
-from django.core.asgi import get_asgi_application  # noqa: E402
-from django.db import OperationalError, connection, models, transaction  # noqa: E402
-from django.http import HttpRequest, JsonResponse  # noqa: E402
-from django.shortcuts import get_object_or_404  # noqa: E402
-from django.urls import path  # noqa: E402
+from django.core.asgi import get_asgi_application
+from django.db import OperationalError, connection, models, transaction
+from django.http import HttpRequest, JsonResponse
+from django.shortcuts import get_object_or_404
+from django.urls import path
 
 
 class Account(models.Model):
-    """What somebody has."""
-
     name = models.TextField(primary_key=True)
     balance = models.IntegerField()
 
     class Meta:
-        """The name of the application, which a project has as a package."""
-
         app_label = "bank"
 
 

@@ -10,13 +10,13 @@ from gevent import monkey
 
 monkey.patch_all()  # gunicorn has done it already
 
-import os  # noqa: E402
+import os
 
-from flask import Flask, request  # noqa: E402
-from gevent.pywsgi import WSGIServer  # noqa: E402
+from flask import Flask, request
+from gevent.pywsgi import WSGIServer
 
-import greenwait  # noqa: E402
-from greenwait.gevent import patch_psycopg  # noqa: E402
+import greenwait
+from greenwait.gevent import patch_psycopg
 
 DEADLINE = float(os.environ.get("DEADLINE", "2"))  # seconds for a report
 

@@ -13,18 +13,22 @@ import psycopg2
 import pytest
 
 from tests.lab.bounds import bound
-from tests.lab.servers import POOL_MODE
 from tests.lab.waiting import until
 from tests.lab.websites import EXAMPLES, serving
 
 pytestmark = [
     pytest.mark.skipif(sys.platform == "win32", reason="the servers are those of POSIX"),
-    pytest.mark.skipif(POOL_MODE is not None, reason="PgBouncer has one database, and no other"),
     pytest.mark.timeout(bound(100)),
 ]
 
 UVICORN = ("-m", "uvicorn", "--port={port}", "--log-level=warning")
-GUNICORN = ("-m", "gunicorn", "--bind=127.0.0.1:{port}", "--worker-class=gevent", "--log-level=warning")
+GUNICORN = (
+    "-m",
+    "gunicorn",
+    "--bind=127.0.0.1:{port}",
+    "--worker-class=gevent",
+    "--log-level=warning",
+)
 #: How each is started, and what must be installed for it.
 SITES = {
     "Django": ((*UVICORN, "django_asgi:application"), ["django", "uvicorn"]),
@@ -56,7 +60,7 @@ def serve(database, tmp_path):
         for package in packages:
             pytest.importorskip(package)
         if name == "Django":
-            make_table = [sys.executable, EXAMPLES / "django_asgi.py"]
+            make_table = [sys.executable, str(EXAMPLES / "django_asgi.py")]
             subprocess.run(make_table, check=True, env=os.environ | {"DSN": database})
         return serving(command, tmp_path / "log", DSN=database, **environment)
 
@@ -83,7 +87,7 @@ def under_way(database):
 
 @pytest.mark.parametrize("name", SITES)
 def test_site_answers_right_and_leaves_nothing(serve, under_way, name):
-    with serve(name, DEADLINE=str(bound(2))) as site:
+    with serve(name, DEADLINE=str(bound(3))) as site:
         asyncio.run(site.open_accounts())
         asyncio.run(site.use())
         until(lambda: site.in_use() == 0)

@@ -1,4 +1,4 @@
-"""Web sites of examples/: served in a process of its own, and clients that ask, wait and hang up."""
+"""The web sites of examples/, each in a process of its own, and clients that ask and hang up."""
 
 import asyncio
 import contextlib
@@ -43,22 +43,22 @@ class Site:
         return reader, writer
 
     async def ask(self, method: str, path: str, **query: Any) -> tuple[int, Any]:
-        """Return the status and the JSON of the answer."""
+        """Return the status and the JSON of the answer, or None where it is not JSON."""
         reader, writer = await self.connect(method, path, **query)
         try:
-            head, _, body = (await asyncio.wait_for(reader.read(), _TIMEOUT)).partition(
-                b"\r\n\r\n"
-            )
+            head, _, body = (await asyncio.wait_for(reader.read(), _TIMEOUT)).partition(b"\r\n\r\n")
         finally:
             writer.close()
         status = int(head.split()[1])
+        if b"application/json" not in head:
+            return status, None
         # Behind the headers it may come in chunks; there is but one object in it.
         return status, json.loads(body[body.index(b"{") : body.rindex(b"}") + 1])
 
-    async def hang_up(self, seconds: float, method: str, path: str, **query: Any) -> None:
-        """Send a request, and close the connection after so many seconds."""
+    async def hang_up(self, after: float, method: str, path: str, **query: Any) -> None:
+        """Send a request, and close the connection *after* so many seconds."""
         _, writer = await self.connect(method, path, **query)
-        await asyncio.sleep(seconds)
+        await asyncio.sleep(after)
         writer.close()
         with contextlib.suppress(ConnectionError):
             await writer.wait_closed()
@@ -73,7 +73,7 @@ class Site:
     async def use(self) -> None:
         """Send sixty requests, ten at a time; check every answer, and what they came to."""
         places = asyncio.Semaphore(_AT_ONCE)
-        moved = Counter({name: _TOTAL // 4 for name in "ab"})
+        moved = Counter(dict.fromkeys("ab", _TOTAL // 4))
 
         async def transfer(number: int) -> None:
             source, target = "ab" if number % 3 else "ba"
@@ -124,9 +124,7 @@ class Site:
 
 
 @contextlib.contextmanager
-def serving(
-    command: Sequence[str], log: Path, **environment: str
-) -> Iterator[Site]:
+def serving(command: Sequence[str], log: Path, **environment: str) -> Iterator[Site]:
     """Serve the example that ``python`` and *command* start; ``{port}`` in it becomes a port.
 
     What the server says goes into *log*; it is stopped after the block.
