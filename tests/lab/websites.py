@@ -108,8 +108,9 @@ class Site:
                 await kinds[number % len(kinds)](number // len(kinds))
 
         await asyncio.gather(*(one(number) for number in range(_EACH * len(kinds))))
-        # More than the pool has: they wait for each other.
-        await asyncio.gather(*(report(number) for number in [1] * 50))
+        # More than the pool has, and they wait for the same rows.
+        burst = (kind(number) for number in range(15) for kind in (transfer, report))
+        await asyncio.gather(*burst)
         for name in "ab":
             answer = await self.ask("GET", f"/accounts/{name}")
             assert answer == (200, {"name": name, "balance": moved[name]})
