@@ -26,6 +26,7 @@ settings.configure(
             "OPTIONS": {**where, "pool": {"max_size": 20}},
         }
     },
+    SECRET_KEY=os.environ.get("SECRET_KEY", "an example's"),
     ROOT_URLCONF=__name__,
     ALLOWED_HOSTS=["*"],
     DEFAULT_AUTO_FIELD="django.db.models.BigAutoField",
