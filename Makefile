@@ -67,9 +67,10 @@ DJANGO ?=
 django: $(VENV)/.built ## Django's own test-suites, on its backend and on ours, without and with a pool
 	$(BIN)/python -m tools.django_suites $(addprefix --django=,$(DJANGO))
 
-# What the pages say, and Django's backend does, is tried in `make test`, not again in each configuration. Each
-# event at each step is tried with and without libpq called directly, and not with each psycopg2 besides.
-ONCE := --ignore=tests/test_pages.py --ignore=tests/test_reference.py --ignore=tests/django
+# What the pages say, and the examples and Django's backend do, is tried in `make test`, not again in each
+# configuration. Each event at each step is tried with and without libpq called directly, and not with each
+# psycopg2 besides.
+ONCE := $(patsubst %,--ignore=tests/%,test_pages.py test_reference.py test_examples.py django)
 BUT_STEPS := $(ONCE) --ignore=tests/test_explorer.py
 plain: $(VENV)/.built ## the tests and psycopg2's own, without calling libpq directly
 	GREENWAIT_NO_LIBPQ=1 $(BIN)/python -m pytest $(PARALLEL) $(ONCE) $(PYTEST_ARGS)
