@@ -168,6 +168,11 @@ class Server:
         assert self._process is not None, "the server is not running"
         return self._process.pid
 
+    @property
+    def is_running(self) -> bool:
+        """Whether its process has not ended."""
+        return self._process is not None and self._process.poll() is None
+
     def dsn(self, transport: str = "unix", **parameters: Any) -> str:
         """Return a connection string, over ``"unix"``, ``"tcp"`` or ``"tls"``, and *parameters*."""
         ways: dict[str, dict[str, Any]] = {
