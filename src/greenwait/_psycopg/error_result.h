@@ -8,6 +8,9 @@
 #ifndef GREENWAIT_ERROR_RESULT_H
 #define GREENWAIT_ERROR_RESULT_H
 
+#include <Python.h>
+#include <stddef.h>
+
 #include "type_members.h"
 
 struct error_with_result {

@@ -7,6 +7,8 @@
 #ifndef GREENWAIT_STREAM_MESSAGE_H
 #define GREENWAIT_STREAM_MESSAGE_H
 
+#include <Python.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "type_members.h"
