@@ -6,9 +6,10 @@ from typing import Any
 from psycopg2 import ProgrammingError
 from psycopg2.extensions import make_dsn
 
-__all__ = ["check_arguments", "check_sizes"]
+__all__ = ["POOL_OPTIONS", "check_arguments", "check_sizes"]
 
-_OWN = (
+#: Those that are the pool's own.
+POOL_OPTIONS = (
     "min_size",
     "max_size",
     "timeout",
@@ -17,9 +18,8 @@ _OWN = (
     "check",
     "configure",
     "reset",
-    "connection_factory",
-    "cursor_factory",
 )
+_OWN = (*POOL_OPTIONS, "connection_factory", "cursor_factory")
 #: What other pools call them: psycopg2's, psycopg 3's, asyncpg's, aiopg's and SQLAlchemy's.
 _ELSEWHERE = {
     "conninfo": "dsn",

@@ -371,7 +371,7 @@ def _local_time(seconds: float) -> datetime:
 
 
 def _sender_timeout(conn: Any) -> float:
-    """Return the server's ``wal_sender_timeout`` in seconds; 0: there is none."""
+    """Return the server's ``wal_sender_timeout`` in seconds, or 0 if it waits for ever."""
     with Cursor(conn) as cur:
         cur.execute("SHOW wal_sender_timeout")
         text = str(cur.fetchall()[0][0])

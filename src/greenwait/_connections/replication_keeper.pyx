@@ -66,7 +66,7 @@ cdef void wake() noexcept:
 
 
 def _keep():
-    """Send feedback for all streams, until there is none."""
+    """Send feedback for all streams, until the last one has ended."""
     global is_running
     cdef int64_t now_ns, due_ns
     while True:

@@ -23,7 +23,7 @@ cdef class Stream:
     cdef object failure            # what the end of the stream raises, or None
     cdef object __weakref__
     # The message that has arrived, until it is taken:
-    cdef object payload            # None: there is none
+    cdef object payload            # None: nothing has arrived
     cdef int data_size
     cdef uint64_t data_start
     cdef uint64_t data_wal_end

@@ -3,26 +3,17 @@
 from contextlib import suppress
 from typing import Any, NamedTuple
 
-from django.core.exceptions import (  # pyright: ignore[reportMissingTypeStubs]  # there are none
+from django.core.exceptions import (  # pyright: ignore[reportMissingTypeStubs]  # Django has no types
     ImproperlyConfigured,
 )
 
 from greenwait._connections.lock import FairLock
 from greenwait._connections.pool import Pool
+from greenwait._connections.pool_options import POOL_OPTIONS
 from greenwait._errors import PoolTimeout
 
 __all__ = ["close_pool", "find_pool", "pool_for"]
 
-_OPTIONS = (
-    "min_size",
-    "max_size",
-    "timeout",
-    "max_idle",
-    "max_lifetime",
-    "check",
-    "configure",
-    "reset",
-)
 _PSYCOPG_POOL_ONLY = ("max_waiting", "name", "num_workers", "open", "reconnect_timeout")
 
 
@@ -74,11 +65,11 @@ def _new_pool(settings: dict[str, Any], params: dict[str, Any]) -> Pool:
         raise ImproperlyConfigured(f"OPTIONS['pool'] is True or a dict, not {asked_for!r}")
     options: dict[str, Any] = {} if asked_for is True else {**asked_for}
     for name in options:
-        if name not in _OPTIONS:
+        if name not in POOL_OPTIONS:
             whose = "psycopg_pool's, and " if name in _PSYCOPG_POOL_ONLY else ""
             raise ImproperlyConfigured(
                 f"OPTIONS['pool'] has {name!r}, which is {whose}not one of greenwait.Pool's "
-                f"options: {', '.join(_OPTIONS)}"
+                f"options: {', '.join(POOL_OPTIONS)}"
             )
     if settings.get("CONN_HEALTH_CHECKS"):
         options.setdefault("check", _ask)

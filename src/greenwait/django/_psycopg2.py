@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from importlib import import_module
 from typing import Any, cast
 
-from django.core.exceptions import (  # pyright: ignore[reportMissingTypeStubs]  # there are none
+from django.core.exceptions import (  # pyright: ignore[reportMissingTypeStubs]  # Django has no types
     ImproperlyConfigured,
 )
 

@@ -10,7 +10,7 @@ from asgiref.sync import iscoroutinefunction
 from greenwait.aio import run
 
 if TYPE_CHECKING:
-    from django.http import (  # pyright: ignore[reportMissingTypeStubs]  # there are none
+    from django.http import (  # pyright: ignore[reportMissingTypeStubs]  # Django has no types
         HttpRequest,
         HttpResponseBase,
     )
