@@ -110,7 +110,7 @@ wine: ## our C by itself, compiled for Windows, under Wine (Debian: wine64 gcc-m
 	    timeout 100 $(WINE) build/wine/windows.exe
 
 WINDOWS_RULES := $(CURDIR)/tests/platforms/windows_rules
-windows-rules: $(VENV)/.built ## the tests by Windows' rules for sockets, and with no more than Python has there
+windows-rules: $(VENV)/.dev ## the tests by Windows' rules for sockets, and with no more than Python has there
 	CFLAGS='-O1 -DGREENWAIT_WINSOCK -I$(WINDOWS_RULES)' $(BIN)/python setup.py --quiet build --parallel 2 \
 	    --build-lib build/windows-rules --build-temp build/windows-rules-objects
 	PYTHONPATH=$(CURDIR)/build/windows-rules:$(WINDOWS_RULES) GREENWAIT_TEST_PLATFORM=windows_rules \
