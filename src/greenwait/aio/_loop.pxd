@@ -14,6 +14,8 @@ cdef class PendingCall(Execution):
     cdef object wake_up          # the task's function, to be called when it is over
     cdef object wake_up_context
     cdef int run(self) except -1
+    cdef int suspend_task(self, object greenlet) except -1
+    cdef bint postpone_in_task(self, object exc) except -1
     cdef int resume_task(self) except -1
 
 cdef class Registration:
@@ -69,6 +71,8 @@ cdef class EventLoop(GreenletWaiter):
     cdef int close_if_unused(self) except -1
 
 cdef str INHERITED
+cdef str spawned_key  # in the dict of a greenlet of SQLAlchemy's
 cdef EventLoop loop_of(object event_loop)
+cdef EventLoop known_loop_of(object event_loop)
 cdef bint is_below_call(object here) except -1
 cdef int check_no_other() except -1

@@ -133,9 +133,17 @@ cdef object lost = object()
 
 @cython.auto_pickle(False)
 cdef class PendingCall(Execution):
-    """A call of a function, begun in an event loop; see ``_call.pyx``."""
+    """A call that a task awaits: ours, see ``_call.pyx``, or SQLAlchemy's, see ``_spawned.pyx``."""
 
     cdef int run(self) except -1:
+        raise NotImplementedError
+
+    cdef int suspend_task(self, object greenlet) except -1:
+        """Switch from a greenlet that is not a worker to its task, which then awaits this."""
+        raise NotImplementedError
+
+    cdef bint postpone_in_task(self, object exc) except -1:
+        """Have its task raise *exc* where it awaits next; return whether that is possible."""
         raise NotImplementedError
 
     cdef int resume_task(self) except -1:
@@ -154,6 +162,12 @@ class _Worker(Worker):
 
 
 cdef object LoopWorker = _Worker
+cdef str spawned_key = "greenwait's call"
+
+
+cdef PendingCall call_of(object here):
+    """Return the call of a greenlet that waits in an event loop; None if it is not one."""
+    return here.execution if type(here) is LoopWorker else here.__dict__.get(spawned_key)
 
 
 @cython.auto_pickle(False)
@@ -174,7 +188,8 @@ cdef class EventLoop(GreenletWaiter):
         end_with_thread(self)
 
     cdef InterruptTarget target_of(self, object here):
-        return (<PendingCall?>here.execution).target if type(here) is LoopWorker else None
+        cdef PendingCall call = call_of(here)
+        return None if call is None else call.target
 
     cdef int begin_call(self, PendingCall call, object event_loop) except -1:
         """Run its function, in a greenlet, until it waits or returns."""
@@ -252,6 +267,12 @@ cdef class EventLoop(GreenletWaiter):
     cdef bint is_closed(self) except -1:
         event_loop = self.event_loop_reference()
         return event_loop is None or event_loop.is_closed()
+
+    cdef bint postpone(self, object exc) except -1:
+        here = current_greenlet()
+        if type(here) is LoopWorker:
+            return GreenletWaiter.postpone(self, exc)
+        return call_of(here).postpone_in_task(exc)
 
     # -- Waiting
 
@@ -337,6 +358,9 @@ cdef class EventLoop(GreenletWaiter):
         """Return a wait that is over; without one, switch to the event loop, and return None."""
         if self.ended is not None:
             raise RuntimeError(self.ended)
+        if type(suspended.greenlet) is not LoopWorker:
+            call_of(suspended.greenlet).suspend_task(suspended.greenlet)
+            return None
         due = self.pop_due()
         if due is None:
             switch_to(self.entered_by)
@@ -348,8 +372,12 @@ cdef class EventLoop(GreenletWaiter):
         while self.is_serving and self.left_of_batch > 0 and monotonic_ns() < self.until_ns:
             self.left_of_batch -= 1
             due = self.scheduler.due.popleft()
-            if not (<SuspendedWait>due).is_due:
+            if (<SuspendedWait>due).is_due:
+                continue
+            if type((<SuspendedWait>due).greenlet) is LoopWorker:
                 return due
+            (<SuspendedWait>due).is_due = True
+            self.over.append(call_of((<SuspendedWait>due).greenlet))
         return None
 
     cdef int make_due(self, SuspendedWait suspended) except -1:
@@ -557,7 +585,13 @@ cdef class EventLoop(GreenletWaiter):
             if call.target is not None and call.target.innermost is not None:
                 call.target.interruption = RuntimeError(self.ended)
                 call.target.wait_for_drain = False
-                self.go_on(call.target.innermost, here)
+                if type(call.target.innermost.greenlet) is LoopWorker:
+                    self.go_on(call.target.innermost, here)
+                elif call.target.innermost.greenlet.parent is here:
+                    try:
+                        self.go_on(call.target.innermost, here)
+                    except Exception:
+                        pass  # it is for a task, which is lost with the event loop
         self.entered_by = outer
         for conn in conns:
             if not conn._lock.is_taken:
@@ -702,10 +736,16 @@ cdef bint is_below_call(object here) except -1:
 
 cdef EventLoop loop_of(object event_loop):
     """Return the scheduler of an event loop that runs in this thread, made on first use."""
-    cdef EventLoop loop = getattr(event_loop, "_greenwait", None)
-    if loop is None:
+    if not hasattr(event_loop, "_greenwait"):
         check_registered("greenwait.aio")
         check_no_other()
+    return known_loop_of(event_loop)
+
+
+cdef EventLoop known_loop_of(object event_loop):
+    """Return the scheduler of an event loop whose calls may wait here."""
+    cdef EventLoop loop = getattr(event_loop, "_greenwait", None)
+    if loop is None:
         loop = event_loop._greenwait = EventLoop.__new__(EventLoop)
         loop.event_loop_reference = weakref.ref(event_loop)
         end_when_closed(event_loop)

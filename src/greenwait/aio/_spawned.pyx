@@ -1,0 +1,216 @@
+"""Waits in the greenlets of SQLAlchemy's asyncio extension.
+
+SQLAlchemy runs its synchronous code in a greenlet, whose parent is a task's: that awaits the object
+which the greenlet switches to it with (``greenlet_spawn()`` and ``await_()`` in
+``sqlalchemy/util/concurrency.py``). So psycopg2's waits there need no adapted methods: each one
+switches to the task, and the event loop's waiter resumes that when the wait is over.
+"""
+
+cimport cython
+from cpython.contextvars cimport PyContext_CopyCurrent
+
+from greenwait._greenlets.waiter cimport InterruptTarget
+from greenwait._system.sealed_type cimport seal_type
+from greenwait._waiter cimport Adapter, Waiter, register_first
+from greenwait.aio._loop cimport EventLoop, PendingCall, known_loop_of, spawned_key
+
+import asyncio
+
+from greenlet import GreenletExit, getcurrent, greenlet
+
+__all__ = ["is_spawned", "register_spawned"]
+
+cdef object current_greenlet = getcurrent
+cdef object greenlet_exit = GreenletExit
+cdef object plain_class = greenlet
+cdef object switch_to = greenlet.switch
+cdef object running_loop = asyncio.get_running_loop
+cdef object current_task = asyncio.current_task
+cdef object cancelled_error = asyncio.CancelledError
+cdef object spawned_class = None
+cdef str PROVIDER = "__sqlalchemy_greenlet_provider__"
+
+cdef str TASK_DESTROYED = (
+    "the task in which this waited was destroyed. The connection is closed; the server may still "
+    "be at work on the query, so look before you repeat it"
+)
+
+
+@cython.auto_pickle(False)
+@cython.final
+@cython.internal
+cdef class Spawned(PendingCall):
+    """What a task awaits for each wait of its greenlet, and asyncio treats as a future."""
+
+    cdef bint is_awaited
+    cdef bint is_closed
+    cdef public bint _asyncio_future_blocking
+
+    cdef int suspend_task(self, object greenlet) except -1:
+        if self.is_closed:
+            raise RuntimeError(TASK_DESTROYED)
+        self.is_awaited = False
+        self.loop.event_loop = running_loop()
+        self.loop.calls.add(self)
+        try:
+            switch_to(greenlet.parent, self)
+        except (GeneratorExit, greenlet_exit):
+            self.is_closed = True
+            raise
+        finally:
+            self.loop.calls.discard(self)
+        return 0
+
+    cdef bint postpone_in_task(self, object exc) except -1:
+        """Cancel the task anew, whose next await raises it: the greenlet may end before it waits."""
+        task = current_task()
+        if task is None or exc is not self.target.raised or type(exc) is not cancelled_error:
+            return False
+        self.target.raised = None
+        task.cancel(*exc.args)
+        if hasattr(task, "uncancel"):  # from CPython 3.11: it is the same cancellation
+            task.uncancel()
+        return True
+
+    # The task awaits it like a coroutine, or closes it.
+
+    def __await__(self):
+        return self
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        return self.send(None)
+
+    def send(self, value):
+        """Return the object that the task is to wait for, and end when the wait is over."""
+        if self.is_awaited:
+            raise StopIteration
+        self.is_awaited = self._asyncio_future_blocking = True
+        return self
+
+    def throw(self, kind, value=None, traceback=None):
+        """Raise the exception in the task, which raises it in the greenlet."""
+        if value is None:
+            value = kind if isinstance(kind, BaseException) else kind()
+        raise value
+
+    def close(self):
+        """Let the greenlet wait no longer: its task is being destroyed."""
+        self.is_closed = True
+
+    # The task waits for it as for a future.
+
+    def get_loop(self):
+        """Return the event loop, which asyncio compares with the task's."""
+        return self.loop.event_loop
+
+    def add_done_callback(self, function, *, context=None):
+        """Call *function*, which resumes the task, when the wait is over."""
+        self.wake_up, self.suspension = function, self
+        self.wake_up_context = PyContext_CopyCurrent() if context is None else context
+        try:
+            self.loop.tell_event_loop()
+        except BaseException as exc:  # a signal handler's
+            self.loop.interrupt(self.target, exc, False)
+
+    def cancel(self, msg=None):
+        """Cancel the query that is waited for; the wait raises CancelledError."""
+        if self.target.innermost is None:
+            return False
+        exc = cancelled_error() if msg is None else cancelled_error(msg)
+        self.loop.interrupt(self.target, exc, True)
+        return True
+
+    def done(self):
+        """Return whether the wait is over."""
+        return self.target.innermost is None
+
+    def cancelled(self):
+        """Return False: the greenlet raises CancelledError, and not this."""
+        return False
+
+    def result(self):
+        """Return None."""
+
+    def exception(self):
+        """Return None."""
+
+
+cdef extern from "await_slots.h":
+    void fill_await_slots(type cls, void* step)
+
+
+cdef object step(Spawned spawned, object _value, int* is_over):
+    if spawned.is_awaited:
+        is_over[0] = True
+        return None
+    spawned.is_awaited = spawned._asyncio_future_blocking = True
+    return spawned
+
+
+fill_await_slots(Spawned, <void*>step)
+seal_type(Spawned, "a wait in one of SQLAlchemy's greenlets makes it")
+
+
+@cython.auto_pickle(False)
+@cython.final
+@cython.internal
+cdef class SpawnedAdapter(Adapter):
+    """The adapter of SQLAlchemy's greenlets, for all threads that run an event loop."""
+
+    cdef Waiter find_waiter(self):
+        cdef Spawned spawned
+        cdef EventLoop loop
+        here = current_greenlet()
+        if not is_spawned_greenlet(here):
+            return None
+        spawned = here.__dict__.get(spawned_key)
+        if spawned is None:
+            spawned = new_spawned(here)
+        loop = None if spawned is None else spawned.loop
+        if loop is None or loop.is_inherited():
+            return None
+        if not loop.is_active():
+            loop.move_here()
+        return loop
+
+
+cdef Spawned new_spawned(object here):
+    """Return what the task of a greenlet is to await; None without a running event loop."""
+    cdef Spawned spawned
+    try:
+        event_loop = running_loop()
+    except RuntimeError:
+        return None
+    spawned = Spawned.__new__(Spawned)
+    spawned.loop = known_loop_of(event_loop)
+    spawned.target = InterruptTarget.__new__(InterruptTarget)
+    here.__dict__[spawned_key] = spawned
+    return spawned
+
+
+cdef bint is_spawned_greenlet(object here) except -1:
+    cls = type(here)
+    if cls is plain_class:
+        return False
+    return cls is spawned_class or getattr(cls, PROVIDER, False)
+
+
+def is_spawned():
+    """Return whether this is one of SQLAlchemy's greenlets, where a task awaits each wait."""
+    return is_spawned_greenlet(current_greenlet())
+
+
+cdef SpawnedAdapter adapter = SpawnedAdapter()
+
+
+def register_spawned(cls):
+    """Make waits in SQLAlchemy's greenlets suspend their tasks.
+
+    :param cls: SQLAlchemy's class of greenlets, which its first releases did not mark.
+    """
+    global spawned_class
+    spawned_class = cls
+    register_first(adapter)
