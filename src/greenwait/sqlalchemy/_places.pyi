@@ -1,0 +1,16 @@
+from collections.abc import Callable
+from typing import TypeVar
+
+__all__ = ["Mutex", "Places"]
+
+_Result = TypeVar("_Result")
+_Record = TypeVar("_Record")
+
+class Places:
+    def __init__(self, limit: int | None) -> None: ...
+    def take(self, timeout: float | None, function: Callable[[], _Result]) -> _Result | None: ...
+    def give_back(self, function: Callable[[_Record], None], record: _Record) -> None: ...
+
+class Mutex:
+    def __enter__(self) -> bool: ...
+    def __exit__(self, kind: object, exc: object, traceback: object) -> None: ...

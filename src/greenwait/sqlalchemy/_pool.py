@@ -1,0 +1,49 @@
+"""SQLAlchemy's ``QueuePool``, in whose queue greenlets, tasks and threads wait their turn.
+
+``QueuePool`` counts its connections, keeps them and tells of them, as before. But who comes when
+all are in use waits for a place first, and so never in SQLAlchemy's own queue: that stops the
+thread, and with it whoever is to give a connection back.
+"""
+
+from typing import Any
+
+from sqlalchemy import exc, pool
+
+from greenwait.sqlalchemy._places import Places
+
+__all__ = ["AsyncFairQueuePool", "FairQueuePool"]
+
+
+class FairQueuePool(pool.QueuePool):
+    """The pool of an engine, for jobs, calls, greenlets and threads: first come, first served."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        has_limit = self._max_overflow > -1
+        self._places = Places(self._pool.maxsize + self._max_overflow if has_limit else None)
+
+    def _do_get(self) -> Any:
+        record = self._places.take(self._timeout, super()._do_get)
+        if record is None:
+            raise exc.TimeoutError(
+                f"QueuePool limit of size {self.size()} overflow {self.overflow()} reached, "
+                f"connection timed out, timeout {self._timeout:.2f}",
+                code="3o7r",
+            )
+        return record
+
+    def _do_return_conn(self, record: Any) -> None:
+        self._places.give_back(super()._do_return_conn, record)
+
+
+class _AsyncDialect(pool.Pool._dialect.__class__):  # type: ignore[misc,name-defined]
+    """The stand-in for a dialect that a pool has until it is told its own."""
+
+    is_async = True
+
+
+class AsyncFairQueuePool(FairQueuePool):
+    """The pool of an async engine."""
+
+    _is_asyncio = True
+    _dialect = _AsyncDialect()
