@@ -3,6 +3,7 @@
 import contextlib
 import io
 import os
+import signal
 import socket
 import threading
 
@@ -11,6 +12,7 @@ from psycopg2.extensions import set_wait_callback
 
 import greenwait
 from greenwait._psycopg.libpq import FAST_PATHS
+from tests.lab.freezers import frozen
 from tests.lab.marks import needs_copy, needs_epoll
 
 
@@ -64,8 +66,12 @@ def statement(conn):
 
 
 def interrupted_statement(conn):
-    with contextlib.suppress(greenwait.QueryTimeout), greenwait.timeout(0.05):
-        statement(conn)
+    """The server reads nothing until the deadline has passed."""
+    pid = conn.info.backend_pid
+    query = f"select length('{'x' * 40_000_000}')"
+    with frozen(pid), greenwait.timeout(0.5), pytest.raises(greenwait.QueryTimeout):
+        threading.Timer(1, os.kill, (pid, signal.SIGCONT)).start()
+        conn.cursor().execute(query)
 
 
 def copy(conn):
