@@ -33,6 +33,7 @@ _SYSTEM = "usr/lib/postgresql"  # Debian's and its children's
 _PLACE = Path("/tmp")
 _PREFIX = "greenwait-"
 _START_TIMEOUT = 60.0
+_STOP_TIMEOUT = 20.0
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 _SETTINGS = {
@@ -311,7 +312,13 @@ class Server:
         if self._process is not None:
             self._process.send_signal(how)  # SIGQUIT: immediate shutdown, kills the backends
             try:
-                self._process.wait(timeout=_START_TIMEOUT)
+                self._process.wait(timeout=_STOP_TIMEOUT)
+            except subprocess.TimeoutExpired:
+                # Seen once, on a busy machine. Its processes end when they notice that it is gone.
+                told = subprocess.run(
+                    ["ps", "-eo", "pid,ppid,stat,wchan,args"], capture_output=True
+                )
+                print("PostgreSQL does not stop:", told.stdout.decode(), self.log()[-2000:])
             finally:
                 self._process.kill()
                 self._process = None
