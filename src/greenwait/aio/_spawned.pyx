@@ -18,7 +18,7 @@ import asyncio
 
 from greenlet import GreenletExit, getcurrent, greenlet
 
-__all__ = ["is_spawned", "register_spawned"]
+__all__ = ["register_spawned"]
 
 cdef object current_greenlet = getcurrent
 cdef object greenlet_exit = GreenletExit
@@ -196,11 +196,6 @@ cdef bint is_spawned_greenlet(object here) except -1:
     if cls is plain_class:
         return False
     return cls is spawned_class or getattr(cls, PROVIDER, False)
-
-
-def is_spawned():
-    """Return whether this is one of SQLAlchemy's greenlets, where a task awaits each wait."""
-    return is_spawned_greenlet(current_greenlet())
 
 
 cdef SpawnedAdapter adapter = SpawnedAdapter()

@@ -5,13 +5,13 @@ from importlib import import_module
 from typing import Any
 
 from sqlalchemy.dialects.postgresql.psycopg2 import PGDialect_psycopg2
-from sqlalchemy.exc import MissingGreenlet
 
 from greenwait._connections.connect import connect
 from greenwait._connections.connection import Cursor
 from greenwait._install import check_registered
-from greenwait.aio._spawned import is_spawned, register_spawned
-from greenwait.sqlalchemy._engine import came_out_of_psycopg2, set_up
+from greenwait.aio._spawned import register_spawned
+from greenwait.sqlalchemy import _statements
+from greenwait.sqlalchemy._engine import set_up
 from greenwait.sqlalchemy._pool import AsyncFairQueuePool, FairQueuePool
 
 __all__ = ["AsyncDialect", "Dialect"]
@@ -42,49 +42,11 @@ class Dialect(PGDialect_psycopg2):
         """Return a new connection."""
         return connect(*args, **kwargs)
 
-    # An interrupt that comes out of one of these leaves the connection usable, as a rule.
-
-    def do_execute(self, cursor: Any, statement: Any, parameters: Any, context: Any = None) -> None:
-        """Execute a statement."""
-        try:
-            cursor.execute(statement, parameters)
-        except BaseException as exc:
-            came_out_of_psycopg2(exc, context)
-            raise
-
-    def do_execute_no_params(self, cursor: Any, statement: Any, context: Any = None) -> None:
-        """Execute a statement without parameters, in which a percent sign is one."""
-        try:
-            cursor.execute(statement)
-        except BaseException as exc:
-            came_out_of_psycopg2(exc, context)
-            raise
-
-    def do_executemany(
-        self, cursor: Any, statement: Any, parameters: Any, context: Any = None
-    ) -> None:
-        """Execute a statement for each of several parameters."""
-        try:
-            super().do_executemany(cursor, statement, parameters, context)
-        except BaseException as exc:
-            came_out_of_psycopg2(exc, context)
-            raise
-
-    def do_commit(self, dbapi_connection: Any) -> None:
-        """Commit."""
-        try:
-            dbapi_connection.commit()
-        except BaseException as exc:
-            came_out_of_psycopg2(exc, dbapi_connection)
-            raise
-
-    def do_rollback(self, dbapi_connection: Any) -> None:
-        """Roll back."""
-        try:
-            dbapi_connection.rollback()
-        except BaseException as exc:
-            came_out_of_psycopg2(exc, dbapi_connection)
-            raise
+    do_execute = _statements.do_execute
+    do_execute_no_params = _statements.do_execute_no_params
+    do_executemany = _statements.do_executemany(PGDialect_psycopg2.do_executemany)
+    do_commit = _statements.do_commit
+    do_rollback = _statements.do_rollback
 
 
 class AsyncDialect(Dialect):
@@ -112,37 +74,10 @@ class AsyncDialect(Dialect):
     def connect(self, *args: Any, **kwargs: Any) -> Any:
         """Return a new connection."""
         check_registered("greenwait's async dialect of SQLAlchemy")
-        _check_greenlet()
+        _statements.check_greenlet(self)
         factory = kwargs.get("cursor_factory") or Cursor
         kwargs["cursor_factory"] = _async_class(factory) if isinstance(factory, type) else factory
         return connect(*args, **kwargs)
-
-    def do_execute(self, cursor: Any, statement: Any, parameters: Any, context: Any = None) -> None:
-        """Execute a statement."""
-        _check_greenlet()
-        super().do_execute(cursor, statement, parameters, context)
-
-    def do_execute_no_params(self, cursor: Any, statement: Any, context: Any = None) -> None:
-        """Execute a statement without parameters."""
-        _check_greenlet()
-        super().do_execute_no_params(cursor, statement, context)
-
-    def do_executemany(
-        self, cursor: Any, statement: Any, parameters: Any, context: Any = None
-    ) -> None:
-        """Execute a statement for each of several parameters."""
-        _check_greenlet()
-        super().do_executemany(cursor, statement, parameters, context)
-
-    def do_commit(self, dbapi_connection: Any) -> None:
-        """Commit."""
-        _check_greenlet()
-        super().do_commit(dbapi_connection)
-
-    def do_rollback(self, dbapi_connection: Any) -> None:
-        """Roll back."""
-        _check_greenlet()
-        super().do_rollback(dbapi_connection)
 
     def do_terminate(self, dbapi_connection: Any) -> None:
         """Close a connection without waiting."""
@@ -162,15 +97,6 @@ def _async_class(cursor_class: Any) -> Any:
 
     own = {"_async_soft_close": _async_soft_close, "__doc__": cursor_class.__doc__}
     return type(cursor_class.__name__, (cursor_class,), own)
-
-
-def _check_greenlet() -> None:
-    if not is_spawned():
-        raise MissingGreenlet(
-            "greenlet_spawn has not been called; can't wait for the server here. Was IO attempted "
-            "in an unexpected place?",
-            code="xd2s",
-        )
 
 
 def _greenlet_class() -> Any:

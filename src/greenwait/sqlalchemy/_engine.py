@@ -8,8 +8,9 @@ from psycopg2.extensions import TRANSACTION_STATUS_ACTIVE, TRANSACTION_STATUS_UN
 from sqlalchemy import event
 
 from greenwait.sqlalchemy._places import Mutex
+from greenwait.sqlalchemy._statements import came_out_of_psycopg2
 
-__all__ = ["came_out_of_psycopg2", "set_up"]
+__all__ = ["set_up"]
 
 
 def set_up(engine: Any) -> None:
@@ -39,15 +40,6 @@ def _recreate(recreate: Any) -> Any:
     return pool
 
 
-def came_out_of_psycopg2(exc: BaseException, where: Any) -> None:
-    """Remember that psycopg2 itself has raised an exception, and no event hook.
-
-    :param where: the context of the statement, or the proxy of the connection.
-    """
-    if not isinstance(exc, Error) and where is not None:
-        where._greenwait_interrupt = id(exc)
-
-
 def _keep_connection(context: Any) -> None:
     """Keep the connection where an interrupt of a query has left it usable.
 
@@ -58,7 +50,7 @@ def _keep_connection(context: Any) -> None:
         return
     proxy = context.connection._dbapi_connection
     where = proxy if context.execution_context is None else context.execution_context
-    if getattr(where, "_greenwait_interrupt", None) == id(context.original_exception):
+    if came_out_of_psycopg2(context.original_exception, where):
         conn = proxy.dbapi_connection
         if conn is not None and not conn.closed:
             status = conn.info.transaction_status

@@ -14,7 +14,13 @@ from greenwait._connections.semaphore cimport FairSemaphore
 from greenwait._deadline cimport after
 from greenwait._system.clock cimport NO_DEADLINE
 
-__all__ = ["Mutex", "Places"]
+from collections import deque
+
+from sqlalchemy.util.queue import Empty, Full
+
+__all__ = ["Idle", "Mutex", "Places"]
+
+cdef object new_deque = deque
 
 
 @cython.auto_pickle(False)
@@ -58,6 +64,52 @@ cdef class Places:
         finally:
             if self.semaphore is not None:
                 self.semaphore.leave()
+
+
+@cython.auto_pickle(False)
+@cython.final
+cdef class Idle:
+    """Idle(maxsize=0, use_lifo=False)
+--
+
+    The connections of a pool that nobody uses: *maxsize* of them at most, if not 0.
+
+    It has the methods of ``sqlalchemy.util.queue.Queue``, which never wait: who has a place need not.
+    """
+
+    cdef readonly Py_ssize_t maxsize
+    cdef readonly bint use_lifo
+    cdef object kept
+
+    def __cinit__(self, Py_ssize_t maxsize=0, bint use_lifo=False):
+        self.maxsize, self.use_lifo = maxsize, use_lifo
+        self.kept = new_deque()
+
+    def get(self, block=True, timeout=None):
+        """Take one, or raise Empty."""
+        if not self.kept:
+            raise Empty()
+        return self.kept.pop() if self.use_lifo else self.kept.popleft()
+
+    def put(self, record, block=True, timeout=None):
+        """Keep one, or raise Full."""
+        if self.full():
+            raise Full()
+        self.kept.append(record)
+
+    get_nowait, put_nowait = get, put
+
+    def qsize(self):
+        """Return how many there are."""
+        return len(self.kept)
+
+    def empty(self):
+        """Return whether there is none."""
+        return not self.kept
+
+    cpdef bint full(self) except -1:
+        """Return whether no more are kept."""
+        return self.maxsize > 0 and len(self.kept) >= self.maxsize
 
 
 @cython.auto_pickle(False)

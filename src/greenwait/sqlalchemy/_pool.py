@@ -9,13 +9,15 @@ from typing import Any
 
 from sqlalchemy import exc, pool
 
-from greenwait.sqlalchemy._places import Places
+from greenwait.sqlalchemy._places import Idle, Places
 
 __all__ = ["AsyncFairQueuePool", "FairQueuePool"]
 
 
 class FairQueuePool(pool.QueuePool):
     """The pool of an engine, for jobs, calls, greenlets and threads: first come, first served."""
+
+    _queue_class: Any = Idle
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

@@ -1,0 +1,3 @@
+"""Waits in the greenlets of SQLAlchemy's asyncio extension."""
+
+cdef bint is_spawned_greenlet(object here) except -1

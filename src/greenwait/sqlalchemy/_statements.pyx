@@ -1,0 +1,123 @@
+"""What a dialect calls psycopg2 for: statements, and the ends of transactions.
+
+They are the dialects' methods, compiled since each statement calls one. An interrupt that comes out
+of psycopg2 itself is told from one of an event hook's: it leaves the connection usable, as a rule.
+"""
+
+from greenwait.aio._spawned cimport is_spawned_greenlet
+
+from greenlet import getcurrent
+from psycopg2 import Error
+from psycopg2.extensions import STATUS_READY as READY, connection
+from sqlalchemy.exc import MissingGreenlet
+
+__all__ = [
+    "came_out_of_psycopg2",
+    "check_greenlet",
+    "do_commit",
+    "do_execute",
+    "do_execute_no_params",
+    "do_executemany",
+    "do_rollback",
+]
+
+cdef object current_greenlet = getcurrent
+cdef object psycopg2_error = Error
+cdef object psycopg2_connection = connection
+cdef int STATUS_READY = READY
+
+
+cdef int mark(object exc, object where) except -1:
+    """Remember that psycopg2 itself has raised an exception."""
+    if where is not None and not isinstance(exc, psycopg2_error):
+        where._greenwait_interrupt = id(exc)
+    return 0
+
+
+def came_out_of_psycopg2(exc, where):
+    """Return whether psycopg2 itself has raised it, and no event hook.
+
+    :param where: the context of the statement, or the proxy of the connection.
+    """
+    return getattr(where, "_greenwait_interrupt", None) == id(exc)
+
+
+cdef int check(object dialect) except -1:
+    """Raise where an asynchronous dialect can't wait."""
+    if dialect.is_async and not is_spawned_greenlet(current_greenlet()):
+        raise MissingGreenlet(
+            "greenlet_spawn has not been called; can't wait for the server here. Was IO attempted "
+            "in an unexpected place?",
+            code="xd2s",
+        )
+    return 0
+
+
+def check_greenlet(dialect):
+    """Raise MissingGreenlet where an asynchronous dialect can't wait."""
+    check(dialect)
+
+
+def do_execute(self, cursor, statement, parameters, context=None):
+    """Execute a statement."""
+    check(self)
+    try:
+        cursor.execute(statement, parameters)
+    except BaseException as exc:
+        mark(exc, context)
+        raise
+
+
+def do_execute_no_params(self, cursor, statement, context=None):
+    """Execute a statement that takes no parameters, in which a percent sign is just that."""
+    check(self)
+    try:
+        cursor.execute(statement)
+    except BaseException as exc:
+        mark(exc, context)
+        raise
+
+
+def do_executemany(execute_many):
+    """Return a method that executes a statement for each of several parameters.
+
+    :param execute_many: SQLAlchemy's, for psycopg2.
+    """
+
+    def do_executemany(self, cursor, statement, parameters, context=None):
+        check(self)
+        try:
+            execute_many(self, cursor, statement, parameters, context)
+        except BaseException as exc:
+            mark(exc, context)
+            raise
+
+    return do_executemany
+
+
+cdef object psycopg2s(object proxy):
+    """Return the connection itself of a pool's proxy, whose attributes are looked up in Python."""
+    return proxy if isinstance(proxy, psycopg2_connection) else proxy.dbapi_connection
+
+
+def do_commit(self, dbapi_connection):
+    """Commit."""
+    check(self)
+    try:
+        psycopg2s(dbapi_connection).commit()
+    except BaseException as exc:
+        mark(exc, dbapi_connection)
+        raise
+
+
+def do_rollback(self, dbapi_connection):
+    """Roll back, unless there is nothing to roll back: a pool asks for that at each return."""
+    check(self)
+    conn = psycopg2s(dbapi_connection)
+    if conn.status == STATUS_READY and not conn.closed:
+        return
+    try:
+        conn.rollback()
+    except BaseException as exc:
+        mark(exc, dbapi_connection)
+        raise
