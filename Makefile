@@ -13,9 +13,9 @@ SAME_CORE := $(if $(filter Linux,$(shell uname -s)),--cores same)
 SOURCES := setup.py pyproject.toml $(shell find src/greenwait -name "*.p[yx][xd]" -o -name "*.h")
 
 .DELETE_ON_ERROR:
-.PHONY: help test bench bench-full conformance django plain no-epoll wine windows-rules source oldest next-pythons \
-    soak sanitize memcheck leaks coverage delivery-table types lint test-servers docs figures explore results \
-    sdist wheel check-dist release-wheels identifiers workflows cross aarch64 aarch64-full musl clean
+.PHONY: help test bench bench-full conformance django sqlalchemy plain no-epoll wine windows-rules source oldest \
+    next-pythons soak sanitize memcheck leaks coverage delivery-table types lint test-servers docs figures explore \
+    results sdist wheel check-dist release-wheels identifiers workflows cross aarch64 aarch64-full musl clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -66,6 +66,11 @@ conformance: $(VENV)/.built ## psycopg2's own test-suite, under our callbacks
 DJANGO ?=
 django: $(VENV)/.built ## Django's own test-suites, on its backend and on ours, without and with a pool
 	$(BIN)/python -m tools.django_suites $(addprefix --django=,$(DJANGO))
+
+# Psycopg 3 is of the benchmark's extra. ARGS="--version 2.0.0 --suite orm" is another one, and a part.
+ARGS ?=
+sqlalchemy: $(VENV)/.bench ## SQLAlchemy's own test-suites, on its dialects and on ours; ARGS=--slice takes five minutes
+	$(BIN)/python -m tools.sqlalchemy_suites $(ARGS)
 
 # What the pages say, and the examples and Django's backend do, is tried in `make test`, not again in each
 # configuration. Each event at each step is tried with and without libpq called directly, and not with each
