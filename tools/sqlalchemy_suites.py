@@ -6,8 +6,8 @@ The suites are in SQLAlchemy's source distribution. The one that belongs to the 
 SQLAlchemy, or to the version asked for, is fetched into build/sqlalchemy and unpacked in a
 temporary folder. They are run on a PostgreSQL of our own: on ``postgresql+psycopg2``, the baseline
 of ``postgresql+greenwait``, and on ``postgresql+psycopg_async``, that of
-``postgresql+greenwait_async``. Each test that the baseline passes has to pass on ours, except those
-of ``EXCEPT``. What SQLAlchemy does for, or expects of, the driver psycopg2 is asked of ours too.
+``postgresql+greenwait_async``. Each test that the baseline passes has to pass on ours. What
+SQLAlchemy does for, or expects of, the driver psycopg2 is asked of ours too.
 """
 
 import argparse
@@ -38,11 +38,6 @@ SUITES = {
 SLICE = (*SUITES["dialect"], *SUITES["engine"])  # what CI has time for: that, and asyncio's
 BASELINES = {"greenwait": "psycopg2", "greenwait_async": "psycopg_async"}
 ASYNC_ONLY = "asyncio"
-EXCEPT = {
-    # It calls connect() of SQLAlchemy's adapter of a driver: ours has none, and calls psycopg2.
-    "test/ext/asyncio/test_engine.py::AsyncEngineTest"
-    "::test_async_creator_accepts_args_if_called_directly",
-}
 _ROOT = Path(__file__).resolve().parent.parent
 _CACHE = _ROOT / "build" / "sqlalchemy"
 _DOWNLOAD_TIMEOUT = 300
@@ -75,11 +70,8 @@ def pytest_sessionstart(session):
     import sqlalchemy.dialects.postgresql.provision  # how a database is made, for ours too
 
     result = yield  # only now can the modules of tests be imported
-    from sqlalchemy.testing.engines import ReconnectFixture
     from sqlalchemy.testing.exclusions import SpecPredicate
     from sqlalchemy.testing.suite import ServerSideCursorsTest
-
-    from greenwait.sqlalchemy import AsyncDialect, Dialect
 
     # The suites know drivers by their names, and those of SQLAlchemy only.
     def matches(self, config, call=SpecPredicate.__call__):
@@ -91,18 +83,6 @@ def pytest_sessionstart(session):
     SpecPredicate.__call__ = matches
     ServerSideCursorsTest._is_server_side = lambda self, cursor: bool(cursor.name)
 
-    # What breaks connections has them from psycopg2.connect(), which ours does not call.
-    def connected(self, *args, **kwargs):
-        conn = self.real_connect(*args, **kwargs)
-        if isinstance(self.dbapi, ReconnectFixture):
-            if self.dbapi.is_stopped:
-                conn.close()
-                conn.cursor()  # raises
-            self.dbapi.connections.append(conn)
-        return conn
-
-    for dialect in (Dialect, AsyncDialect):
-        dialect.real_connect, dialect.connect = dialect.connect, connected
     return result
 
 
@@ -220,7 +200,6 @@ def compare(suite: str, tests: tuple[str, ...], source: Path, server: Server) ->
             if outcome == "passed"
             and ended[ours].get(test) != "passed"
             and not ended[baseline].get(test, "").startswith("failed")
-            and test not in EXCEPT
         }
         for test, how in worse.items():
             print(f"{ours}: {test}: {how[-_SHOWN:]}")

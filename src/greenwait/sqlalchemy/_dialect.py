@@ -1,16 +1,13 @@
 """SQLAlchemy's dialects for PostgreSQL on psycopg2, with greenwait's connections."""
 
-from functools import cache
 from importlib import import_module
 from typing import Any
 
 from sqlalchemy.dialects.postgresql.psycopg2 import PGDialect_psycopg2
 
-from greenwait._connections.connect import connect
-from greenwait._connections.connection import Cursor
-from greenwait._install import check_registered
 from greenwait.aio._spawned import register_spawned
 from greenwait.sqlalchemy import _statements
+from greenwait.sqlalchemy._dbapi import DBAPI, AsyncDBAPI
 from greenwait.sqlalchemy._engine import set_up
 from greenwait.sqlalchemy._pool import AsyncFairQueuePool, FairQueuePool
 
@@ -22,6 +19,11 @@ class Dialect(PGDialect_psycopg2):
 
     driver = "greenwait"
     supports_statement_cache = True
+
+    @classmethod
+    def import_dbapi(cls) -> Any:
+        """Return psycopg2, as the dialect uses it."""
+        return DBAPI()
 
     @classmethod
     def get_pool_class(cls, url: Any) -> Any:
@@ -37,10 +39,6 @@ class Dialect(PGDialect_psycopg2):
     def engine_created(cls, engine: Any) -> None:
         """Prepare a new engine."""
         set_up(engine)
-
-    def connect(self, *args: Any, **kwargs: Any) -> Any:
-        """Return a new connection."""
-        return connect(*args, **kwargs)
 
     do_execute = _statements.do_execute
     do_execute_no_params = _statements.do_execute_no_params
@@ -61,6 +59,11 @@ class AsyncDialect(Dialect):
     supports_statement_cache = True
 
     @classmethod
+    def import_dbapi(cls) -> Any:
+        """Return psycopg2, as the dialect uses it."""
+        return AsyncDBAPI()
+
+    @classmethod
     def get_pool_class(cls, url: Any) -> Any:
         """Return the class of an engine's pool, unless ``poolclass`` says otherwise."""
         return AsyncFairQueuePool
@@ -71,14 +74,6 @@ class AsyncDialect(Dialect):
         super().engine_created(engine)
         register_spawned(_greenlet_class())
 
-    def connect(self, *args: Any, **kwargs: Any) -> Any:
-        """Return a new connection."""
-        check_registered("greenwait's async dialect of SQLAlchemy")
-        _statements.check_greenlet(self)
-        factory = kwargs.get("cursor_factory") or Cursor
-        kwargs["cursor_factory"] = _async_class(factory) if isinstance(factory, type) else factory
-        return connect(*args, **kwargs)
-
     def do_terminate(self, dbapi_connection: Any) -> None:
         """Close a connection without waiting."""
         dbapi_connection.close()
@@ -88,19 +83,9 @@ class AsyncDialect(Dialect):
         return connection
 
 
-@cache
-def _async_class(cursor_class: Any) -> Any:
-    """Return a cursor class that has the one method which SQLAlchemy's results await."""
-
-    async def _async_soft_close(self: Any) -> None:
-        """Do nothing: psycopg2 has all rows of a cursor without a name, and closes it at once."""
-
-    own = {"_async_soft_close": _async_soft_close, "__doc__": cursor_class.__doc__}
-    return type(cursor_class.__name__, (cursor_class,), own)
-
-
 def _greenlet_class() -> Any:
     """Return SQLAlchemy's class of greenlets, which is public nowhere."""
-    if hasattr(import_module("sqlalchemy.util.concurrency"), "_concurrency_shim"):
-        return import_module("sqlalchemy.util.concurrency")._concurrency_shim._AsyncIoGreenlet
+    concurrency = import_module("sqlalchemy.util.concurrency")
+    if hasattr(concurrency, "_concurrency_shim"):
+        return concurrency._concurrency_shim._AsyncIoGreenlet
     return import_module("sqlalchemy.util._concurrency_py3k")._AsyncIoGreenlet

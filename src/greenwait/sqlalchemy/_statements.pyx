@@ -30,7 +30,10 @@ cdef int STATUS_READY = READY
 cdef int mark(object exc, object where) except -1:
     """Remember that psycopg2 itself has raised an exception."""
     if where is not None and not isinstance(exc, psycopg2_error):
-        where._greenwait_interrupt = id(exc)
+        try:
+            where._greenwait_interrupt = id(exc)
+        except AttributeError:
+            pass  # an engine's first connection has a proxy with slots, and is given up
     return 0
 
 
@@ -44,18 +47,20 @@ def came_out_of_psycopg2(exc, where):
 
 cdef int check(object dialect) except -1:
     """Raise where an asynchronous dialect can't wait."""
-    if dialect.is_async and not is_spawned_greenlet(current_greenlet()):
+    if dialect.is_async:
+        check_greenlet()
+    return 0
+
+
+cpdef int check_greenlet() except -1:
+    """Raise MissingGreenlet unless a task awaits the waits of this greenlet."""
+    if not is_spawned_greenlet(current_greenlet()):
         raise MissingGreenlet(
             "greenlet_spawn has not been called; can't wait for the server here. Was IO attempted "
             "in an unexpected place?",
             code="xd2s",
         )
     return 0
-
-
-def check_greenlet(dialect):
-    """Raise MissingGreenlet where an asynchronous dialect can't wait."""
-    check(dialect)
 
 
 def do_execute(self, cursor, statement, parameters, context=None):
@@ -100,21 +105,29 @@ cdef object psycopg2s(object proxy):
     return proxy if isinstance(proxy, psycopg2_connection) else proxy.dbapi_connection
 
 
+cdef bint has_ended(object conn) except -1:
+    """Is there nothing to commit or to roll back? A pool asks for that at each return."""
+    return conn.status == STATUS_READY and not conn.closed
+
+
 def do_commit(self, dbapi_connection):
     """Commit."""
     check(self)
+    conn = psycopg2s(dbapi_connection)
+    if has_ended(conn):
+        return
     try:
-        psycopg2s(dbapi_connection).commit()
+        conn.commit()
     except BaseException as exc:
         mark(exc, dbapi_connection)
         raise
 
 
 def do_rollback(self, dbapi_connection):
-    """Roll back, unless there is nothing to roll back: a pool asks for that at each return."""
+    """Roll back."""
     check(self)
     conn = psycopg2s(dbapi_connection)
-    if conn.status == STATUS_READY and not conn.closed:
+    if has_ended(conn):
         return
     try:
         conn.rollback()
