@@ -75,7 +75,7 @@ sqlalchemy: $(VENV)/.bench ## SQLAlchemy's own test-suites, on its dialects and 
 # What the pages say, and the examples and Django's backend do, is tried in `make test`, not again in each
 # configuration. Each event at each step is tried with and without libpq called directly, and not with each
 # psycopg2 besides.
-ONCE := $(patsubst %,--ignore=tests/%,test_pages.py test_reference.py test_examples.py django)
+ONCE := $(patsubst %,--ignore=tests/%,test_pages.py test_reference.py test_examples.py django sqlalchemy)
 BUT_STEPS := $(ONCE) --ignore=tests/test_explorer.py
 plain: $(VENV)/.built ## the tests and psycopg2's own, without calling libpq directly
 	GREENWAIT_NO_LIBPQ=1 $(BIN)/python -m pytest $(PARALLEL) $(ONCE) $(PYTEST_ARGS)
