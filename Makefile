@@ -13,7 +13,7 @@ SAME_CORE := $(if $(filter Linux,$(shell uname -s)),--cores same)
 SOURCES := setup.py pyproject.toml $(shell find src/greenwait -name "*.p[yx][xd]" -o -name "*.h")
 
 .DELETE_ON_ERROR:
-.PHONY: help test bench bench-full conformance django plain no-epoll wine windows-rules source oldest next-pythons \
+.PHONY: help test bench bench-full conformance django orms plain no-epoll wine windows-rules source oldest next-pythons \
     soak sanitize memcheck leaks coverage delivery-table types lint test-servers docs figures explore results \
     sdist wheel check-dist release-wheels identifiers workflows cross aarch64 aarch64-full musl clean
 
@@ -36,6 +36,10 @@ $(VENV)/.dev: $(VENV)/.built pyproject.toml
 
 $(VENV)/.docs: $(VENV)/.bench pyproject.toml
 	$(PIP) install --group docs
+	touch $@
+
+$(VENV)/.orms: $(VENV)/.built pyproject.toml
+	$(PIP) install --group orms
 	touch $@
 
 test: $(VENV)/.built ## build, start a PostgreSQL of our own, run all the tests
@@ -67,10 +71,13 @@ DJANGO ?=
 django: $(VENV)/.built ## Django's own test-suites, on its backend and on ours, without and with a pool
 	$(BIN)/python -m tools.django_suites $(addprefix --django=,$(DJANGO))
 
+orms: $(VENV)/.orms ## what docs/orms.md says of pandas, records, dataset, peewee and pony
+	$(BIN)/python -m pytest $(PARALLEL) tests/orms tests/test_pages.py -k orms $(PYTEST_ARGS)
+
 # What the pages say, and the examples and Django's backend do, is tried in `make test`, not again in each
 # configuration. Each event at each step is tried with and without libpq called directly, and not with each
 # psycopg2 besides.
-ONCE := $(patsubst %,--ignore=tests/%,test_pages.py test_reference.py test_examples.py django)
+ONCE := $(patsubst %,--ignore=tests/%,test_pages.py test_reference.py test_examples.py django orms)
 BUT_STEPS := $(ONCE) --ignore=tests/test_explorer.py
 plain: $(VENV)/.built ## the tests and psycopg2's own, without calling libpq directly
 	GREENWAIT_NO_LIBPQ=1 $(BIN)/python -m pytest $(PARALLEL) $(ONCE) $(PYTEST_ARGS)
