@@ -393,8 +393,17 @@ def test_forgotten_await_is_named(run, dsn):
             cur.close()
             conn.close()
             gc.collect()
+        conns.append(conn)
 
+    conns = []
     run(main())
+    call = conns[0].commit()
+    with pytest.raises(RuntimeError, match="no running event loop"):
+        call.send(None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # it was awaited, where that is impossible
+        del call
+        gc.collect()
 
 
 def test_task_shows_which_method_it_awaits(run, dsn):

@@ -37,6 +37,7 @@ _STOP_TIMEOUT = 20.0
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 _SETTINGS = {
+    "autovacuum": "off",  # its transactions would be in the streams of replication
     "fsync": "off",
     "max_connections": "450",
     "max_prepared_transactions": "20",

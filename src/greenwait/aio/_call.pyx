@@ -106,7 +106,7 @@ cdef class Call(PendingCall):
         try:
             self.start_in(running_loop())
         except BaseException:
-            self.is_closed = True
+            self.is_begun = self.is_closed = True
             raise
         return 0
 
