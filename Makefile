@@ -13,9 +13,10 @@ SAME_CORE := $(if $(filter Linux,$(shell uname -s)),--cores same)
 SOURCES := setup.py pyproject.toml $(shell find src/greenwait -name "*.p[yx][xd]" -o -name "*.h")
 
 .DELETE_ON_ERROR:
-.PHONY: help test bench bench-full conformance django orms plain no-epoll wine windows-rules source oldest next-pythons \
-    soak sanitize memcheck leaks coverage delivery-table types lint test-servers docs figures explore results \
-    sdist wheel check-dist release-wheels identifiers workflows cross aarch64 aarch64-full musl clean
+.PHONY: help test bench bench-full bench-web conformance django orms plain no-epoll wine windows-rules \
+    source oldest next-pythons soak sanitize memcheck leaks coverage delivery-table types lint test-servers \
+    docs figures explore results sdist wheel check-dist release-wheels identifiers workflows cross aarch64 \
+    aarch64-full musl clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -62,6 +63,10 @@ ifeq ($(shell uname -s),Linux)
 	$(BIN)/python benchmarks/concurrency.py $(THOUSAND)
 	$(BIN)/python benchmarks/concurrency.py --connections 400 --rounds 3 --only hub
 endif
+
+WEB_LOOP ?= uvloop
+bench-web: $(VENV)/.bench ## what a request costs in FastAPI with SQLAlchemy, beside asyncpg and psycopg 3; WEB_LOOP=asyncio
+	$(BIN)/python benchmarks/web.py --loop $(WEB_LOOP)
 
 conformance: $(VENV)/.built ## psycopg2's own test-suite, under our callbacks
 	$(BIN)/python -m tools.conformance
