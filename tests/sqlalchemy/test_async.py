@@ -316,14 +316,16 @@ def test_task_that_goes_on_after_its_cancellation_uses_the_same_connection(run, 
         async def stubborn():
             async with engine.connect() as conn:
                 before = await conn.scalar(text("select pg_backend_pid()"))
+                is_asleep.set()
                 with pytest.raises(asyncio.CancelledError):
                     await conn.execute(text("select pg_sleep(20)"))
                 await conn.rollback()
                 assert await conn.scalar(text("select pg_backend_pid()")) == before
 
         async with new_async_engine(pool_size=1, max_overflow=0) as engine:
+            is_asleep = asyncio.Event()
             task = asyncio.ensure_future(stubborn())
-            await asyncio.sleep(0.1)
+            await is_asleep.wait()
             task.cancel()
             await task
 

@@ -1,5 +1,6 @@
 """What is set up for each new engine: its first connection, and what an interrupt leaves of one."""
 
+from functools import partial
 from typing import Any
 
 from psycopg2 import Error
@@ -12,20 +13,30 @@ __all__ = ["came_out_of_psycopg2", "set_up"]
 
 
 def set_up(engine: Any) -> None:
-    """Prepare a new engine for greenlets and interrupts."""
-    _replace_mutexes(engine)
-    event.listen(engine, "engine_disposed", _replace_mutexes)  # its pool is another one then
-    event.listen(engine, "handle_error", _keep_connection)
+    """Prepare a new engine for greenlets and interrupts.
 
-
-def _replace_mutexes(engine: Any) -> None:
-    """Let greenlets wait for the engine's first connection, where threading's lock is held.
-
-    While that is held SQLAlchemy asks the server for its version, for instance.
+    With a listener of the dialect's only: a single one of the engine's, and SQLAlchemy looks for
+    others eleven times in each statement.
     """
-    listeners = engine.pool.dispatch
+    _replace_mutexes(engine.pool)
+    event.listen(engine.dialect, "handle_error", _keep_connection)
+
+
+def _replace_mutexes(pool: Any) -> None:
+    """Let greenlets wait for a pool's first connection, where threading's lock is held.
+
+    While that is held SQLAlchemy asks the server for its version, for instance. The pool's
+    ``recreate()`` does the same for the one that takes its place.
+    """
     for name in ("first_connect", "connect"):
-        getattr(listeners, name).for_modify(listeners)._exec_once_mutex = Mutex()
+        getattr(pool.dispatch, name).for_modify(pool.dispatch)._exec_once_mutex = Mutex()
+    pool.recreate = partial(_recreate, pool.recreate)
+
+
+def _recreate(recreate: Any) -> Any:
+    pool = recreate()
+    _replace_mutexes(pool)
+    return pool
 
 
 def came_out_of_psycopg2(exc: BaseException, where: Any) -> None:
