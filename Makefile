@@ -13,9 +13,10 @@ SAME_CORE := $(if $(filter Linux,$(shell uname -s)),--cores same)
 SOURCES := setup.py pyproject.toml $(shell find src/greenwait -name "*.p[yx][xd]" -o -name "*.h")
 
 .DELETE_ON_ERROR:
-.PHONY: help test bench bench-full conformance django sqlalchemy plain no-epoll wine windows-rules source oldest \
-    next-pythons soak sanitize memcheck leaks coverage delivery-table types lint test-servers docs figures explore \
-    results sdist wheel check-dist release-wheels identifiers workflows cross aarch64 aarch64-full musl clean
+.PHONY: help test bench bench-full bench-web conformance django sqlalchemy orms plain no-epoll wine \
+    windows-rules source oldest next-pythons soak sanitize memcheck leaks coverage delivery-table types lint \
+    test-servers docs figures explore results sdist wheel check-dist release-wheels identifiers workflows cross \
+    aarch64 aarch64-full musl clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -36,6 +37,10 @@ $(VENV)/.dev: $(VENV)/.built pyproject.toml
 
 $(VENV)/.docs: $(VENV)/.bench pyproject.toml
 	$(PIP) install --group docs
+	touch $@
+
+$(VENV)/.orms: $(VENV)/.built pyproject.toml
+	$(PIP) install --group orms
 	touch $@
 
 test: $(VENV)/.built ## build, start a PostgreSQL of our own, run all the tests
@@ -59,6 +64,10 @@ ifeq ($(shell uname -s),Linux)
 	$(BIN)/python benchmarks/concurrency.py --connections 400 --rounds 3 --only hub
 endif
 
+WEB_LOOP ?= uvloop
+bench-web: $(VENV)/.bench ## what a request costs in FastAPI with SQLAlchemy, beside asyncpg and psycopg 3; WEB_LOOP=asyncio
+	$(BIN)/python benchmarks/web.py --loop $(WEB_LOOP)
+
 conformance: $(VENV)/.built ## psycopg2's own test-suite, under our callbacks
 	$(BIN)/python -m tools.conformance
 
@@ -72,10 +81,13 @@ ARGS ?=
 sqlalchemy: $(VENV)/.bench ## SQLAlchemy's own test-suites, on its dialects and on ours; ARGS=--slice takes five minutes
 	$(BIN)/python -m tools.sqlalchemy_suites $(ARGS)
 
+orms: $(VENV)/.orms ## what docs/orms.md says of pandas, records, dataset, peewee and pony
+	$(BIN)/python -m pytest $(PARALLEL) tests/orms tests/test_pages.py -k orms $(PYTEST_ARGS)
+
 # What the pages say, and the examples and Django's backend do, is tried in `make test`, not again in each
 # configuration. Each event at each step is tried with and without libpq called directly, and not with each
 # psycopg2 besides.
-ONCE := $(patsubst %,--ignore=tests/%,test_pages.py test_reference.py test_examples.py django sqlalchemy)
+ONCE := $(patsubst %,--ignore=tests/%,test_pages.py test_reference.py test_examples.py django sqlalchemy orms)
 BUT_STEPS := $(ONCE) --ignore=tests/test_explorer.py
 plain: $(VENV)/.built ## the tests and psycopg2's own, without calling libpq directly
 	GREENWAIT_NO_LIBPQ=1 $(BIN)/python -m pytest $(PARALLEL) $(ONCE) $(PYTEST_ARGS)

@@ -11,6 +11,8 @@ import sys
 
 import psycopg2
 import pytest
+from psycopg2.extensions import parse_dsn
+from sqlalchemy import URL
 
 from tests.lab.bounds import bound
 from tests.lab.waiting import until
@@ -32,11 +34,18 @@ GUNICORN = (
 #: How each is started, and what must be installed for it.
 SITES = {
     "Django": ((*UVICORN, "django_asgi:application"), ["django", "uvicorn"]),
+    "FastAPI, async engine": ((*UVICORN, "fastapi_async:app"), ["fastapi", "uvicorn"]),
+    "FastAPI, sync sessions": ((*UVICORN, "fastapi_sync:app"), ["fastapi", "uvicorn"]),
     "Flask, gunicorn": ((*GUNICORN, "flask_gevent:app"), ["flask", "gevent", "gunicorn"]),
     "Flask, gevent": (("flask_gevent.py",), ["flask", "gevent"]),
 }
+#: What SQLAlchemy calls the dialects.
+DRIVERS = {
+    "FastAPI, async engine": "postgresql+greenwait_async",
+    "FastAPI, sync sessions": "postgresql+greenwait",
+}
 #: Those that notice it when a client hangs up.
-NOTICE = ["Django"]
+NOTICE = ["Django", "FastAPI, async engine", "FastAPI, sync sessions"]
 
 
 @pytest.fixture
@@ -62,7 +71,14 @@ def serve(database, tmp_path):
         if name == "Django":
             make_table = [sys.executable, str(EXAMPLES / "django_asgi.py")]
             subprocess.run(make_table, check=True, env=os.environ | {"DSN": database})
-        return serving(command, tmp_path / "log", DSN=database, **environment)
+        where = parse_dsn(database)
+        query = {"host": where["host"], "port": where["port"]}
+        driver = DRIVERS.get(name, "postgresql")
+        url = URL.create(
+            driver, where.get("user"), where.get("password"), database=where["dbname"], query=query
+        )
+        environment |= {"DSN": database, "DATABASE_URL": url.render_as_string(hide_password=False)}
+        return serving(command, tmp_path / "log", **environment)
 
     return serve
 

@@ -23,7 +23,7 @@ FLOORS = (
     {"_greenlets", "_connections"},
     {"aio", "gevent", "trio", "eventlet"},
     {"connection"},
-    {"django"},
+    {"django", "sqlalchemy"},
     {"__init__"},
     {"__main__"},
 )

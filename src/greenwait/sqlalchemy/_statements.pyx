@@ -4,6 +4,7 @@ They are the dialects' methods, compiled since each statement calls one. An inte
 of psycopg2 itself is told from one of an event hook's: it leaves the connection usable, as a rule.
 """
 
+from greenwait._waiter cimport Waiter, waiter_here, waiters_entered
 from greenwait.aio._spawned cimport is_spawned_greenlet
 
 from greenlet import getcurrent
@@ -124,7 +125,11 @@ def do_commit(self, dbapi_connection):
 
 
 def do_rollback(self, dbapi_connection):
-    """Roll back."""
+    """Roll back.
+
+    An interrupt is raised in the next wait instead, if that is possible: SQLAlchemy would leave a
+    connection where it is whose rollback raises, or give it up.
+    """
     check(self)
     conn = psycopg2s(dbapi_connection)
     if has_ended(conn):
@@ -132,5 +137,11 @@ def do_rollback(self, dbapi_connection):
     try:
         conn.rollback()
     except BaseException as exc:
-        mark(exc, dbapi_connection)
-        raise
+        if isinstance(exc, psycopg2_error) or not has_ended(conn) or not is_postponed(exc):
+            raise
+
+
+cdef bint is_postponed(object exc) except -1:
+    """Will the next wait of this greenlet raise it, or its end?"""
+    cdef Waiter waiter = waiter_here() if waiters_entered > 0 else None
+    return waiter is not None and waiter.postpone(exc)
