@@ -305,7 +305,7 @@ workflows: identifiers ## check .github/workflows, and what they would publish
 cross: $(VENV)/.dev ## compile the generated C for systems that are not here
 	$(BIN)/python -m tools.cross_compile
 
-aarch64: $(VENV)/.dev ## the smoke test on arm64, under emulation; needs qemu-user-static, gcc-aarch64-linux-gnu and a Debian
+aarch64: $(VENV)/.dev ## the smoke test on arm64, under emulation; needs qemu-user-static, gcc-aarch64-linux-gnu, libc6-dev-arm64-cross and a Debian
 	$(BIN)/python -m tools.aarch64
 
 # Emulated, a process takes ten times as long: the tests took an hour in five processes, on two busy CPUs. Their

@@ -9,6 +9,7 @@ import time
 import warnings
 from typing import Any
 
+import anyio
 import pytest
 import sqlalchemy
 from psycopg2.extensions import set_wait_callback
@@ -363,6 +364,41 @@ def test_cancellation_of_a_rollback_is_raised_and_costs_no_connection(run, new_a
                 assert task.cancelled() or ended
             assert cancelled > 100
             assert await pid_of(engine) == before
+
+    run(main())
+
+
+@needs_refusal
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_scope_of_anyio_that_cancels_again_and_again_costs_no_connection(
+    run, new_engine, new_async_engine, kind
+):
+    engine = new_engine(pool_size=1, max_overflow=0)
+
+    def work():
+        with orm.Session(engine) as session:
+            session.execute(text("select pg_sleep(20)"))
+
+    async def work_async(async_engine):
+        async with AsyncSession(async_engine) as session:
+            await session.execute(text("select pg_sleep(20)"))
+
+    async def main():
+        async with new_async_engine(pool_size=1, max_overflow=0) as async_engine:
+
+            async def pid():
+                if kind == "async":
+                    return await pid_of(async_engine)
+                with engine.connect() as conn:
+                    return conn.scalar(text("select pg_backend_pid()"))
+
+            before = await pid()
+            for _ in range(5):
+                with anyio.move_on_after(0.1) as scope:
+                    await (aio.run(work) if kind == "sync" else work_async(async_engine))
+                assert scope.cancelled_caught
+                assert engine.pool.checkedout() == 0
+                assert await pid() == before
 
     run(main())
 

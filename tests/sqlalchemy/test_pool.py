@@ -6,6 +6,7 @@ import time
 import pytest
 import sqlalchemy
 from psycopg2.extensions import set_wait_callback
+from sqlalchemy import event, exc
 from sqlalchemy.event import attr
 
 import greenwait
@@ -95,7 +96,7 @@ def test_limit(new_engine, options, limit):
     engine = new_engine(pool_timeout=0.01, **options)
     taken = [engine.connect() for _ in range(limit or 8)]
     if limit is not None:
-        with pytest.raises(sqlalchemy.exc.TimeoutError) as caught:
+        with pytest.raises(exc.TimeoutError) as caught:
             engine.connect()
         assert caught.value.code == "3o7r"
     for conn in taken:
@@ -110,7 +111,7 @@ def test_invalidated_and_detached_connections_take_no_place(new_engine):
             conn.invalidate()
         with engine.connect() as conn:
             conn.detach()
-        with pytest.raises(sqlalchemy.exc.InterfaceError), engine.connect() as conn:
+        with pytest.raises(exc.InterfaceError), engine.connect() as conn:
             conn.exec_driver_sql("select 1")
             conn.connection.dbapi_connection.close()  # it can't be rolled back
     with engine.connect() as conn:
@@ -183,7 +184,7 @@ def test_events_of_users_go_on_working(new_engine, connect):
     engine = new_engine()
     seen = []
     for name in ("first_connect", "connect", "checkout", "checkin"):
-        sqlalchemy.event.listen(engine, name, lambda *args, name=name: seen.append(name))
+        event.listen(engine, name, lambda *args, name=name: seen.append(name))
     for _ in range(2):
         with engine.connect() as conn:
             conn.exec_driver_sql("select 1")

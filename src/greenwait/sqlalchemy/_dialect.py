@@ -13,6 +13,8 @@ from greenwait.sqlalchemy._pool import AsyncFairQueuePool, FairQueuePool
 
 __all__ = ["AsyncDialect", "Dialect"]
 
+_Psycopg2Dialect: Any = PGDialect_psycopg2  # SQLAlchemy does not tell its types
+
 
 class Dialect(PGDialect_psycopg2):
     """``postgresql+greenwait://``: as SQLAlchemy's psycopg2 dialect, wherever greenwait waits."""
@@ -42,7 +44,7 @@ class Dialect(PGDialect_psycopg2):
 
     do_execute = _statements.do_execute
     do_execute_no_params = _statements.do_execute_no_params
-    do_executemany = _statements.do_executemany(PGDialect_psycopg2.do_executemany)
+    do_executemany: Any = _statements.do_executemany(_Psycopg2Dialect.do_executemany)
     do_commit = _statements.do_commit
     do_rollback = _statements.do_rollback
 

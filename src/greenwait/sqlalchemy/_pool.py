@@ -38,14 +38,8 @@ class FairQueuePool(pool.QueuePool):
         self._places.give_back(super()._do_return_conn, record)
 
 
-class _AsyncDialect(pool.Pool._dialect.__class__):  # type: ignore[misc,name-defined]
-    """The stand-in for a dialect that a pool has until it is told its own."""
-
-    is_async = True
-
-
 class AsyncFairQueuePool(FairQueuePool):
     """The pool of an async engine."""
 
     _is_asyncio = True
-    _dialect = _AsyncDialect()
+    _dialect = vars(pool.AsyncAdaptedQueuePool)["_dialect"]  # until it is told its own

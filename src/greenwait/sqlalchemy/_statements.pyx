@@ -26,6 +26,7 @@ cdef object current_greenlet = getcurrent
 cdef object psycopg2_error = Error
 cdef object psycopg2_connection = connection
 cdef int STATUS_READY = READY
+cdef str SKIPS = "skip_autocommit_rollback"  # an option of an engine's, from 2.0.43 on
 
 
 cdef int mark(object exc, object where) except -1:
@@ -106,8 +107,8 @@ cdef object psycopg2s(object proxy):
     return proxy if isinstance(proxy, psycopg2_connection) else proxy.dbapi_connection
 
 
-cdef bint has_ended(object conn) except -1:
-    """Is there nothing to commit or to roll back? A pool asks for that at each return."""
+cdef bint is_ready(object conn) except -1:
+    """Is there no transaction, as far as psycopg2 knows?"""
     return conn.status == STATUS_READY and not conn.closed
 
 
@@ -115,8 +116,6 @@ def do_commit(self, dbapi_connection):
     """Commit."""
     check(self)
     conn = psycopg2s(dbapi_connection)
-    if has_ended(conn):
-        return
     try:
         conn.commit()
     except BaseException as exc:
@@ -132,12 +131,13 @@ def do_rollback(self, dbapi_connection):
     """
     check(self)
     conn = psycopg2s(dbapi_connection)
-    if has_ended(conn):
+    # A pool asks for it at each return.
+    if is_ready(conn) and (not conn.autocommit or getattr(self, SKIPS, False)):
         return
     try:
         conn.rollback()
     except BaseException as exc:
-        if isinstance(exc, psycopg2_error) or not has_ended(conn) or not is_postponed(exc):
+        if isinstance(exc, psycopg2_error) or not is_ready(conn) or not is_postponed(exc):
             raise
 
 
