@@ -180,6 +180,8 @@ class Connection(connection):
 
     def rollback(self) -> None:
         """Roll back all changes to the database; it is not cancelled either."""
+        if self._lock.is_idle(self):
+            return  # a pool asks for it at each return
         self._lock.run(self, "rollback()", _end, self, "rollback", super().rollback)
 
     def tpc_commit(self, *xid: Any) -> None:

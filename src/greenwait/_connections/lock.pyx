@@ -8,7 +8,7 @@ cimport cython
 from cpython.exc cimport PyErr_CheckSignals
 
 from greenwait._connections.semaphore cimport FairSemaphore
-from greenwait._psycopg.state cimport is_at_work
+from greenwait._psycopg.state cimport is_at_work, is_ready
 from greenwait._system.clock cimport NO_DEADLINE
 from greenwait._system.finalizing cimport Py_IsFinalizing
 from greenwait._waiter cimport is_hub_itself, waiters_entered
@@ -25,6 +25,8 @@ cdef object current_greenlet = getcurrent
 cdef object programming_error = ProgrammingError
 cdef object at_exit = object()  # the owner when the greenlet module is gone
 cdef object end_of_block = connection.__exit__
+cdef object connection_closed = connection.closed
+cdef object connection_async = connection.async_
 cdef int STATUS_IN_TRANSACTION = STATUS_BEGIN
 
 cdef str ENTERED = (
@@ -53,6 +55,16 @@ cdef class FairLock:
     def is_taken(self):
         """Whether the lock is held, or about to be."""
         return self.semaphore.free == 0
+
+    def is_idle(self, conn):
+        """Return whether nobody is at work on the connection, and no transaction is open."""
+        return (
+            self.semaphore.free > 0
+            and not self.is_left_open
+            and is_ready(conn)
+            and not connection_closed.__get__(conn)
+            and not connection_async.__get__(conn)
+        )
 
     def run(self, conn, str what, function, /, *args, **kwargs):
         """Call the function while holding the lock, and return its result.

@@ -14,7 +14,7 @@ cdef class PendingCall(Execution):
     cdef object wake_up          # the task's function, to be called when it is over
     cdef object wake_up_context
     cdef int run(self) except -1
-    cdef int suspend_task(self, object greenlet) except -1
+    cdef int suspend_task(self, object waiting) except -1
     cdef bint postpone_in_task(self, object exc) except -1
     cdef int resume_task(self) except -1
 

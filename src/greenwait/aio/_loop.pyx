@@ -138,7 +138,7 @@ cdef class PendingCall(Execution):
     cdef int run(self) except -1:
         raise NotImplementedError
 
-    cdef int suspend_task(self, object greenlet) except -1:
+    cdef int suspend_task(self, object waiting) except -1:
         """Switch from a greenlet that is not a worker to its task, which then awaits this."""
         raise NotImplementedError
 

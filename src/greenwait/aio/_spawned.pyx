@@ -46,14 +46,14 @@ cdef class Spawned(PendingCall):
     cdef bint is_closed
     cdef public bint _asyncio_future_blocking
 
-    cdef int suspend_task(self, object greenlet) except -1:
+    cdef int suspend_task(self, object waiting) except -1:
         if self.is_closed:
             raise RuntimeError(TASK_DESTROYED)
         self.is_awaited = False
         self.loop.event_loop = running_loop()
         self.loop.calls.add(self)
         try:
-            switch_to(greenlet.parent, self)
+            switch_to(waiting.parent, self)
         except (GeneratorExit, greenlet_exit):
             self.is_closed = True
             raise
@@ -62,7 +62,7 @@ cdef class Spawned(PendingCall):
         return 0
 
     cdef bint postpone_in_task(self, object exc) except -1:
-        """Cancel the task anew, whose next await raises it: the greenlet may end before it waits."""
+        """Cancel the task anew: its next await raises it, since the greenlet may not wait again."""
         task = current_task()
         if task is None or exc is not self.target.raised or type(exc) is not cancelled_error:
             return False

@@ -46,7 +46,7 @@ class Dialect(PGDialect_psycopg2):
     do_execute_no_params = _statements.do_execute_no_params
     do_executemany: Any = _statements.do_executemany(_Psycopg2Dialect.do_executemany)
     do_commit = _statements.do_commit
-    do_rollback = _statements.do_rollback
+    do_rollback: Any = _statements.do_rollback(_Psycopg2Dialect.do_rollback)
 
 
 class AsyncDialect(Dialect):

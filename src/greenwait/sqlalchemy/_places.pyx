@@ -74,7 +74,7 @@ cdef class Idle:
 
     The connections of a pool that nobody uses: *maxsize* of them at most, if not 0.
 
-    It has the methods of ``sqlalchemy.util.queue.Queue``, which never wait: who has a place need not.
+    It has the methods of ``sqlalchemy.util.queue.Queue``. None waits: who has a place need not.
     """
 
     cdef readonly Py_ssize_t maxsize

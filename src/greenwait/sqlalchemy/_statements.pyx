@@ -9,7 +9,7 @@ from greenwait.aio._spawned cimport is_spawned_greenlet
 
 from greenlet import getcurrent
 from psycopg2 import Error
-from psycopg2.extensions import STATUS_READY as READY, connection
+from psycopg2.extensions import STATUS_READY as READY
 from sqlalchemy.exc import MissingGreenlet
 
 __all__ = [
@@ -24,9 +24,7 @@ __all__ = [
 
 cdef object current_greenlet = getcurrent
 cdef object psycopg2_error = Error
-cdef object psycopg2_connection = connection
 cdef int STATUS_READY = READY
-cdef str SKIPS = "skip_autocommit_rollback"  # an option of an engine's, from 2.0.43 on
 
 
 cdef int mark(object exc, object where) except -1:
@@ -102,11 +100,6 @@ def do_executemany(execute_many):
     return do_executemany
 
 
-cdef object psycopg2s(object proxy):
-    """Return the connection itself of a pool's proxy, whose attributes are looked up in Python."""
-    return proxy if isinstance(proxy, psycopg2_connection) else proxy.dbapi_connection
-
-
 cdef bint is_ready(object conn) except -1:
     """Is there no transaction, as far as psycopg2 knows?"""
     return conn.status == STATUS_READY and not conn.closed
@@ -115,30 +108,33 @@ cdef bint is_ready(object conn) except -1:
 def do_commit(self, dbapi_connection):
     """Commit."""
     check(self)
-    conn = psycopg2s(dbapi_connection)
     try:
-        conn.commit()
+        dbapi_connection.commit()
     except BaseException as exc:
         mark(exc, dbapi_connection)
         raise
 
 
-def do_rollback(self, dbapi_connection):
-    """Roll back.
+def do_rollback(roll_back):
+    """Return a method that rolls back.
+
+    :param roll_back: SQLAlchemy's.
 
     An interrupt is raised in the next wait instead, if that is possible: SQLAlchemy would leave a
     connection where it is whose rollback raises, or give it up.
     """
-    check(self)
-    conn = psycopg2s(dbapi_connection)
-    # A pool asks for it at each return.
-    if is_ready(conn) and (not conn.autocommit or getattr(self, SKIPS, False)):
-        return
-    try:
-        conn.rollback()
-    except BaseException as exc:
-        if isinstance(exc, psycopg2_error) or not is_ready(conn) or not is_postponed(exc):
-            raise
+
+    def do_rollback(self, dbapi_connection):
+        check(self)
+        try:
+            roll_back(self, dbapi_connection)
+        except BaseException as exc:
+            if isinstance(exc, psycopg2_error) or not is_ready(dbapi_connection):
+                raise
+            if not is_postponed(exc):
+                raise
+
+    return do_rollback
 
 
 cdef bint is_postponed(object exc) except -1:
