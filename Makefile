@@ -65,7 +65,8 @@ ifeq ($(shell uname -s),Linux)
 endif
 
 WEB_LOOP ?= uvloop
-bench-web: $(VENV)/.bench ## what a request costs in FastAPI with SQLAlchemy, beside asyncpg and psycopg 3; WEB_LOOP=asyncio
+bench-web: $(VENV)/.bench ## what SQLAlchemy and a request in FastAPI cost, beside asyncpg and psycopg 3; WEB_LOOP=asyncio
+	$(BIN)/python benchmarks/sessions.py --loop $(WEB_LOOP)
 	$(BIN)/python benchmarks/web.py --loop $(WEB_LOOP)
 
 conformance: $(VENV)/.built ## psycopg2's own test-suite, under our callbacks

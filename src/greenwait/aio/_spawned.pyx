@@ -42,6 +42,7 @@ cdef str TASK_DESTROYED = (
 cdef class Spawned(PendingCall):
     """What a task awaits for each wait of its greenlet, and asyncio treats as a future."""
 
+    cdef object event_loop
     cdef bint is_awaited
     cdef bint is_closed
     cdef public bint _asyncio_future_blocking
@@ -50,7 +51,7 @@ cdef class Spawned(PendingCall):
         if self.is_closed:
             raise RuntimeError(TASK_DESTROYED)
         self.is_awaited = False
-        self.loop.event_loop = running_loop()
+        self.loop.event_loop = self.event_loop
         self.loop.calls.add(self)
         try:
             switch_to(waiting.parent, self)
@@ -104,7 +105,7 @@ cdef class Spawned(PendingCall):
 
     def get_loop(self):
         """Return the event loop, which asyncio compares with the task's."""
-        return self.loop.event_loop
+        return self.event_loop
 
     def add_done_callback(self, function, *, context=None):
         """Call *function*, which resumes the task, when the wait is over."""
@@ -185,7 +186,7 @@ cdef Spawned new_spawned(object here):
     except RuntimeError:
         return None
     spawned = Spawned.__new__(Spawned)
-    spawned.loop = known_loop_of(event_loop)
+    spawned.event_loop, spawned.loop = event_loop, known_loop_of(event_loop)
     spawned.target = InterruptTarget.__new__(InterruptTarget)
     here.__dict__[spawned_key] = spawned
     return spawned
