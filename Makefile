@@ -162,15 +162,16 @@ $(OLDEST)/.built: $(VENV)/.dev $(SOURCES)
 	test -x $(OLDEST)/bin/pip || $(PYTHON) -m venv $(OLDEST)
 	$(OLDEST)/bin/python -m pip --disable-pip-version-check --quiet install --editable '.[test]'
 	$(BIN)/uv pip install --quiet --python $(OLDEST)/bin/python --only-binary :all: \
-	    --resolution lowest-direct 'psycopg2-binary>=2.9'
+	    --resolution lowest-direct 'psycopg2-binary>=2.9' 'sqlalchemy>=2,<3'
 	touch $@
 
-# Those to which it matters which psycopg2 it is; OLDEST_TESTS= are all.
-OLDEST_TESTS := $(SOURCE_TESTS) tests/aio tests/hub tests/pool \
+# Those to which it matters which psycopg2 it is, or which SQLAlchemy; OLDEST_TESTS= are all.
+OLDEST_TESTS := $(SOURCE_TESTS) tests/aio tests/hub tests/pool tests/sqlalchemy \
     $(patsubst %,tests/test_%.py,caller orms timeout timeout_blocks trio)
-oldest: $(OLDEST)/.built ## the tests to which psycopg2 matters, with the oldest that has a wheel for this Python
+oldest: $(OLDEST)/.built ## the tests to which psycopg2 or SQLAlchemy matters, with the oldest that have wheels for this Python
 	$(OLDEST)/bin/python -m greenwait
-	$(OLDEST)/bin/python -m pytest $(PARALLEL) $(BUT_STEPS) $(PYTEST_ARGS) $(OLDEST_TESTS)
+	$(OLDEST)/bin/python -m pytest $(PARALLEL) $(filter-out --ignore=tests/sqlalchemy,$(BUT_STEPS)) $(PYTEST_ARGS) \
+	    $(OLDEST_TESTS)
 
 next-pythons: $(VENV)/.dev ## the tests on CPython 3.14 and 3.15 from Debian sid; needs a Debian on amd64
 	$(BIN)/python -m tools.next_pythons $(PARALLEL) $(ONCE) $(PYTEST_ARGS)

@@ -135,7 +135,7 @@ def test_sessions(run, new_async_engine):
             async with make_session() as session, session.begin():
                 session.add(Parent(id=1, children=[Child(id=2), Child(id=3)]))
             async with make_session() as session:
-                parent = await session.get_one(Parent, 1)
+                parent: Any = await session.get(Parent, 1)
                 await session.refresh(parent, ["children"])
                 assert [child.id for child in parent.children] == [2, 3]
                 numbers = [
@@ -146,7 +146,7 @@ def test_sessions(run, new_async_engine):
                 ]
                 assert numbers == [2, 3]
                 assert (
-                    await session.run_sync(lambda inner: len(inner.get_one(Parent, 1).children))
+                    await session.run_sync(lambda inner: len(inner.get(Parent, 1).children))
                     == 2
                 )
 
@@ -159,7 +159,7 @@ def test_lazy_load_outside_of_sqlalchemys_greenlet_is_refused(run, new_async_eng
             async with AsyncSession(engine) as session, session.begin():
                 session.add(Parent(id=1, children=[Child(id=2)]))
             async with AsyncSession(engine) as session:
-                parent = await session.get_one(Parent, 1)
+                parent: Any = await session.get(Parent, 1)
                 with pytest.raises(MissingGreenlet):
                     parent.children  # noqa: B018
                 with pytest.raises(MissingGreenlet):
