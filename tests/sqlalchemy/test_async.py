@@ -149,7 +149,7 @@ def test_sessions(run, new_async_engine):
                     )
                 ]
                 assert numbers == [2, 3]
-                assert await session.run_sync(lambda inner: len(inner.get(Parent, 1).children)) == 2
+                assert await session.run_sync(count_children) == 2
 
     run(main())
 
