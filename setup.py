@@ -34,6 +34,7 @@ if os.environ.get("GREENWAIT_PLANTED_DEFECT"):
     extensions.append(Extension("greenwait._planted_defect", ["tools/planted_defect.pyx"]))
 
 setup(
+    options={"build_ext": {"parallel": os.cpu_count() or 1}},
     ext_modules=cythonize(
         extensions,
         # Generated C never lies beside the sources.
