@@ -17,6 +17,7 @@ from contextlib import ContextDecorator
 from functools import update_wrapper
 
 from greenwait._callback import WaitCallback, wait
+from greenwait._django_warning import unwatch, watch
 from greenwait._psycopg.psycopg2 import get_wait_callback, set_wait_callback
 
 __all__ = ["check_registered", "install", "installed", "is_registered", "uninstall"]
@@ -35,7 +36,6 @@ class _Entry:
 
 _entries = []  # the last one is registered
 _has_warned = False
-_has_warned_of_django = False
 
 
 cdef object register(object callback, bint is_block):
@@ -84,10 +84,10 @@ def install(**options):
     Connections opened before use the callback too, from their next statement on. In a
     process that gevent or eventlet has patched it warns, once: call
     ``greenwait.gevent.patch_psycopg()``, or eventlet's, instead. It warns where Django's own
-    backend has been imported on psycopg 3.
+    backend has been imported on psycopg 3, or will be.
     """
     warn_of_patches()
-    warn_of_django()
+    watch()
     return register(WaitCallback(**options), False).callback
 
 
@@ -111,21 +111,6 @@ cdef int warn_of_patches() except -1:
     return 0
 
 
-cdef int warn_of_django() except -1:
-    """Warn, once, where Django has chosen psycopg 3, whose queries never call greenwait."""
-    global _has_warned_of_django
-    chosen = sys.modules.get("django.db.backends.postgresql.psycopg_any")
-    if getattr(chosen, "is_psycopg3", False) and not _has_warned_of_django:
-        _has_warned_of_django = True
-        warnings.warn(
-            "Django's backend for PostgreSQL runs on psycopg 3, which never calls greenwait: set "
-            "ENGINE to 'greenwait.django', or uninstall psycopg",
-            RuntimeWarning,
-            stacklevel=1,  # compiled functions have no frames
-        )
-    return 0
-
-
 def uninstall():
     """Restore the callback that the last ``install()`` replaced.
 
@@ -136,6 +121,8 @@ def uninstall():
     if not ours:
         raise RuntimeError("there is nothing to uninstall: greenwait.install() was not called")
     unregister(ours[-1])
+    if len(ours) == 1:
+        unwatch()
 
 
 class installed(ContextDecorator):

@@ -313,6 +313,65 @@ print("well")
     assert run_django(code, POOL).strip() == "well"
 
 
+GREENLETS = """
+import time
+import gevent, greenwait.gevent
+greenwait.gevent.patch_psycopg()
+
+def with_reset(reset):
+    \"\"\"Have six greenlets query, and each connection reset; return the pool's counts then.\"\"\"
+    connection.close_pool()
+    connection.settings_dict["OPTIONS"]["pool"]["reset"] = reset
+    greenlets = [gevent.spawn(Thing.objects.count) for _ in range(6)]
+    assert [greenlet.get() for greenlet in greenlets] == [0] * 6
+    until = time.monotonic() + 20
+    while connection.pool_stats().in_use:
+        assert time.monotonic() < until, connection.pool_stats()
+        gevent.sleep(0.01)
+    return connection.pool_stats()
+"""
+
+
+def test_reset_after_a_greenlet_does_not_stop_gevents_hub(run_django):
+    code = """
+def reset(conn):
+    conn.cursor().execute("select pg_sleep(0.5)")
+
+def watch():
+    while True:
+        began = time.monotonic()
+        gevent.sleep(0.01)
+        stops.append(time.monotonic() - began)
+
+stops = []
+watching = gevent.spawn(watch)
+stats = with_reset(reset)
+watching.kill()
+assert max(stops) < 0.4, max(stops)
+assert (stats.made, stats.lent, stats.discarded) == (2, 6, 0), stats
+print("well")
+"""
+    settings = {"OPTIONS": {"pool": {"max_size": 2}}}
+    assert run_django(GREENLETS + code, settings).strip() == "well"
+
+
+def test_reset_that_fails_after_a_greenlet_is_told_and_closes_the_connection(run_django):
+    code = """
+told = []
+sys.unraisablehook = lambda unraisable: told.append(unraisable.exc_value)
+
+def reset(conn):
+    conn.cursor().execute("select 1")
+    raise ValueError("of the hook")
+
+stats = with_reset(reset)
+assert [str(exc) for exc in told] == ["of the hook"] * 6, told
+assert (stats.made, stats.discarded) == (6, 6), stats
+print("well")
+"""
+    assert run_django(GREENLETS + code, POOL).strip() == "well"
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

@@ -62,19 +62,65 @@ print("well")
     assert run_python("import greenwait.django" + code.replace("raise AssertionError", "pass"))
 
 
-def test_stock_backend_on_psycopg_3_is_warned_of(run_python):
-    code = """
-import warnings
-import django.db.backends.postgresql.base
+WARNED = """
+import sys, warnings
 import greenwait
-with warnings.catch_warnings(record=True) as found:
-    warnings.simplefilter("always")
-    greenwait.install()
-    greenwait.install()
-assert [w.category for w in found] == [RuntimeWarning], found
+def warned(*steps):
+    \"\"\"Return the warnings of the steps.\"\"\"
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        for step in steps:
+            exec(step, globals())
+    assert {w.category for w in found} <= {RuntimeWarning}, found
+    return [w for w in found if "Django" in str(w.message)]
+"""
+INSTALL, UNINSTALL = "greenwait.install()", "greenwait.uninstall()"
+BACKEND = "import django.db.backends.postgresql.base"
+CONTRIB = "import django.db.backends.postgresql.psycopg_any"
+
+
+@pytest.mark.parametrize("backend", [BACKEND, CONTRIB])
+@pytest.mark.parametrize("comes", ["before", "after", "between"])
+def test_stock_backend_on_psycopg_3_is_warned_of_once(run_python, backend, comes):
+    steps = {"before": [backend, INSTALL], "after": [INSTALL, backend]}.get(
+        comes, [INSTALL, UNINSTALL, INSTALL, backend]
+    )
+    code = f"""
+found = warned(*{steps!r})
+assert len(found) == 1, found
+assert warned(*{[INSTALL, UNINSTALL, UNINSTALL, INSTALL, backend]!r}) == []
+assert "greenwait" not in found[0].filename, found
 print(found[0].message)
 """
-    assert "runs on psycopg 3, which never calls greenwait" in run_python(code)
+    assert "runs on psycopg 3, which never calls greenwait" in run_python(WARNED + code)
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        [INSTALL, "import greenwait.django", BACKEND],
+        ["import greenwait.django", INSTALL, BACKEND],
+        [INSTALL, "sys.modules['psycopg'] = None", BACKEND],
+        [INSTALL, UNINSTALL, BACKEND],
+        [INSTALL, "import django.db.backends.sqlite3.base, psycopg"],
+        [BACKEND],
+    ],
+    ids=["ours", "ours first", "none", "uninstalled", "another backend", "not installed"],
+)
+def test_what_uses_no_greenwait_or_no_psycopg_3_is_not_warned_of(run_python, steps):
+    assert run_python(f"{WARNED}assert warned(*{steps!r}) == []") == ""
+
+
+def test_django_on_psycopg_3_goes_on_where_the_warning_is_an_error(run_python):
+    code = f"""
+greenwait.install()
+try:
+    {BACKEND}
+except RuntimeWarning:
+    {BACKEND}
+    print("well")
+"""
+    assert run_python(WARNED + code).strip() == "well"
 
 
 def test_without_django_the_package_is_importable(run_python):

@@ -147,11 +147,11 @@ cdef class local:
     function returns, raises or is cancelled, whoever keeps a copy of its context variables; the
     next job of the same greenlet begins without attributes, and so does a forked child.
 
-    *on_end* runs in the job or call itself, before its result is there; in gevent's hub; in a
-    thread that ends. It should not wait for the server: close a connection, do not commit. An
-    Exception that it raises goes to ``sys.unraisablehook()``; an interrupt is raised by the job or
-    call. It is not called at interpreter exit. A greenlet of no framework ends when it is freed,
-    or soon after it is dead.
+    *on_end* runs in the job or call itself, before its result is there; in a greenlet of its own
+    after one of gevent's; in a thread that ends. It should not wait for the server: close a
+    connection, do not commit. An Exception that it raises goes to ``sys.unraisablehook()``; an
+    interrupt is raised by the job or call. It is not called at interpreter exit. A greenlet of no
+    framework ends when it is freed, or soon after it is dead.
 
     It may be used in any thread.
     """

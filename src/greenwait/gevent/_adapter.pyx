@@ -42,7 +42,8 @@ from greenwait._ranks import time_limits
 __all__ = ["GeventAdapter"]
 
 time_limits.append(gevent.Timeout)
-tell_ends(gevent.Greenlet, gevent.Greenlet.rawlink)
+# Not rawlink(), by which what is called runs in the hub: it would stop that where it waits.
+tell_ends(gevent.Greenlet, gevent.Greenlet.link)
 
 cdef object hub_here = get_hub_if_exists
 cdef object current_greenlet = getcurrent
