@@ -1,7 +1,6 @@
 """What SQLAlchemy takes for the driver: psycopg2, whose ``connect()`` is greenwait's."""
 
 from collections.abc import Awaitable, Callable
-from functools import cache
 from typing import Any
 
 import psycopg2
@@ -69,12 +68,17 @@ class AdaptedConnection(Connection):
         self.close()
 
 
-@cache
+_adapted_classes: dict[Any, Any] = {}
+
+
 def _adapted(cursor_class: Any) -> Any:
     """Return a cursor class with the one method that SQLAlchemy awaits of each result's."""
+    if cursor_class in _adapted_classes:
+        return _adapted_classes[cursor_class]
 
     async def _async_soft_close(self: Any) -> None:
         """Do nothing: psycopg2 has all rows of a cursor without a name."""
 
     own = {"_async_soft_close": _async_soft_close, "__doc__": cursor_class.__doc__}
-    return type(cursor_class.__name__, (cursor_class,), own)
+    found = _adapted_classes[cursor_class] = type(cursor_class.__name__, (cursor_class,), own)
+    return found
