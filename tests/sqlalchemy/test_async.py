@@ -369,6 +369,75 @@ def test_cancellation_of_a_rollback_is_raised_and_costs_no_connection(run, new_a
 
 
 @needs_refusal
+@needs_timeout
+def test_timeout_that_expires_in_a_rollback_is_raised_in_its_block(run, new_async_engine):
+    async def main():
+        def expire(limit, turns):
+            if turns > 0:
+                loop.call_soon(expire, limit, turns - 1)
+            elif limit is not None:
+                limit.reschedule(0)
+
+        async def work(turns):
+            limit = None
+            try:
+                async with new.timeout(None) as limit:
+                    conn = await engine.connect()
+                    await conn.execute(text("select 1"))
+                    expire(limit, turns)
+                    try:
+                        await conn.rollback()
+                    finally:
+                        await conn.close()
+                    ended = "in time"
+                    while not limit.expired():
+                        await asyncio.sleep(0)
+            except TimeoutError:
+                ended = "late"
+            await asyncio.sleep(0)  # a cancellation that is left is raised here
+            return ended
+
+        loop = asyncio.get_running_loop()
+        async with new_async_engine(pool_size=1, max_overflow=0) as engine:
+            before = await pid_of(engine)
+            for turns in range(60):
+                assert await asyncio.create_task(work(turns % 6)) == "late"
+            assert await pid_of(engine) == before
+
+    run(main())
+
+
+@needs_refusal
+def test_interrupt_of_a_rollback_comes_before_what_a_hook_awaits(run, new_async_engine):
+    async def main():
+        async def never():
+            awaited.append(True)
+
+        def work(conn):
+            conn.execute(text("select 1"))
+            task.cancel()
+            conn.rollback()
+            try:
+                conn.connection.run_async(lambda _: never())
+            except asyncio.CancelledError:
+                conn.execute(text("select 1"))
+                return "cancelled"
+            return "not"
+
+        async def run_work():
+            async with engine.connect() as conn:
+                return await conn.run_sync(work)
+
+        awaited = []
+        async with new_async_engine(pool_size=1, max_overflow=0) as engine:
+            task = asyncio.ensure_future(run_work())
+            assert await task == "cancelled"
+            assert not awaited
+
+    run(main())
+
+
+@needs_refusal
 @pytest.mark.parametrize("kind", ["sync", "async"])
 def test_scope_of_anyio_that_cancels_again_and_again_costs_no_connection(
     run, new_engine, new_async_engine, kind

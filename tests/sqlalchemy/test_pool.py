@@ -195,8 +195,11 @@ def test_what_is_relied_on_is_there(new_engine):
     engine = new_engine()
     listeners = engine.pool.dispatch.connect.for_modify(engine.pool.dispatch)
     assert isinstance(listeners._exec_once_mutex, Mutex)
+    rolled_back = []
+    roll_back = engine.dialect.do_rollback
+    engine.dialect.do_rollback = lambda conn: rolled_back.append(type(conn)) or roll_back(conn)
     with engine.connect():
-        pass
+        assert rolled_back[-1].__name__ == "_AdhocProxiedConnection"
     engine.dispose()
     listeners = engine.pool.dispatch.connect.for_modify(engine.pool.dispatch)
     assert isinstance(listeners._exec_once_mutex, Mutex)

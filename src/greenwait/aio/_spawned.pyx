@@ -10,6 +10,7 @@ cimport cython
 from cpython.contextvars cimport PyContext_CopyCurrent
 
 from greenwait._greenlets.waiter cimport InterruptTarget
+from greenwait._ranks cimport append, higher
 from greenwait._system.sealed_type cimport seal_type
 from greenwait._waiter cimport Adapter, Waiter, register_first
 from greenwait.aio._loop cimport EventLoop, PendingCall, known_loop_of, spawned_key
@@ -25,7 +26,6 @@ cdef object greenlet_exit = GreenletExit
 cdef object plain_class = greenlet
 cdef object switch_to = greenlet.switch
 cdef object running_loop = asyncio.get_running_loop
-cdef object current_task = asyncio.current_task
 cdef object cancelled_error = asyncio.CancelledError
 cdef object spawned_class = None
 cdef str PROVIDER = "__sqlalchemy_greenlet_provider__"
@@ -62,14 +62,22 @@ cdef class Spawned(PendingCall):
         return 0
 
     cdef bint postpone_in_task(self, object exc) except -1:
-        """Cancel the task anew: its next await raises it, since the greenlet may not wait again."""
-        task = current_task()
-        if task is None or exc is not self.target.raised or type(exc) is not cancelled_error:
+        """Raise it in the next wait, or where the task awaits the greenlet's function.
+
+        Not by ``task.cancel()``: that is raised in the task's next await, which may be outside of
+        the ``asyncio.timeout()`` or the task group whose cancellation it is.
+        """
+        here = current_greenlet()
+        if exc is not self.target.raised:
             return False
         self.target.raised = None
-        task.cancel(*exc.args)
-        if hasattr(task, "uncancel"):  # from CPython 3.11: it is the same cancellation
-            task.uncancel()
+        earlier = self.target.interruption
+        self.target.interruption = exc if earlier is None else higher(exc, earlier)
+        self.target.wait_for_drain = True
+        if type(here.parent) is not ending_class:
+            ending = ending_class(end_spawned, here.parent)
+            ending.switch(here, self)
+            here.parent = ending
         return True
 
     # The task awaits it like a coroutine, or closes it.
@@ -136,6 +144,47 @@ cdef class Spawned(PendingCall):
 
     def exception(self):
         """Return None."""
+
+
+class _Ending(greenlet):
+    """Between a greenlet and its task, as long as an interrupt is postponed and it does not wait."""
+
+    __slots__ = ()
+
+
+cdef object ending_class = _Ending
+
+
+def end_spawned(here, Spawned spawned):
+    """Raise the interrupt that was postponed when the greenlet *here* ends, or awaits something.
+
+    Whatever *here* switches to the task with comes here. Where it waits it raises the interrupt
+    itself, unless that is a wait for the end of a query, after which it does.
+    """
+    failure = value = None
+    try:
+        value = switch_to(here)
+    except BaseException as exc:
+        failure = exc
+    if not here.dead:
+        here.parent = current_greenlet().parent
+        if type(value) is Spawned:
+            return value
+    exc, spawned.target.interruption = spawned.target.interruption, None
+    if exc is None or failure is not None and higher(exc, failure) is failure:
+        if failure is not None:
+            raise failure
+        return value
+    if here.dead:
+        if failure is not None:
+            append(exc, failure)
+        raise exc
+    # It awaits something by SQLAlchemy's await_(): that is not begun.
+    for name in ("close", "cancel"):
+        if hasattr(value, name):
+            getattr(value, name)()
+            break
+    return here.throw(exc)
 
 
 cdef extern from "await_slots.h":

@@ -11,6 +11,9 @@ from greenlet import getcurrent
 from psycopg2 import Error
 from psycopg2.extensions import STATUS_READY as READY
 from sqlalchemy.exc import MissingGreenlet
+from sqlalchemy.pool.base import _AdhocProxiedConnection
+
+from greenwait._connections.semaphore import give_way
 
 __all__ = [
     "came_out_of_psycopg2",
@@ -24,6 +27,7 @@ __all__ = [
 
 cdef object current_greenlet = getcurrent
 cdef object psycopg2_error = Error
+cdef object first_class = _AdhocProxiedConnection  # the proxy of an engine's first connection
 cdef int STATUS_READY = READY
 
 
@@ -121,15 +125,22 @@ def do_rollback(roll_back):
     :param roll_back: SQLAlchemy's.
 
     An interrupt is raised in the next wait instead, if that is possible: SQLAlchemy would leave a
-    connection where it is whose rollback raises, or give it up.
+    connection where it is whose rollback raises, or give it up. But not of an engine's first one,
+    which its greenlet would return only to be told of the interrupt.
     """
 
     def do_rollback(self, dbapi_connection):
         check(self)
         try:
             roll_back(self, dbapi_connection)
+            if type(dbapi_connection) is first_class:
+                give_way()
         except BaseException as exc:
-            if isinstance(exc, psycopg2_error) or not is_ready(dbapi_connection):
+            if (
+                isinstance(exc, psycopg2_error)
+                or type(dbapi_connection) is first_class
+                or not is_ready(dbapi_connection)
+            ):
                 raise
             if not is_postponed(exc):
                 raise
