@@ -408,6 +408,19 @@ def test_timeout_that_expires_in_a_rollback_is_raised_in_its_block(run, new_asyn
 
 
 @needs_refusal
+def test_deadline_that_passes_as_the_answer_arrives_keeps_that(run, new_async_engine):
+    async def main():
+        async with new_async_engine() as engine, engine.connect() as conn:
+            await conn.execution_options(isolation_level="AUTOCOMMIT")
+            for number in range(600):
+                limit = greenwait.timeout(0.00005 * (number % 12))
+                with contextlib.suppress(OperationalError), limit:  # AwaitRequired is not one
+                    assert await conn.scalar(text("select 1")) == 1
+
+    run(main())
+
+
+@needs_refusal
 def test_interrupt_of_a_rollback_comes_before_what_a_hook_awaits(run, new_async_engine):
     async def main():
         async def never():

@@ -11,6 +11,7 @@ from cpython.contextvars cimport PyContext_CopyCurrent
 
 from greenwait._greenlets.waiter cimport InterruptTarget
 from greenwait._ranks cimport append, higher
+from greenwait._system.clock cimport monotonic_ns
 from greenwait._system.sealed_type cimport seal_type
 from greenwait._waiter cimport Adapter, Waiter, register_first
 from greenwait.aio._loop cimport EventLoop, PendingCall, known_loop_of, spawned_key
@@ -44,12 +45,13 @@ cdef class Spawned(PendingCall):
 
     cdef bint is_awaited
     cdef bint is_closed
+    cdef bint has_waited
     cdef public bint _asyncio_future_blocking
 
     cdef int suspend_task(self, object waiting) except -1:
         if self.is_closed:
             raise RuntimeError(TASK_DESTROYED)
-        self.is_awaited = False
+        self.is_awaited, self.has_waited = False, True
         self.loop.event_loop = running_loop()
         self.loop.calls.add(self)
         try:
@@ -245,6 +247,19 @@ cdef bint is_spawned_greenlet(object here) except -1:
     if cls is plain_class:
         return False
     return cls is spawned_class or getattr(cls, PROVIDER, False)
+
+
+cdef int suspend_once() except -1:
+    """Suspend the task of this greenlet, if it has not been yet.
+
+    SQLAlchemy takes a driver for a synchronous one whose statement never does: that of a deadline
+    which passes as the answer arrives, for instance.
+    """
+    here = current_greenlet()
+    cdef Spawned spawned = here.__dict__.get(spawned_key)
+    if spawned is not None and not spawned.has_waited:
+        spawned.loop.wait_for_wakeup(spawned.loop.new_wakeup(), monotonic_ns())
+    return 0
 
 
 cdef SpawnedAdapter adapter = SpawnedAdapter()

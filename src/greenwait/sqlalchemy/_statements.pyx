@@ -5,7 +5,7 @@ of psycopg2 itself is told from one of an event hook's: it leaves the connection
 """
 
 from greenwait._waiter cimport Waiter, waiter_here, waiters_entered
-from greenwait.aio._spawned cimport is_spawned_greenlet
+from greenwait.aio._spawned cimport is_spawned_greenlet, suspend_once
 
 from greenlet import getcurrent
 from psycopg2 import Error
@@ -72,6 +72,8 @@ def do_execute(self, cursor, statement, parameters, context=None):
     check(self)
     try:
         cursor.execute(statement, parameters)
+        if self.is_async:
+            suspend_once()
     except BaseException as exc:
         mark(exc, context)
         raise
@@ -82,6 +84,8 @@ def do_execute_no_params(self, cursor, statement, context=None):
     check(self)
     try:
         cursor.execute(statement)
+        if self.is_async:
+            suspend_once()
     except BaseException as exc:
         mark(exc, context)
         raise
@@ -97,6 +101,8 @@ def do_executemany(execute_many):
         check(self)
         try:
             execute_many(self, cursor, statement, parameters, context)
+            if self.is_async:
+                suspend_once()
         except BaseException as exc:
             mark(exc, context)
             raise
