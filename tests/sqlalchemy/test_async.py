@@ -451,6 +451,41 @@ def test_interrupt_of_a_rollback_comes_before_what_a_hook_awaits(run, new_async_
 
 
 @needs_refusal
+def test_cancelled_two_phase_transaction_is_not_left_prepared(run, new_async_engine):
+    async def main():
+        def work(conn):
+            transaction = conn.begin_twophase("greenwait")
+            conn.execute(text("select 1"))
+            try:
+                transaction.prepare()
+                steps.append("prepared")
+                transaction.commit()
+            except BaseException:
+                transaction.rollback()
+                raise
+
+        async def run_work():
+            async with engine.connect() as conn:
+                await conn.run_sync(work)
+
+        steps = []
+        async with new_async_engine(pool_size=1, max_overflow=0) as engine:
+            for turns in range(60):
+                task = asyncio.ensure_future(run_work())
+                for _ in range(turns % 20):
+                    await asyncio.sleep(0)
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await task
+                async with engine.connect() as conn:
+                    query = text("select count(*) from pg_prepared_xacts where gid = 'greenwait'")
+                    assert await conn.scalar(query) == 0
+            assert 0 < len(steps) < 60
+
+    run(main())
+
+
+@needs_refusal
 @pytest.mark.parametrize("kind", ["sync", "async"])
 def test_scope_of_anyio_that_cancels_again_and_again_costs_no_connection(
     run, new_engine, new_async_engine, kind

@@ -9,6 +9,7 @@ from greenwait.aio._spawned cimport is_spawned_greenlet, suspend_once
 
 from greenlet import getcurrent
 from psycopg2 import Error
+from psycopg2.extensions import STATUS_PREPARED as PREPARED
 from psycopg2.extensions import STATUS_READY as READY
 from sqlalchemy.exc import MissingGreenlet
 from sqlalchemy.pool.base import _AdhocProxiedConnection
@@ -22,6 +23,7 @@ __all__ = [
     "do_execute",
     "do_execute_no_params",
     "do_executemany",
+    "do_prepare_twophase",
     "do_rollback",
 ]
 
@@ -29,6 +31,7 @@ cdef object current_greenlet = getcurrent
 cdef object psycopg2_error = Error
 cdef object first_class = _AdhocProxiedConnection  # the proxy of an engine's first connection
 cdef int STATUS_READY = READY
+cdef int STATUS_PREPARED = PREPARED
 
 
 cdef int mark(object exc, object where) except -1:
@@ -108,6 +111,31 @@ def do_executemany(execute_many):
             raise
 
     return do_executemany
+
+
+def do_prepare_twophase(prepare):
+    """Return a method that prepares a two-phase transaction.
+
+    :param prepare: SQLAlchemy's.
+
+    An interrupt is raised when the transaction has been prepared: in the next wait if that is
+    possible, since SQLAlchemy takes it for one that is not, gives the connection up, and leaves the
+    transaction on the server, with its locks. Otherwise it is rolled back first.
+    """
+
+    def do_prepare_twophase(self, connection, xid):
+        check(self)
+        conn = connection.connection
+        try:
+            prepare(self, connection, xid)
+        except BaseException as exc:
+            if isinstance(exc, psycopg2_error) or conn.closed or conn.status != STATUS_PREPARED:
+                raise
+            if not is_postponed(exc):
+                conn.tpc_rollback()
+                raise
+
+    return do_prepare_twophase
 
 
 cdef bint is_ready(object conn) except -1:
