@@ -486,6 +486,31 @@ def test_cancelled_two_phase_transaction_is_not_left_prepared(run, new_async_eng
 
 
 @needs_refusal
+@pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SAWarning")
+def test_event_loop_is_closed_while_cancelled_queries_end(arguments):
+    """Their tasks are lost, and so is the cancellation; closing it does not raise that."""
+
+    async def hang_for_ever():
+        conn = await engine.connect()
+        await conn.execute(text("select pg_sleep(20)"))
+
+    set_wait_callback(PATIENT)
+    engine = create_async_engine("postgresql+greenwait_async://", pool_size=2, **arguments)
+    loop = asyncio.new_event_loop()
+    loop.set_exception_handler(lambda loop, context: None)  # tasks that are destroyed
+    tasks = [loop.create_task(hang_for_ever()) for _ in range(2)]
+    loop.run_until_complete(asyncio.sleep(0.3))
+    for task in tasks:
+        task.cancel()
+    loop.run_until_complete(asyncio.sleep(0))
+    loop.close()
+    del task, tasks
+    gc.collect()
+    assert engine.pool.checkedout() == 0
+    runner("asyncio")(engine.dispose())
+
+
+@needs_refusal
 @pytest.mark.parametrize("kind", ["sync", "async"])
 def test_scope_of_anyio_that_cancels_again_and_again_costs_no_connection(
     run, new_engine, new_async_engine, kind
