@@ -370,6 +370,148 @@ def test_cancellation_of_a_rollback_is_raised_and_costs_no_connection(run, new_a
 
 
 @needs_refusal
+@needs_timeout
+def test_timeout_that_expires_in_a_rollback_is_raised_in_its_block(run, new_async_engine):
+    async def main():
+        def expire(limit, turns):
+            if turns > 0:
+                loop.call_soon(expire, limit, turns - 1)
+            elif limit is not None:
+                limit.reschedule(0)
+
+        async def work(turns):
+            limit = None
+            try:
+                async with new.timeout(None) as limit:
+                    conn = await engine.connect()
+                    await conn.execute(text("select 1"))
+                    expire(limit, turns)
+                    try:
+                        await conn.rollback()
+                    finally:
+                        await conn.close()
+                    ended = "in time"
+                    while not limit.expired():
+                        await asyncio.sleep(0)
+            except TimeoutError:
+                ended = "late"
+            await asyncio.sleep(0)  # a cancellation that is left is raised here
+            return ended
+
+        loop = asyncio.get_running_loop()
+        async with new_async_engine(pool_size=1, max_overflow=0) as engine:
+            before = await pid_of(engine)
+            for turns in range(60):
+                assert await asyncio.create_task(work(turns % 6)) == "late"
+            assert await pid_of(engine) == before
+
+    run(main())
+
+
+@needs_refusal
+def test_deadline_that_passes_as_the_answer_arrives_keeps_that(run, new_async_engine):
+    async def main():
+        async with new_async_engine() as engine, engine.connect() as conn:
+            await conn.execution_options(isolation_level="AUTOCOMMIT")
+            for number in range(600):
+                limit = greenwait.timeout(0.00005 * (number % 12))
+                with contextlib.suppress(OperationalError), limit:  # AwaitRequired is not one
+                    assert await conn.scalar(text("select 1")) == 1
+
+    run(main())
+
+
+@needs_refusal
+def test_interrupt_of_a_rollback_comes_before_what_a_hook_awaits(run, new_async_engine):
+    async def main():
+        async def never():
+            awaited.append(True)
+
+        def work(conn):
+            conn.execute(text("select 1"))
+            task.cancel()
+            conn.rollback()
+            try:
+                conn.connection.run_async(lambda _: never())
+            except asyncio.CancelledError:
+                conn.execute(text("select 1"))
+                return "cancelled"
+            return "not"
+
+        async def run_work():
+            async with engine.connect() as conn:
+                return await conn.run_sync(work)
+
+        awaited = []
+        async with new_async_engine(pool_size=1, max_overflow=0) as engine:
+            task = asyncio.ensure_future(run_work())
+            assert await task == "cancelled"
+            assert not awaited
+
+    run(main())
+
+
+@needs_refusal
+def test_cancelled_two_phase_transaction_is_not_left_prepared(run, new_async_engine):
+    async def main():
+        def work(conn):
+            transaction = conn.begin_twophase("greenwait")
+            conn.execute(text("select 1"))
+            try:
+                transaction.prepare()
+                steps.append("prepared")
+                transaction.commit()
+            except BaseException:
+                transaction.rollback()
+                raise
+
+        async def run_work():
+            async with engine.connect() as conn:
+                await conn.run_sync(work)
+
+        steps = []
+        async with new_async_engine(pool_size=1, max_overflow=0) as engine:
+            for turns in range(60):
+                task = asyncio.ensure_future(run_work())
+                for _ in range(turns % 20):
+                    await asyncio.sleep(0)
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await task
+                async with engine.connect() as conn:
+                    query = text("select count(*) from pg_prepared_xacts where gid = 'greenwait'")
+                    assert await conn.scalar(query) == 0
+            assert 0 < len(steps) < 60
+
+    run(main())
+
+
+@needs_refusal
+@pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SAWarning")
+def test_event_loop_is_closed_while_cancelled_queries_end(arguments):
+    """Their tasks are lost, and so is the cancellation; closing it does not raise that."""
+
+    async def hang_for_ever():
+        conn = await engine.connect()
+        await conn.execute(text("select pg_sleep(20)"))
+
+    set_wait_callback(PATIENT)
+    engine = create_async_engine("postgresql+greenwait_async://", pool_size=2, **arguments)
+    loop = asyncio.new_event_loop()
+    loop.set_exception_handler(lambda loop, context: None)  # tasks that are destroyed
+    tasks = [loop.create_task(hang_for_ever()) for _ in range(2)]
+    loop.run_until_complete(asyncio.sleep(0.3))
+    for task in tasks:
+        task.cancel()
+    loop.run_until_complete(asyncio.sleep(0))
+    loop.close()
+    del task, tasks
+    gc.collect()
+    assert engine.pool.checkedout() == 0
+    runner("asyncio")(engine.dispose())
+
+
+@needs_refusal
 @pytest.mark.parametrize("kind", ["sync", "async"])
 def test_scope_of_anyio_that_cancels_again_and_again_costs_no_connection(
     run, new_engine, new_async_engine, kind

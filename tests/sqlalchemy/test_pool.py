@@ -195,8 +195,11 @@ def test_what_is_relied_on_is_there(new_engine):
     engine = new_engine()
     listeners = engine.pool.dispatch.connect.for_modify(engine.pool.dispatch)
     assert isinstance(listeners._exec_once_mutex, Mutex)
+    rolled_back = []
+    roll_back = engine.dialect.do_rollback
+    engine.dialect.do_rollback = lambda conn: rolled_back.append(type(conn)) or roll_back(conn)
     with engine.connect():
-        pass
+        assert rolled_back[-1].__name__ == "_AdhocProxiedConnection"
     engine.dispose()
     listeners = engine.pool.dispatch.connect.for_modify(engine.pool.dispatch)
     assert isinstance(listeners._exec_once_mutex, Mutex)
@@ -210,3 +213,24 @@ def test_what_is_relied_on_is_there(new_engine):
     assert isinstance(engine.dialect, Dialect)
     with engine.connect() as conn:
         assert one(conn._dbapi_connection.dbapi_connection, "select 1") == 1
+
+
+def test_interrupted_two_phase_transaction_is_not_left_prepared(new_engine, monkeypatch):
+    """In a thread, where the interrupt can't wait."""
+    engine = new_engine(pool_size=1, max_overflow=0)
+    prepare = greenwait.Connection.tpc_prepare
+    with engine.connect() as conn:
+        transaction = conn.begin_twophase("greenwait")
+        conn.exec_driver_sql("select 1")
+
+        def prepare_and_strike(self):
+            prepare(self)
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(greenwait.Connection, "tpc_prepare", prepare_and_strike)
+        with pytest.raises(KeyboardInterrupt):
+            transaction.prepare()
+        transaction.rollback()
+    with engine.connect() as conn:
+        query = "select count(*) from pg_prepared_xacts where gid = 'greenwait'"
+        assert conn.exec_driver_sql(query).scalar() == 0

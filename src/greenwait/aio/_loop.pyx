@@ -103,6 +103,7 @@ cdef extern from *:
 cdef object current_greenlet = getcurrent
 cdef object switch_to = greenlet.switch  # a look-up of the method costs as much as the call
 cdef object running_loop = asyncio.get_running_loop
+cdef object cancelled_error = asyncio.CancelledError
 
 # How long our greenlets may run before the event loop does, however many are due.
 cdef int64_t LONGEST_TURN_NS = 3_000_000
@@ -590,7 +591,7 @@ cdef class EventLoop(GreenletWaiter):
                 elif call.target.innermost.greenlet.parent is here:
                     try:
                         self.go_on(call.target.innermost, here)
-                    except Exception:
+                    except (Exception, cancelled_error):
                         pass  # it is for a task, which is lost with the event loop
         self.entered_by = outer
         for conn in conns:

@@ -10,6 +10,8 @@ cimport cython
 from cpython.contextvars cimport PyContext_CopyCurrent
 
 from greenwait._greenlets.waiter cimport InterruptTarget
+from greenwait._ranks cimport append, higher
+from greenwait._system.clock cimport monotonic_ns
 from greenwait._system.sealed_type cimport seal_type
 from greenwait._waiter cimport Adapter, Waiter, register_first
 from greenwait.aio._loop cimport EventLoop, PendingCall, known_loop_of, spawned_key
@@ -25,7 +27,6 @@ cdef object greenlet_exit = GreenletExit
 cdef object plain_class = greenlet
 cdef object switch_to = greenlet.switch
 cdef object running_loop = asyncio.get_running_loop
-cdef object current_task = asyncio.current_task
 cdef object cancelled_error = asyncio.CancelledError
 cdef object spawned_class = None
 cdef str PROVIDER = "__sqlalchemy_greenlet_provider__"
@@ -45,12 +46,13 @@ cdef class Spawned(PendingCall):
     cdef object event_loop
     cdef bint is_awaited
     cdef bint is_closed
+    cdef bint has_waited
     cdef public bint _asyncio_future_blocking
 
     cdef int suspend_task(self, object waiting) except -1:
         if self.is_closed:
             raise RuntimeError(TASK_DESTROYED)
-        self.is_awaited = False
+        self.is_awaited, self.has_waited = False, True
         self.loop.event_loop = self.event_loop
         self.loop.calls.add(self)
         try:
@@ -63,14 +65,22 @@ cdef class Spawned(PendingCall):
         return 0
 
     cdef bint postpone_in_task(self, object exc) except -1:
-        """Cancel the task anew: its next await raises it, since the greenlet may not wait again."""
-        task = current_task()
-        if task is None or exc is not self.target.raised or type(exc) is not cancelled_error:
+        """Raise it in the next wait, or where the task awaits the greenlet's function.
+
+        Not by ``task.cancel()``: that is raised in the task's next await, which may be outside of
+        the ``asyncio.timeout()`` or the task group whose cancellation it is.
+        """
+        here = current_greenlet()
+        if exc is not self.target.raised:
             return False
         self.target.raised = None
-        task.cancel(*exc.args)
-        if hasattr(task, "uncancel"):  # from CPython 3.11: it is the same cancellation
-            task.uncancel()
+        earlier = self.target.interruption
+        self.target.interruption = exc if earlier is None else higher(exc, earlier)
+        self.target.wait_for_drain = True
+        if type(here.parent) is not ending_class:
+            ending = ending_class(end_spawned, here.parent)
+            ending.switch(here, self)
+            here.parent = ending
         return True
 
     # The task awaits it like a coroutine, or closes it.
@@ -139,6 +149,47 @@ cdef class Spawned(PendingCall):
         """Return None."""
 
 
+class _Ending(greenlet):
+    """Between a greenlet and its task, as long as an interrupt is postponed and it does not wait."""
+
+    __slots__ = ()
+
+
+cdef object ending_class = _Ending
+
+
+def end_spawned(here, Spawned spawned):
+    """Raise the interrupt that was postponed when the greenlet *here* ends, or awaits something.
+
+    Whatever *here* switches to the task with comes here. Where it waits it raises the interrupt
+    itself, unless that is a wait for the end of a query, after which it does.
+    """
+    failure = value = None
+    try:
+        value = switch_to(here)
+    except BaseException as exc:
+        failure = exc
+    if not here.dead:
+        here.parent = current_greenlet().parent
+        if type(value) is Spawned:
+            return value
+    exc, spawned.target.interruption = spawned.target.interruption, None
+    if exc is None or failure is not None and higher(exc, failure) is failure:
+        if failure is not None:
+            raise failure
+        return value
+    if here.dead:
+        if failure is not None:
+            append(exc, failure)
+        raise exc
+    # It awaits something by SQLAlchemy's await_(): that is not begun.
+    for name in ("close", "cancel"):
+        if hasattr(value, name):
+            getattr(value, name)()
+            break
+    return here.throw(exc)
+
+
 cdef extern from "await_slots.h":
     void fill_await_slots(type cls, void* step)
 
@@ -197,6 +248,19 @@ cdef bint is_spawned_greenlet(object here) except -1:
     if cls is plain_class:
         return False
     return cls is spawned_class or getattr(cls, PROVIDER, False)
+
+
+cdef int suspend_once() except -1:
+    """Suspend the task of this greenlet, if it has not been yet.
+
+    SQLAlchemy takes a driver for a synchronous one whose statement never does: that of a deadline
+    which passes as the answer arrives, for instance.
+    """
+    here = current_greenlet()
+    cdef Spawned spawned = here.__dict__.get(spawned_key)
+    if spawned is not None and not spawned.has_waited:
+        spawned.loop.wait_for_wakeup(spawned.loop.new_wakeup(), monotonic_ns())
+    return 0
 
 
 cdef SpawnedAdapter adapter = SpawnedAdapter()

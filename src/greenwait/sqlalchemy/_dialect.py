@@ -47,6 +47,7 @@ class Dialect(PGDialect_psycopg2):
     do_executemany: Any = _statements.do_executemany(_Psycopg2Dialect.do_executemany)
     do_commit = _statements.do_commit
     do_rollback: Any = _statements.do_rollback(_Psycopg2Dialect.do_rollback)
+    do_prepare_twophase: Any = _statements.do_prepare_twophase(_Psycopg2Dialect.do_prepare_twophase)
 
 
 class AsyncDialect(Dialect):

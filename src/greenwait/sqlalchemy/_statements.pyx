@@ -5,12 +5,16 @@ of psycopg2 itself is told from one of an event hook's: it leaves the connection
 """
 
 from greenwait._waiter cimport Waiter, waiter_here, waiters_entered
-from greenwait.aio._spawned cimport is_spawned_greenlet
+from greenwait.aio._spawned cimport is_spawned_greenlet, suspend_once
 
 from greenlet import getcurrent
 from psycopg2 import Error
+from psycopg2.extensions import STATUS_PREPARED as PREPARED
 from psycopg2.extensions import STATUS_READY as READY
 from sqlalchemy.exc import MissingGreenlet
+from sqlalchemy.pool.base import _AdhocProxiedConnection
+
+from greenwait._connections.semaphore import give_way
 
 __all__ = [
     "came_out_of_psycopg2",
@@ -19,12 +23,15 @@ __all__ = [
     "do_execute",
     "do_execute_no_params",
     "do_executemany",
+    "do_prepare_twophase",
     "do_rollback",
 ]
 
 cdef object current_greenlet = getcurrent
 cdef object psycopg2_error = Error
+cdef object first_class = _AdhocProxiedConnection  # the proxy of an engine's first connection
 cdef int STATUS_READY = READY
+cdef int STATUS_PREPARED = PREPARED
 
 
 cdef int mark(object exc, object where) except -1:
@@ -68,6 +75,8 @@ def do_execute(self, cursor, statement, parameters, context=None):
     check(self)
     try:
         cursor.execute(statement, parameters)
+        if self.is_async:
+            suspend_once()
     except BaseException as exc:
         mark(exc, context)
         raise
@@ -78,6 +87,8 @@ def do_execute_no_params(self, cursor, statement, context=None):
     check(self)
     try:
         cursor.execute(statement)
+        if self.is_async:
+            suspend_once()
     except BaseException as exc:
         mark(exc, context)
         raise
@@ -93,11 +104,38 @@ def do_executemany(execute_many):
         check(self)
         try:
             execute_many(self, cursor, statement, parameters, context)
+            if self.is_async:
+                suspend_once()
         except BaseException as exc:
             mark(exc, context)
             raise
 
     return do_executemany
+
+
+def do_prepare_twophase(prepare):
+    """Return a method that prepares a two-phase transaction.
+
+    :param prepare: SQLAlchemy's.
+
+    An interrupt is raised when the transaction has been prepared: in the next wait if that is
+    possible, since SQLAlchemy takes it for one that is not, gives the connection up, and leaves the
+    transaction on the server, with its locks. Otherwise it is rolled back first.
+    """
+
+    def do_prepare_twophase(self, connection, xid):
+        check(self)
+        conn = connection.connection
+        try:
+            prepare(self, connection, xid)
+        except BaseException as exc:
+            if isinstance(exc, psycopg2_error) or conn.closed or conn.status != STATUS_PREPARED:
+                raise
+            if not is_postponed(exc):
+                conn.tpc_rollback()
+                raise
+
+    return do_prepare_twophase
 
 
 cdef bint is_ready(object conn) except -1:
@@ -121,15 +159,22 @@ def do_rollback(roll_back):
     :param roll_back: SQLAlchemy's.
 
     An interrupt is raised in the next wait instead, if that is possible: SQLAlchemy would leave a
-    connection where it is whose rollback raises, or give it up.
+    connection where it is whose rollback raises, or give it up. But not of an engine's first one,
+    which its greenlet would return only to be told of the interrupt.
     """
 
     def do_rollback(self, dbapi_connection):
         check(self)
         try:
             roll_back(self, dbapi_connection)
+            if type(dbapi_connection) is first_class:
+                give_way()
         except BaseException as exc:
-            if isinstance(exc, psycopg2_error) or not is_ready(dbapi_connection):
+            if (
+                isinstance(exc, psycopg2_error)
+                or type(dbapi_connection) is first_class
+                or not is_ready(dbapi_connection)
+            ):
                 raise
             if not is_postponed(exc):
                 raise
