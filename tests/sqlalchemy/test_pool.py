@@ -183,8 +183,15 @@ def test_after_a_fork_the_child_disposes_of_the_engine(run_program):
 def test_events_of_users_go_on_working(new_engine, connect):
     engine = new_engine()
     seen = []
+
+    def listen(name):
+        def listener(*args):
+            seen.append(name)
+
+        event.listen(engine, name, listener)
+
     for name in ("first_connect", "connect", "checkout", "checkin"):
-        event.listen(engine, name, lambda *args, name=name: seen.append(name))
+        listen(name)
     for _ in range(2):
         with engine.connect() as conn:
             conn.exec_driver_sql("select 1")

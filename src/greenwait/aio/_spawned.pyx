@@ -150,7 +150,7 @@ cdef class Spawned(PendingCall):
 
 
 class _Ending(greenlet):
-    """Between a greenlet and its task, as long as an interrupt is postponed and it does not wait."""
+    """A greenlet between one of SQLAlchemy's and its task, while an interrupt is postponed."""
 
     __slots__ = ()
 
