@@ -204,7 +204,12 @@ def test_what_is_relied_on_is_there(new_engine):
     assert isinstance(listeners._exec_once_mutex, Mutex)
     rolled_back = []
     roll_back = engine.dialect.do_rollback
-    engine.dialect.do_rollback = lambda conn: rolled_back.append(type(conn)) or roll_back(conn)
+
+    def note_and_roll_back(conn):
+        rolled_back.append(type(conn))
+        roll_back(conn)
+
+    engine.dialect.do_rollback = note_and_roll_back
     with engine.connect():
         assert rolled_back[-1].__name__ == "_AdhocProxiedConnection"
     engine.dispose()
