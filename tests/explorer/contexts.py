@@ -249,6 +249,8 @@ class Gevent(Context):
             else:
                 for _ in range(5):
                     self.gevent.sleep(0)
+                if "deadline" in case.happened and not case.at_once:
+                    self.gevent.sleep(0.001)  # the turns before may not look at the timers
         self.greenlet.get(timeout=TIMEOUT)
 
     def strike(self, event: str, case: Case) -> None:
