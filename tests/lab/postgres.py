@@ -315,7 +315,7 @@ class Server:
             try:
                 self._process.wait(timeout=_STOP_TIMEOUT)
             except subprocess.TimeoutExpired:
-                # Seen once, on a busy machine. Its processes end when they notice that it is gone.
+                # Its processes end when they notice that it is gone.
                 told = subprocess.run(
                     ["ps", "-eo", "pid,ppid,stat,wchan,args"], capture_output=True
                 )
@@ -332,6 +332,8 @@ def _environment() -> dict[str, str]:
 
 def _die_with(parent: int) -> None:
     """In the child, after it has changed its user (which would clear the setting again)."""
+    # A shell's background commands ignore it, and so would the server until it has begun.
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGQUIT)
     if os.getppid() != parent:  # it died before we asked
         os._exit(1)
