@@ -178,6 +178,21 @@ def test_listener_finds_what_another_greenlet_has_read(conns, server):
         assert job.result(timeout=5) == "first"
 
 
+def test_listener_finds_what_was_read_without_a_wait(conns, server):
+    """Within a second: nobody is told of it."""
+    (conn,) = conns(1)
+    conn.autocommit = True
+    conn.cursor().execute("listen jobs")
+    with greenwait.Hub() as hub:
+        job = hub.spawn(lambda: next(greenwait.notifies(conn, timeout=20)).payload)
+        hub.sleep(0.05)
+        dsn = server.dsn(server.transports[0])
+        subprocess.run([sys.executable, "-c", NOTIFY, dsn], check=True, timeout=20)
+        while not conn.notifies:
+            conn.poll()
+        assert job.result(timeout=10) == "first"
+
+
 def test_listener_whose_notification_another_one_takes_goes_on_listening(conns):
     conn, sender = conns(2)
     conn.autocommit = sender.autocommit = True

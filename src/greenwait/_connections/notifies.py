@@ -12,6 +12,10 @@ from greenwait._deadline import deadline_after
 
 __all__ = ["Listening", "notifies"]
 
+# Seconds between two looks at what has arrived: another listener, or ``conn.poll()`` of the
+# program's own, may have read it without a wait, and then nobody is told.
+_LOOK = 1.0
+
 
 class _Listener:
     """A connection, to be waited for until it has a notification."""
@@ -64,7 +68,7 @@ class Listening:
         left = None if self._deadline is None else self._deadline - time.monotonic()
         self._is_over = left is not None and left <= 0  # one last check, whatever it finds
         listener = _Listener(self.conn)
-        wait_at_most(listener, None if left is None else max(0.0, left))
+        wait_at_most(listener, _LOOK if left is None else min(_LOOK, max(0.0, left)))
         if listener.polls == 1 and not self._is_over:
             # They come faster than they are taken, and there was no wait.
             give_way()
