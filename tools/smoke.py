@@ -33,7 +33,7 @@ from greenwait._sleep import POLLERS
 _TOO_LONG = 500  # seconds, after which the stacks are dumped; valgrind is twenty times slower
 _SLOW = 50.0  # seconds, after which a query has not ended early
 _PACKAGE = Path(greenwait.__file__).parent
-_NEED_MORE = ("eventlet", "gevent", "trio", "__main__")  # than psycopg2
+_NEED_MORE = ("eventlet", "gevent", "sqlalchemy", "trio", "__main__")  # than psycopg2
 
 
 def import_everything() -> None:
