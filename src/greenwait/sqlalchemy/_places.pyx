@@ -104,7 +104,7 @@ cdef class Idle:
         return len(self.kept)
 
     def empty(self):
-        """Return whether there is none."""
+        """Return whether it is empty."""
         return not self.kept
 
     cpdef bint full(self) except -1:
