@@ -20,7 +20,7 @@ from greenwait._psycopg.libpq import FAST_PATHS
 from tests.lab.asleep import wait_until_asleep, when_asleep
 from tests.lab.leaks import no_leaked_descriptors
 from tests.lab.marks import needs_refusal
-from tests.lab.queries import one
+from tests.lab.queries import assert_usable, one
 from tests.lab.random_moments import interrupted
 
 pytestmark = pytest.mark.patient
@@ -369,6 +369,32 @@ def test_named_cursors_have_their_options(shared):
     cur = shared.cursor("named", withhold=True, scrollable=True)
     assert (cur.name, cur.withhold, cur.scrollable) == ("named", True, True)
     assert type(cur) is greenwait.Cursor
+
+
+@pytest.mark.parametrize("autocommit", [False, True])
+def test_block_of_a_named_cursor_raises_why_it_could_not_be_declared(shared, autocommit):
+    shared.autocommit = autocommit
+    options = {"withhold": autocommit}  # without a transaction there is no other
+    deadline = greenwait.timeout(0.1)
+    with pytest.raises(greenwait.QueryTimeout), deadline, shared.cursor("slow", **options) as cur:
+        cur.execute("select pg_sleep(30)")
+        cur.fetchone()
+    shared.rollback()
+    with pytest.raises(psycopg2.errors.SyntaxError), shared.cursor("missing", **options) as cur:
+        cur.execute("selec 1")
+    shared.rollback()
+    assert_usable(shared)
+
+
+def test_close_of_a_named_cursor_raises_what_costs_the_transaction(shared):
+    cur = shared.cursor("closed")
+    cur.execute("select 1")
+    one(shared, "select 1")
+    shared.cursor().execute("close closed")
+    with pytest.raises(psycopg2.errors.InvalidCursorName):
+        cur.close()
+    shared.rollback()
+    assert_usable(shared)
 
 
 def test_cursor_factory_that_is_a_function_is_left_alone(shared):

@@ -150,6 +150,22 @@ def test_rows_of_a_server_side_cursor_come_by_itersize(run, dsn):
     run(main())
 
 
+def test_block_of_a_named_cursor_raises_why_it_could_not_be_declared(run, dsn):
+    async def query(conn):
+        async with conn.cursor("slow", withhold=True) as cur:
+            await cur.execute("select pg_sleep(30)")
+
+    async def main():
+        conn = await aio.connect(dsn)
+        await conn.set_session(autocommit=True)
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(query(conn), 0.1)
+        assert await one(conn, "select 1") == 1
+        conn.close()
+
+    run(main())
+
+
 def test_synchronous_code_below_run_has_plain_methods(run, dsn):
     def work(conn):
         with conn, conn.cursor() as cur:

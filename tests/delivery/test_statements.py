@@ -107,6 +107,17 @@ def test_begin_of_a_block_in_autocommit_mode_is_rolled_back_and_the_query_never_
 
 
 @needs_refusal
+def test_named_cursor_of_a_block_in_autocommit_mode_whose_begin_was_interrupted(struck):
+    struck.autocommit = True
+    raised = struck.strike(BEGIN)
+    with pytest.raises(Limit) as info, struck, struck.cursor("named") as cur:
+        cur.execute("select 1")
+    assert info.value is raised
+    struck.rollback()
+    assert_usable(struck)
+
+
+@needs_refusal
 def test_begin_by_hand_in_autocommit_mode_is_rolled_back(struck):
     struck.autocommit = True
     assert_raised(struck, struck.strike(), struck.cursor().execute, "begin")

@@ -26,8 +26,10 @@ from greenwait._outcome import lost_commit
 from greenwait._psycopg.psycopg2 import (
     STATUS_PREPARED,
     STATUS_READY,
+    TRANSACTION_STATUS_IDLE,
     DatabaseError,
     InterfaceError,
+    InvalidCursorName,
     ProgrammingError,
     QueryCanceled,
     connection,
@@ -281,13 +283,34 @@ _METHODS = ("execute", "executemany", "callproc", "copy_from", "copy_to", "copy_
 _METHODS_OF_NAMED = ("fetchone", "fetchmany", "fetchall", "scroll", "__next__", "close")
 
 
+def _close_if_there(close: Callable[[Any], None]) -> Callable[[Any], None]:
+    """Return a cursor's *close* that accepts that the server has no such cursor.
+
+    It has none if the statement that declares it has failed, or the BEGIN before that, and
+    psycopg2 asks for the end of it nevertheless: the answer would replace what a block raises.
+    A transaction has failed with that answer, and so its error is not kept from the caller.
+    """
+
+    @functools.wraps(close)
+    def close_if_there(self: Any) -> None:
+        try:
+            close(self)
+        except InvalidCursorName:
+            if self.connection.info.transaction_status != TRANSACTION_STATUS_IDLE:
+                raise
+
+    return close_if_there
+
+
 def _guard(cls: _Class) -> _Class:
     """Make the methods of the cursor class *cls* wait for the connection."""
     base = cast(Any, super(cls, cls))
     for name in _METHODS:
         setattr(cls, name, cursor_with_lock(getattr(base, name), name))
     for name in _METHODS_OF_NAMED:
-        setattr(cls, name, cursor_with_lock(getattr(base, name), name, only_named=True))
+        method = getattr(base, name)
+        named = _close_if_there(method) if name == "close" else method
+        setattr(cls, name, cursor_with_lock(named, name, nameless=method))
     return cls
 
 

@@ -172,14 +172,20 @@ def with_lock(base_method, str name):
     return update_wrapper(method, base_method)
 
 
-def cursor_with_lock(base_method, str name, *, bint only_named=False):
-    """Return a cursor's method that holds the lock; *only_named*: unless it has no name."""
+def cursor_with_lock(base_method, str name, *, nameless=None):
+    """Return a cursor's method that holds the lock while *base_method* runs.
+
+    :param nameless: what a cursor without a name calls instead, and without the lock, if given.
+    """
     cdef str what = f"{name}()"
+    cdef bint is_for_named = nameless is not None
 
     def method(self, /, *args, **kwargs):
+        if is_for_named and self.name is None:
+            return nameless(self, *args, **kwargs)
         conn = self.connection
         lock = getattr(conn, "_lock", None)  # only a Connection has one
-        if lock is None or (only_named and self.name is None):
+        if lock is None:
             return base_method(self, *args, **kwargs)
         return lock.run(conn, what, base_method, self, *args, **kwargs)
 

@@ -17,10 +17,12 @@ __all__ = [
     "STATUS_BEGIN",
     "STATUS_PREPARED",
     "STATUS_READY",
+    "TRANSACTION_STATUS_IDLE",
     "VERSION",
     "DatabaseError",
     "Error",
     "InterfaceError",
+    "InvalidCursorName",
     "OperationalError",
     "ProgrammingError",
     "QueryCanceled",
@@ -78,11 +80,12 @@ from psycopg2 import (  # noqa: E402, only after the check of its version
     ProgrammingError,
     _psycopg,
 )
-from psycopg2.errors import QueryCanceled  # noqa: E402
+from psycopg2.errors import InvalidCursorName, QueryCanceled  # noqa: E402
 from psycopg2.extensions import (  # noqa: E402
     STATUS_BEGIN,
     STATUS_PREPARED,
     STATUS_READY,
+    TRANSACTION_STATUS_IDLE,
     connection,
     cursor,
     encodings,
