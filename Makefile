@@ -13,7 +13,7 @@ SAME_CORE := $(if $(filter Linux,$(shell uname -s)),--cores same)
 SOURCES := setup.py pyproject.toml $(shell find src/greenwait -name "*.p[yx][xd]" -o -name "*.h")
 
 .DELETE_ON_ERROR:
-.PHONY: help test bench bench-full bench-web conformance django sqlalchemy orms plain no-epoll wine \
+.PHONY: help test bench bench-full bench-web conformance django sqlalchemy orms tracing plain no-epoll wine \
     windows-rules source oldest next-pythons soak sanitize memcheck leaks coverage delivery-table types lint \
     test-servers docs figures explore results sdist wheel check-dist release-wheels identifiers workflows cross \
     aarch64 aarch64-full musl clean
@@ -41,6 +41,10 @@ $(VENV)/.docs: $(VENV)/.bench pyproject.toml
 
 $(VENV)/.orms: $(VENV)/.built pyproject.toml
 	$(PIP) install --group orms
+	touch $@
+
+$(VENV)/.tracing: $(VENV)/.built pyproject.toml
+	$(PIP) install --group tracing
 	touch $@
 
 test: $(VENV)/.built ## build, start a PostgreSQL of our own, run all the tests
@@ -85,10 +89,13 @@ sqlalchemy: $(VENV)/.bench ## SQLAlchemy's own test-suites, on its dialects and 
 orms: $(VENV)/.orms ## what docs/orms.md says of pandas, records, dataset, peewee and pony
 	$(BIN)/python -m pytest $(PARALLEL) tests/orms tests/test_pages.py -k orms $(PYTEST_ARGS)
 
+tracing: $(VENV)/.tracing ## what OpenTelemetry, Datadog, Elastic APM and New Relic see of queries, in each context
+	$(BIN)/python -m pytest $(PARALLEL) tests/tracing tests/test_pages.py -k 'tracing or observability' $(PYTEST_ARGS)
+
 # What the pages say, and the examples and Django's backend do, is tried in `make test`, not again in each
 # configuration. Each event at each step is tried with and without libpq called directly, and not with each
 # psycopg2 besides.
-ONCE := $(patsubst %,--ignore=tests/%,test_pages.py test_reference.py test_examples.py django sqlalchemy orms)
+ONCE := $(patsubst %,--ignore=tests/%,test_pages.py test_reference.py test_examples.py django sqlalchemy orms tracing)
 BUT_STEPS := $(ONCE) --ignore=tests/test_explorer.py
 plain: $(VENV)/.built ## the tests and psycopg2's own, without calling libpq directly
 	GREENWAIT_NO_LIBPQ=1 $(BIN)/python -m pytest $(PARALLEL) $(ONCE) $(PYTEST_ARGS)

@@ -60,6 +60,11 @@ ANCHORS = [
 ]
 
 
+OPTIONAL = re.compile(
+    r"^(?:import|from) (dataset|opentelemetry\.sdk|pandas|peewee)\b", re.MULTILINE
+)
+
+
 @pytest.fixture
 def run(server):
     """Return a function that runs Python code against the server, and returns what it printed."""
@@ -94,8 +99,8 @@ def assert_prints(run, code, output):
 
 @pytest.mark.parametrize(("snippet", "output"), blocks("python"))
 def test_snippet_prints_what_the_page_says(snippet, output, run):
-    for library in re.findall(r"^import (dataset|pandas|peewee)$", snippet, re.MULTILINE):
-        pytest.importorskip(library)  # `make orms` installs them
+    for library in OPTIONAL.findall(snippet):
+        pytest.importorskip(library)  # `make orms` and `make tracing` install them
     assert_prints(run, snippet, output)
 
 

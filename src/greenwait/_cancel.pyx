@@ -63,6 +63,7 @@ cdef object close = os.close
 cdef object read = os.read
 cdef object set_blocking = os.set_blocking if hasattr(os, "set_blocking") else None
 cdef object strerror = os.strerror
+cdef int MOST_PROXIES = 8  # one around the other
 
 
 cdef object cancel_request(object conn):
@@ -193,10 +194,19 @@ seal_type(CancelRequest, "it is made by cancel()")
 seal_type(ThreadedCancelRequest, "it is made by cancel()")
 
 
+cdef object unwrapped(object conn):
+    """Return the connection that a library for tracing may have wrapped."""
+    for _ in range(MOST_PROXIES):
+        if PyObject_TypeCheck(conn, <PyTypeObject*>connection_type):
+            break
+        conn = getattr(conn, "__wrapped__", conn)
+    return conn
+
+
 def cancel(conn, /, timeout=1.0):
     """Cancel the query of *conn* on the server.
 
-    :param conn: a psycopg2 connection.
+    :param conn: a psycopg2 connection, or the proxy of one that a library for tracing has made.
     :param timeout: seconds to wait until the server has taken the request; the deadline of
         an outer ``greenwait.timeout()`` may be nearer.
     :raises psycopg2.OperationalError: the connection is still being made, the server refused
@@ -220,6 +230,7 @@ def cancel(conn, /, timeout=1.0):
     cdef timeout_block block = nearest_block() if blocks_entered > 0 else None
     cdef Wait wait
     seconds = checked_seconds("timeout", timeout, "")
+    conn = unwrapped(conn)
     if not PyObject_TypeCheck(conn, <PyTypeObject*>connection_type):
         raise TypeError(f"cancel() takes a psycopg2 connection, not {type(conn).__name__!r}")
     if conn.closed:

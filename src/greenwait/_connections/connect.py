@@ -121,13 +121,16 @@ def connect(
     def connect_to(dsn: str) -> Any:
         try:
             # By keyword, so that a wrapper of psycopg2.connect() can change them.
-            return psycopg2.connect(
+            found = psycopg2.connect(
                 dsn, connection_factory=connection_factory, cursor_factory=cursor_factory, **flags
             )
         except OperationalError as exc:
             if str(exc).strip():
                 raise
             raise OperationalError(_why_no_socket()) from exc  # libpq does not say
+        # A library that traces may have put a proxy around it.
+        out_of_proxy = getattr(connection_factory, "_out_of_proxy", None)
+        return found if out_of_proxy is None else out_of_proxy(found)
 
     dsn = make_dsn(dsn, **kwargs)
     if any(flags.values()):

@@ -47,6 +47,7 @@ from greenwait.aio._files import with_async_file
 from greenwait.aio._large_object import awaited_large_object
 from greenwait.aio._loop import end_connection, is_inherited
 from greenwait.aio._pool import AsyncPool, NewPool
+from greenwait.aio._proxies import out_of_proxy, through_proxy
 from greenwait.aio._replication import AwaitedReplication, AwaitedStream, with_awaited_stream
 
 if TYPE_CHECKING:
@@ -221,6 +222,7 @@ class AsyncConnection(  # type: ignore[misc]  # pyright: ignore[reportIncompatib
     """
 
     _event_loop: Any = None
+    _proxy: Any = None  # of a library that traces
 
     @overload  # a factory's class is not that of its cursors
     def cursor(
@@ -256,7 +258,13 @@ class AsyncConnection(  # type: ignore[misc]  # pyright: ignore[reportIncompatib
             factory = AsyncCursor
         elif isinstance(factory, type):
             factory = _with_awaited(factory)
+        if self._proxy is not None and isinstance(factory, type):
+            factory = through_proxy(factory)
         return super().cursor(name, factory, *args, **kwargs)
+
+    @staticmethod
+    def _out_of_proxy(found: Any) -> Any:
+        return out_of_proxy(found)
 
     def close(self) -> Any:
         """Close it now, or when the task that is at work on it is done. May be awaited, or not.
