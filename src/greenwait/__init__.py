@@ -4,6 +4,9 @@ import greenwait, psycopg2.extensions
 psycopg2.extensions.set_wait_callback(greenwait.wait)
 """
 
+import importlib
+from typing import Any
+
 from greenwait._callback import EpollWaitCallback, WaitCallback, wait
 from greenwait._cancel import cancel
 from greenwait._connections.connect import connect
@@ -60,5 +63,15 @@ __all__ = [
     "uninstall",
     "wait",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import ``greenwait.aio`` where it is first used; the others need what may not be there."""
+    if name == "aio":
+        return importlib.import_module("greenwait.aio")
+    if name in ("django", "eventlet", "gevent", "sqlalchemy", "trio"):
+        raise AttributeError(f"greenwait.{name} is a module: import greenwait.{name} first")
+    raise AttributeError(f"module 'greenwait' has no attribute {name!r}")
+
 
 publish(__name__, [globals()[name] for name in __all__])

@@ -19,6 +19,8 @@ from greenwait._sleep cimport (
 )
 from greenwait._stats cimport counters
 
+from functools import partial
+
 from greenwait._deadline import recognise
 from greenwait._errors import QueryTimeout
 from greenwait._psycopg.decoders import use_c_decoders
@@ -36,6 +38,7 @@ use_c_decoders()
 
 cdef object query_timeout = QueryTimeout
 
+cdef tuple OPTIONS = ("poller", "timeout", "spin", "slow", "cancel_grace", "on_event_loop")
 cdef dict ON_EVENT_LOOP = {None: WARN_IN_DEBUG_MODE, "warn": WARN_ALWAYS, "raise": RAISE_ERROR}
 
 
@@ -141,7 +144,7 @@ on_event_loop=None)
         if unknown:
             raise TypeError(
                 f"WaitCallback has no option {next(iter(unknown))!r}; "
-                "it accepts: poller, timeout, spin, slow, cancel_grace, on_event_loop"
+                f"it accepts: {', '.join(OPTIONS)}"
             )
         if not isinstance(poller, str):
             raise TypeError(f"poller must be one of {POLLERS}, not {type(poller).__name__!r}")
@@ -197,6 +200,10 @@ on_event_loop=None)
     def __call__(self, conn, /):
         """Wait until the server has answered; see ``greenwait.wait``."""
         return wait_counted(conn, &self._options)
+
+    def __reduce__(self):
+        options = {name: getattr(self, name) for name in OPTIONS}
+        return partial(WaitCallback, **options), ()
 
     def __repr__(self):
         return (

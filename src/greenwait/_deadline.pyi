@@ -1,7 +1,10 @@
+from collections.abc import Callable
 from types import TracebackType
-from typing import final
+from typing import Any, TypeVar, final
 
 __all__ = ["deadline_after", "timeout"]
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 def deadline_after(option: str, seconds: float | None) -> float | None: ...
 
@@ -12,6 +15,7 @@ class timeout:  # noqa: N801, used like a function
     def seconds(self) -> float | None: ...
     @property
     def expired(self) -> bool: ...
+    def __call__(self, function: _Function, /) -> _Function: ...
     def __enter__(self) -> timeout: ...
     def __exit__(
         self,

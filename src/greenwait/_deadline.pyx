@@ -21,6 +21,7 @@ import gc
 import sys
 import time
 import warnings
+from functools import partial
 
 from greenwait import _errors
 from greenwait._psycopg import psycopg2
@@ -70,7 +71,10 @@ cdef class timeout:
 
     A ``with`` block whose waits for the server, all together, end by a deadline.
 
-    :param seconds: the time from entering the block to the deadline; None sets no limit.
+    As a decorator it puts each call of a function, or of an async one, into such a block.
+
+    :param seconds: the time from entering the block to the deadline; None sets no limit. With 0
+        the first wait is over at once, unless the answer is there.
     :raises ValueError: *seconds* is negative or not finite.
     :raises TypeError: *seconds* is not a number.
     :raises RuntimeError: on entering the block, it was entered before.
@@ -116,6 +120,16 @@ cdef class timeout:
             self.is_unheard = True
             self.sleeps = thread_sleeps()
         return self
+
+    def __call__(self, function, /):
+        from greenwait._timeout_decorator import with_timeout
+
+        if not callable(function):
+            raise TypeError(
+                f"timeout() decorates functions, not {type(function).__name__!r}; around other "
+                "code write 'with greenwait.timeout(seconds):'"
+            )
+        return with_timeout(partial(timeout, self._seconds), function)
 
     def __exit__(self, kind=None, exc=None, traceback=None):
         self.leave()

@@ -72,7 +72,7 @@ cdef int unregister(object entry) except -1:
     return 0
 
 
-def install(**options):
+def install(*args, **options):
     """Register ``WaitCallback(**options)`` as the wait callback of the process.
 
     :param options: as for :class:`WaitCallback`.
@@ -86,9 +86,20 @@ def install(**options):
     ``greenwait.gevent.patch_psycopg()``, or eventlet's, instead. It warns where Django's own
     backend has been imported on psycopg 3, or will be.
     """
+    check_names("install", args)
     warn_of_patches()
     watch()
     return register(WaitCallback(**options), False).callback
+
+
+cdef int check_names(str function, tuple args) except -1:
+    """Raise TypeError if an option was given without its name."""
+    if args:
+        raise TypeError(
+            f"{function}() takes its options by name, as in {function}(poller='epoll'); a callback "
+            "of your own is registered by psycopg2.extensions.set_wait_callback()"
+        )
+    return 0
 
 
 cdef int warn_of_patches() except -1:
@@ -135,7 +146,8 @@ class installed(ContextDecorator):
     The callback is the process's: other threads use it too while the block runs.
     """
 
-    def __init__(self, **options):
+    def __init__(self, *args, **options):
+        check_names("installed", args)
         self._callback = WaitCallback(**options)
         self._entered = []  # a decorated function may be recursive
 

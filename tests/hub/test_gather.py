@@ -133,7 +133,7 @@ def test_limit_that_is_none_is_refused(callback, limit, error):
 
 
 def test_what_can_not_be_called_is_refused(callback):
-    with pytest.raises(TypeError, match="gather\\(\\) takes functions, not 'int'"):
+    with pytest.raises(TypeError, match="gather\\(\\) takes a function, not 'int'"):
         greenwait.gather(lambda: None, 5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 

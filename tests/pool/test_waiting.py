@@ -30,7 +30,7 @@ def test_too_late(pool):
     assert isinstance(caught.value, psycopg2.OperationalError)
     assert str(caught.value) == (
         f"{str(caught.value).split(' s:')[0]} s: of at most 2 there are 2 in use, 0 being made "
-        "and 0 idle, and 0 others wait"
+        "and 0 idle, and 0 others wait: give connections back earlier, or raise max_size or timeout"
     )
     assert re.match(r"no connection within [\d.]+ s: ", str(caught.value))
     assert pool.stats().timeouts == 1

@@ -45,6 +45,8 @@ class Listening:
     """
 
     def __init__(self, conn: Any, deadline: float | None) -> None:
+        if not hasattr(conn, "notifies"):
+            raise TypeError(f"notifies() takes a psycopg2 connection, not {type(conn).__name__!r}")
         self.conn = conn
         self._deadline = deadline
         self._is_over = False
@@ -83,7 +85,7 @@ def notifies(conn: Any, timeout: float | None = None) -> Generator[Notify, None,
     :returns: an iterator of ``psycopg2.extensions.Notify``.
     :raises psycopg2.OperationalError: the connection is lost.
     :raises ValueError: *timeout* is negative or not finite.
-    :raises TypeError: *timeout* is not a number.
+    :raises TypeError: *conn* is not a connection, or *timeout* is not a number.
 
     It waits as queries do, in every context. A signal handler's exception or an outer
     ``greenwait.timeout()`` ends the wait, and the connection stays usable. Notifications that

@@ -396,7 +396,10 @@ check=None, configure=None, reset=None, **kwargs)
     cdef object too_late(self, int64_t began_ns, object cause):
         """Return the exception of a borrower that has waited too long."""
         self.timeouts += 1
-        why = f"; the last attempt to connect failed: {str(cause).strip()}" if cause else ""
+        why = (
+            f"; the last attempt to connect failed: {str(cause).strip()}" if cause else
+            ": give connections back earlier, or raise max_size or timeout"
+        )
         exc = PoolTimeout(
             f"no connection within {(monotonic_ns() - began_ns) / 1e9:.3g} s: of at most "
             f"{self.max_size} there are {self.in_use} in use, {self.making} being "

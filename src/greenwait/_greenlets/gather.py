@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextvars import copy_context
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from greenlet import GreenletExit
 
@@ -18,6 +18,7 @@ from greenwait._greenlets.hub import (
     raise_first,
 )
 from greenwait._greenlets.local import call_in_scope
+from greenwait._greenlets.synchronous import check_synchronous
 
 __all__ = ["gather", "map"]
 
@@ -35,7 +36,8 @@ def gather(*callables: Callable[[], _Result], limit: int | None = None) -> list[
         cancelled then: their queries stop on the server, their connections stay usable.
         If others failed by themselves, their exceptions are its ``__cause__``, several of
         them as an ExceptionGroup.
-    :raises TypeError: one of *callables* is not callable, or *limit* is not an integer.
+    :raises TypeError: one of *callables* is not a synchronous function, or *limit* is not an
+        integer.
     :raises ValueError: *limit* is less than 1.
     :raises RuntimeError: greenwait's callback is not registered.
 
@@ -43,7 +45,8 @@ def gather(*callables: Callable[[], _Result], limit: int | None = None) -> list[
     second one costs their connections. Each is called in a copy of the caller's context
     variables: a ``greenwait.timeout()`` that is entered around ``gather()`` applies to all.
     """
-    _check(callables, "gather() takes functions")
+    for each in callables:
+        check_synchronous("gather()", each)
     context = copy_context()  # not that of a worker, which calls several
     workers = len(callables) if limit is None else min(_checked(limit, "limit"), len(callables))
     results: dict[int, _Result] = {}
@@ -91,7 +94,7 @@ def map(  # noqa: A001, the fixed name
     :param iterable: the items; they are consumed as results are requested.
     :param concurrency: how many calls are under way, or done and not yielded yet.
     :raises BaseException: what a call has raised, in its place. Calls under way are cancelled.
-    :raises TypeError: *fn* is not callable, or *concurrency* is not an integer.
+    :raises TypeError: *fn* is not a synchronous function, or *concurrency* is not an integer.
     :raises ValueError: *concurrency* is less than 1.
     :raises RuntimeError: greenwait's callback is not registered.
 
@@ -99,7 +102,7 @@ def map(  # noqa: A001, the fixed name
     way: their queries stop on the server, their connections stay usable. Each call runs in a
     copy of the context variables of the code that requested a result when the call began.
     """
-    _check([fn], "map() takes a function")
+    check_synchronous("map()", fn)
     map_in = partial(_map, fn, iter(iterable), _checked(concurrency, "concurrency"))
     return each_in_shared_hub(map_in)
 
@@ -127,12 +130,6 @@ def _first_result(jobs: "deque[Job[_Result]]") -> _Result:
     result = jobs[0].result()
     jobs.popleft()
     return result
-
-
-def _check(callables: Iterable[Any], what: str) -> None:
-    for each in callables:
-        if not callable(each):
-            raise TypeError(f"{what}, not {type(each).__name__!r}")
 
 
 def _checked(value: int, name: str) -> int:

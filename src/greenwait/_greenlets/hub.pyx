@@ -13,6 +13,7 @@ from libc.stdint cimport int64_t
 from greenwait._deadline cimport after, checked_seconds, to_ns
 from greenwait._greenlets.execution cimport Execution
 from greenwait._greenlets.scheduler cimport SuspendedWait, new_suspended_wait
+from greenwait._greenlets.synchronous cimport check_synchronous
 from greenwait._greenlets.waiter cimport GreenletWaiter, InterruptTarget
 from greenwait._ranks cimport higher
 from greenwait._system.clock cimport NO_DEADLINE, monotonic_ns
@@ -320,12 +321,11 @@ cdef class Hub(GreenletWaiter):
         :param args: passed on to it.
         :param kwargs: passed on to it.
         :returns: the job, whose ``result()`` is what the function returns or raises.
-        :raises TypeError: *function* is not callable.
+        :raises TypeError: *function* is not a synchronous function.
         :raises RuntimeError: called in another thread, or outside of the block.
         """
         self.check_thread("spawn()")
-        if not callable(function):
-            raise TypeError(f"spawn() takes a function, not {type(function).__name__!r}")
+        check_synchronous("spawn()", function)
         cdef Job job = Job.__new__(Job)
         job.hub = self
         job.function, job.args, job.kwargs = function, args, kwargs

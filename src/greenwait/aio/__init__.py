@@ -14,6 +14,7 @@ async def main():
 are awaited.
 """
 
+import sys
 from collections.abc import (
     AsyncGenerator,
     AsyncIterator,
@@ -40,7 +41,8 @@ from greenwait._connections.replication import (
     replicating,
 )
 from greenwait._deadline import deadline_after
-from greenwait._psycopg.psycopg2 import ProgrammingError, connection
+from greenwait._greenlets.synchronous import check_synchronous
+from greenwait._psycopg.psycopg2 import ProgrammingError, connection, cursor
 from greenwait._system.identity import publish
 from greenwait.aio._call import Call, await_, awaited, in_call
 from greenwait.aio._files import with_async_file
@@ -95,6 +97,7 @@ async def run(
     :param kwargs: passed on to it.
     :returns: what it returns.
     :raises BaseException: what it raises.
+    :raises TypeError: *function* is not a synchronous function.
     :raises RuntimeError: no event loop runs in this thread, it is called below ``run()``, or
         greenwait's callback is not registered.
 
@@ -105,6 +108,7 @@ async def run(
     The code stops the event loop while it computes, or waits for anything else: for
     awaitables there is ``await_()``.
     """
+    check_synchronous("greenwait.aio.run()", function)
     result: _Result = await Call(function, args, kwargs)
     return result
 
@@ -221,6 +225,15 @@ class AsyncConnection(  # type: ignore[misc]  # pyright: ignore[reportIncompatib
     ``psycopg2.ProgrammingError``.
     """
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for base in cls.__mro__[cls.__mro__.index(AsyncConnection) :]:
+            if base.__module__ == "psycopg2.extras" and "cursor" in vars(base):
+                raise TypeError(
+                    f"the cursors of {base.__name__} would not be used: write {base.__name__} "
+                    "before AsyncConnection among the bases"
+                )
+
     _event_loop: Any = None
     _proxy: Any = None  # of a library that traces
 
@@ -254,6 +267,8 @@ class AsyncConnection(  # type: ignore[misc]  # pyright: ignore[reportIncompatib
         :param kwargs: further arguments for the class.
         """
         factory = cursor_factory or self.cursor_factory
+        if factory is cursor and not in_call():
+            _check_caller()
         if factory is None:
             factory = AsyncCursor
         elif isinstance(factory, type):
@@ -314,6 +329,23 @@ _end_of_block = _of_connection("__exit__")
 
 
 # -- Cursors
+
+
+def _check_caller() -> None:
+    """Raise TypeError if a function of psycopg2's, which would not await, has called the caller."""
+    frame = sys._getframe(2)  # pyright: ignore[reportPrivateUsage]
+    if frame.f_globals.get("__name__") not in ("psycopg2.extras", "psycopg2._range"):
+        return
+    while frame.f_back is not None and frame.f_back.f_globals.get("__name__", "").startswith(
+        "psycopg2."
+    ):
+        frame = frame.f_back
+    name = frame.f_code.co_name
+    raise TypeError(
+        f"psycopg2's {name}() does not await the methods of an AsyncConnection or AsyncCursor: "
+        f"write await greenwait.aio.run({name}, ...)"
+    )
+
 
 _METHODS = ("execute", "executemany", "callproc")
 # ... and the parameters that are files.
@@ -385,6 +417,12 @@ class _Awaited(_CursorMethods):
 
     def __aiter__(self) -> AsyncIterator[tuple[Any, ...]]:
         return _Rows(self.name is None, self._base.__iter__(self))
+
+    def mogrify(self, *args: Any, **kwargs: Any) -> Any:
+        """Return a query as it would be sent, with its parameters, as bytes."""
+        if not in_call():
+            _check_caller()
+        return self._base.mogrify(self, *args, **kwargs)
 
     async def __aenter__(self) -> "Self":
         return self

@@ -6,6 +6,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import trio
 
+from greenwait._greenlets.synchronous import check_synchronous
 from greenwait._install import check_registered
 from greenwait._waiter import READ, WRITE, register
 from greenwait.trio._adapter import TrioAdapter, TrioWorker
@@ -36,6 +37,7 @@ async def run(  # pragma: no cover: coverage.py is late to see which greenlet ru
     :param kwargs: passed on to it.
     :returns: what it returns.
     :raises BaseException: what it raises.
+    :raises TypeError: *function* is not a synchronous function.
     :raises RuntimeError: trio does not run in this thread, it is called below ``run()``, or
         greenwait's callback is not registered.
 
@@ -43,6 +45,7 @@ async def run(  # pragma: no cover: coverage.py is late to see which greenlet ru
     server, its end is waited for within the callback's ``cancel_grace``, and trio.Cancelled
     is raised where the code waits: the connection stays usable. A commit is not cancelled.
     """
+    check_synchronous("greenwait.trio.run()", function)
     result: _Result = await _run(TrioWorker(function, args, kwargs))
     return result
 
