@@ -395,14 +395,14 @@ cdef class Hub(GreenletWaiter):
                 return None
             # Waits that became due meanwhile come after those that are ready now.
             self.poll()
-            self.left_of_batch = len(self.scheduler.due)
+            self.left_of_batch = self.scheduler.due.count
             if suspended is not None and suspended.is_due:
                 return None
 
     cdef int poll(self) except -1:
         """Sleep until a wait is over, unless one is already; a failure interrupts the block."""
         cdef int64_t longest_ns = 0
-        if not self.scheduler.due:
+        if self.scheduler.due.count == 0:
             longest_ns = SIGNALS_NS if self.is_main_thread else CLOSED_NS
         try:
             self.scheduler.poll(longest_ns)
