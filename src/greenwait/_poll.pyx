@@ -13,6 +13,7 @@ from cpython.long cimport PyLong_AsLongAndOverflow
 from cpython.object cimport PyObject
 from libc.stdint cimport int64_t
 
+from greenwait._psycopg.attributes cimport value_of
 from greenwait._psycopg.libpq cimport PGconn, can_send, libpq
 from greenwait._psycopg.state cimport ConnectionState, pgconn_of
 from greenwait._sleep cimport CALL_AGAIN, Sleep, sleep_until_ready
@@ -215,8 +216,8 @@ cdef inline int64_t next_period_ns(int64_t period_ns, int64_t polled_ns) noexcep
 
 cdef tuple messages_of(object conn):
     """Return a value that changes when notices or notifications are decoded."""
-    notices = connection_notices.__get__(conn)
-    notifies = connection_notifies.__get__(conn)
+    notices = value_of(connection_notices, conn)
+    notifies = value_of(connection_notifies, conn)
     return (
         notices[-1] if type(notices) is list and notices else None,  # the oldest are dropped
         len(notifies) if type(notifies) is list else 0,

@@ -9,6 +9,7 @@ from cpython.long cimport PyLong_AsVoidPtr, PyLong_FromVoidPtr
 from cpython.object cimport PyObject
 from cpython.pythread cimport PyThread_get_thread_ident
 
+from greenwait._psycopg.attributes cimport value_of
 from greenwait._psycopg.libpq cimport (
     PGconn,
     can_end_copy,
@@ -98,7 +99,7 @@ cdef ConnectionState state_of(object conn):
         state = ConnectionState.__new__(ConnectionState)
         state.reference = _Reference(conn, _forget)
         state.reference.address = key
-        state.is_async = connection_async.__get__(conn)
+        state.is_async = value_of(connection_async, conn)
         states[key] = state
     place.conn, place.state = <PyObject*>conn, <PyObject*>state
     return state
@@ -106,19 +107,19 @@ cdef ConnectionState state_of(object conn):
 
 cdef bint is_in_query(object conn) except -1:
     """Is it connected, so that its waits are for a query's answer?"""
-    cdef int status = connection_status.__get__(conn)
+    cdef int status = value_of(connection_status, conn)
     return STATUS_SETUP < status < STATUS_CONNECTING
 
 
 cdef bint is_in_transaction(object conn) except -1:
     """Has psycopg2 begun a transaction on it?"""
-    cdef int status = connection_status.__get__(conn)
+    cdef int status = value_of(connection_status, conn)
     return status == STATUS_BEGIN
 
 
 cdef bint is_ready(object conn) except -1:
     """Is there neither an open nor a prepared transaction, as far as psycopg2 knows?"""
-    cdef int status = connection_status.__get__(conn)
+    cdef int status = value_of(connection_status, conn)
     return status == STATUS_READY
 
 
@@ -161,7 +162,7 @@ cdef bint has_own(object conn, str method) except -1:
 
 cdef PGconn* pgconn_of(object conn) except? NULL:
     """Return libpq's connection; NULL if it is closed."""
-    pointer = connection_pgconn_ptr.__get__(conn)
+    pointer = value_of(connection_pgconn_ptr, conn)
     return NULL if pointer is None else <PGconn*>PyLong_AsVoidPtr(pointer)
 
 
