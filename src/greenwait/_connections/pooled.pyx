@@ -78,9 +78,11 @@ cdef bint is_alive(object conn) except -1:
     closed.
     """
     cdef int messages = 0
-    cdef int64_t until_ns = after(LONGEST_LOOK_NS)
+    cdef int64_t until_ns = 0
     while is_open(conn) and readiness_now(conn.fileno(), READINESS_READ):
-        if messages == MESSAGES or (messages > 0 and monotonic_ns() >= until_ns):
+        if messages == 0:
+            until_ns = after(LONGEST_LOOK_NS)
+        elif messages == MESSAGES or monotonic_ns() >= until_ns:
             return False
         conn.poll()
         messages += 1
