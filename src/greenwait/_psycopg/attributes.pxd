@@ -1,4 +1,4 @@
-"""Attributes of psycopg2's types, and their values for an object, whatever a subclass makes of them."""
+"""Attributes of psycopg2's types: their values, whatever a subclass makes of them."""
 
 cdef extern from *:
     """
