@@ -178,6 +178,8 @@ class Connection(connection):
         :raises CommitInDoubt: the outcome is unknown: none came within the callback's
             ``cancel_grace``, or the connection was lost.
         """
+        if self._lock.is_idle(self):
+            return  # the end of a pool's block asks for it, also after a query in autocommit mode
         self._lock.run(self, "commit()", _end, self, "commit", super().commit)
 
     def rollback(self) -> None:

@@ -8,6 +8,7 @@ cimport cython
 from cpython.exc cimport PyErr_CheckSignals
 
 from greenwait._connections.semaphore cimport FairSemaphore
+from greenwait._psycopg.attributes cimport value_of
 from greenwait._psycopg.state cimport is_at_work, is_ready
 from greenwait._system.clock cimport NO_DEADLINE
 from greenwait._system.finalizing cimport Py_IsFinalizing
@@ -62,8 +63,8 @@ cdef class FairLock:
             self.semaphore.free > 0
             and not self.is_left_open
             and is_ready(conn)
-            and not connection_closed.__get__(conn)
-            and not connection_async.__get__(conn)
+            and not value_of(connection_closed, conn)
+            and not value_of(connection_async, conn)
         )
 
     def run(self, conn, str what, function, /, *args, **kwargs):

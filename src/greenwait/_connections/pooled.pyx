@@ -6,6 +6,7 @@ Compiled, as the pool is: an interrupt comes only where a connection waits.
 from libc.stdint cimport int64_t
 
 from greenwait._deadline cimport after
+from greenwait._psycopg.attributes cimport value_of
 from greenwait._system.clock cimport monotonic_ns
 from greenwait._system.readiness cimport READINESS_READ, readiness_now
 
@@ -13,6 +14,15 @@ from psycopg2.extensions import TRANSACTION_STATUS_IDLE, TRANSACTION_STATUS_INER
 
 from greenwait._errors import QueryTimeout
 from greenwait._psycopg import psycopg2
+
+cdef extern from "Python.h":
+    object PyObject_CallOneArg(object function, object argument)
+
+# psycopg2's own, whatever a subclass makes of them: what the connection really is.
+cdef type connection_type = psycopg2.connection
+cdef object connection_closed = connection_type.closed
+cdef object connection_status = connection_type.status
+cdef object transaction_status = connection_type.get_transaction_status
 
 cdef object Psycopg2Error = psycopg2.Error
 cdef object ProgrammingError = psycopg2.ProgrammingError
@@ -31,11 +41,12 @@ cdef int64_t LONGEST_LOOK_NS = 20_000_000
 
 # Connection settings that a borrower may change, and that are restored for the next one.
 cdef tuple SETTINGS = ("autocommit", "isolation_level", "readonly", "deferrable")
+cdef list ATTRIBUTES = [getattr(connection_type, name) for name in SETTINGS]
 
 
 cdef tuple settings_of(object conn):
     """Return the settings of a new connection, which ``is_restored()`` restores."""
-    return tuple([getattr(conn, name) for name in SETTINGS])
+    return tuple([value_of(attribute, conn) for attribute in ATTRIBUTES])
 
 
 cdef int configure(object conn, object function) except -1:
@@ -49,6 +60,17 @@ cdef int configure(object conn, object function) except -1:
     return 0
 
 
+cdef inline bint is_open(object conn) except -1:
+    cdef long closed = value_of(connection_closed, conn)
+    return closed == 0
+
+
+cdef inline bint is_in_transaction(object conn) except -1:
+    """Is there a transaction on the server, or is it lost?"""
+    cdef int status = PyObject_CallOneArg(transaction_status, conn)
+    return status != IDLE
+
+
 cdef bint is_alive(object conn) except -1:
     """Has the server left it open? An idle connection gets nothing but notices.
 
@@ -56,13 +78,15 @@ cdef bint is_alive(object conn) except -1:
     closed.
     """
     cdef int messages = 0
-    cdef int64_t until_ns = after(LONGEST_LOOK_NS)
-    while conn.closed == 0 and readiness_now(conn.fileno(), READINESS_READ):
-        if messages == MESSAGES or (messages > 0 and monotonic_ns() >= until_ns):
+    cdef int64_t until_ns = 0
+    while is_open(conn) and readiness_now(conn.fileno(), READINESS_READ):
+        if messages == 0:
+            until_ns = after(LONGEST_LOOK_NS)
+        elif messages == MESSAGES or monotonic_ns() >= until_ns:
             return False
         conn.poll()
         messages += 1
-    return conn.closed == 0
+    return is_open(conn)
 
 
 cdef bint is_restored(object conn, tuple settings, object reset) except -1:
@@ -76,11 +100,12 @@ cdef bint is_restored(object conn, tuple settings, object reset) except -1:
         if reset is not None:
             conn.autocommit = True  # "discard all" can't be in a transaction
             reset(conn)
-            if conn.closed != 0 or not finish(conn):
+            if not is_open(conn) or not finish(conn):
                 return False
-        for name, value in zip(SETTINGS, settings):
-            if getattr(conn, name) != value:
-                setattr(conn, name, value)
+        for i in range(len(SETTINGS)):
+            value = value_of(ATTRIBUTES[i], conn)
+            if value is not settings[i] and value != settings[i]:
+                setattr(conn, SETTINGS[i], settings[i])
     except Psycopg2Error as exc:
         if isinstance(exc, QueryTimeout):
             raise
@@ -89,18 +114,23 @@ cdef bint is_restored(object conn, tuple settings, object reset) except -1:
 
 
 cdef bint is_rolled_back(object conn) except -1:
-    if conn.closed == 0 and conn.info.transaction_status != IDLE:
+    cdef int status
+    if is_open(conn) and is_in_transaction(conn):
         roll_back(conn)
-    if conn.closed == 0 and conn.info.transaction_status != IDLE:
-        roll_back_by_hand(conn)
-    if conn.closed != 0 or conn.info.transaction_status != IDLE:
+        if is_open(conn) and is_in_transaction(conn):
+            roll_back_by_hand(conn)
+        if is_open(conn) and is_in_transaction(conn):
+            return False
+    if not is_open(conn):
         return False
-    if conn.status == STATUS_BEGIN:
+    status = value_of(connection_status, conn)
+    if status == STATUS_BEGIN:
         # A rollback was done, and interrupted: psycopg2 has seen an error, and does not
         # know that there is no transaction. After a commit it does, whatever that does.
         conn.commit()
+        status = value_of(connection_status, conn)
     # If prepared: psycopg2 wants that to be ended here or nowhere.
-    return conn.status == STATUS_READY
+    return status == STATUS_READY
 
 
 cdef bint finish(object conn) except -1:

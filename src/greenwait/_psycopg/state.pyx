@@ -9,6 +9,7 @@ from cpython.long cimport PyLong_AsVoidPtr, PyLong_FromVoidPtr
 from cpython.object cimport PyObject
 from cpython.pythread cimport PyThread_get_thread_ident
 
+from greenwait._psycopg.attributes cimport value_of
 from greenwait._psycopg.libpq cimport (
     PGconn,
     can_end_copy,
@@ -46,9 +47,22 @@ cdef extern from "connection_mutex.h":
 cdef bint can_see_mutex = connection_mutex_is_known(connection_type)
 
 cdef dict states = {}
-# The state returned last: the connection that waits is usually the one that waited before.
-cdef size_t last_address = 0
-cdef ConnectionState last = None
+
+# Some of them by their connection's address, without a reference: a look into the dict needs an int
+# first, and costs more than all the rest of state_of().
+cdef enum:
+    PLACES = 1024
+
+cdef struct Place:
+    PyObject* conn
+    PyObject* state
+
+cdef Place[PLACES] places
+
+
+cdef inline Place* place_of(PyObject* conn) noexcept:
+    cdef size_t number = <size_t>conn >> 4  # objects lie 16 bytes apart at least
+    return &places[(number ^ (number >> 10)) % PLACES]
 
 
 class _Reference(weakref.ref):
@@ -58,11 +72,11 @@ class _Reference(weakref.ref):
 
 
 def _forget(reference):
-    global last, last_address
+    cdef PyObject* conn = <PyObject*>PyLong_AsVoidPtr(reference.address)
+    cdef Place* place = place_of(conn)
+    if place.conn is conn:
+        place.conn = place.state = NULL
     states.pop(reference.address, None)
-    if reference.address == last_address:
-        last_address = 0
-        last = None
 
 
 @cython.final
@@ -75,38 +89,37 @@ seal_type(ConnectionState, "it is made when a connection first waits")
 
 cdef ConnectionState state_of(object conn):
     """Return the state of a psycopg2 connection, made on first use."""
-    global last, last_address
-    cdef size_t address = <size_t><PyObject*>conn
+    cdef Place* place = place_of(<PyObject*>conn)
     cdef ConnectionState state
-    if address == last_address:
-        return last
+    if place.conn is <PyObject*>conn:
+        return <ConnectionState>place.state
     key = PyLong_FromVoidPtr(<PyObject*>conn)
     state = states.get(key)
     if state is None:
         state = ConnectionState.__new__(ConnectionState)
         state.reference = _Reference(conn, _forget)
         state.reference.address = key
-        state.is_async = connection_async.__get__(conn)
+        state.is_async = value_of(connection_async, conn)
         states[key] = state
-    last, last_address = state, address
+    place.conn, place.state = <PyObject*>conn, <PyObject*>state
     return state
 
 
 cdef bint is_in_query(object conn) except -1:
     """Is it connected, so that its waits are for a query's answer?"""
-    cdef int status = connection_status.__get__(conn)
+    cdef int status = value_of(connection_status, conn)
     return STATUS_SETUP < status < STATUS_CONNECTING
 
 
 cdef bint is_in_transaction(object conn) except -1:
     """Has psycopg2 begun a transaction on it?"""
-    cdef int status = connection_status.__get__(conn)
+    cdef int status = value_of(connection_status, conn)
     return status == STATUS_BEGIN
 
 
 cdef bint is_ready(object conn) except -1:
     """Is there neither an open nor a prepared transaction, as far as psycopg2 knows?"""
-    cdef int status = connection_status.__get__(conn)
+    cdef int status = value_of(connection_status, conn)
     return status == STATUS_READY
 
 
@@ -125,7 +138,8 @@ cdef int prepare(ConnectionState state, object conn) except -1:
     cdef PGconn* pgconn = pgconn_of(conn)
     if can_set_nonblocking and pgconn is not NULL and not libpq.isnonblocking(pgconn):
         libpq.setnonblocking(pgconn, 1)  # fails if the connection is lost: poll() will report that
-    state.is_plain = not can_receive or state.is_async or not has_own(conn, "poll")
+    state.has_poll = has_own(conn, "poll")
+    state.is_plain = not can_receive or state.is_async or not state.has_poll
     state.recheck_tls = (
         leaves_tls_bytes
         and (state.is_plain or not can_see_pending)
@@ -148,7 +162,7 @@ cdef bint has_own(object conn, str method) except -1:
 
 cdef PGconn* pgconn_of(object conn) except? NULL:
     """Return libpq's connection; NULL if it is closed."""
-    pointer = connection_pgconn_ptr.__get__(conn)
+    pointer = value_of(connection_pgconn_ptr, conn)
     return NULL if pointer is None else <PGconn*>PyLong_AsVoidPtr(pointer)
 
 

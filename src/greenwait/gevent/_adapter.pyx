@@ -18,6 +18,7 @@ from greenwait._greenlets.scheduler cimport (
     new_scheduler,
     new_suspended_wait,
 )
+from greenwait._greenlets.switching cimport current_greenlet, switch_to
 from greenwait._psycopg.state cimport ConnectionState
 from greenwait._system.clock cimport NO_DEADLINE
 from greenwait._system.finalizing cimport Py_IsFinalizing
@@ -34,7 +35,6 @@ import weakref
 import gevent
 from gevent._hub_local import get_hub_if_exists
 from gevent.hub import Waiter as GeventWaiter
-from greenlet import getcurrent, greenlet
 
 from greenwait._greenlets.local import tell_ends
 from greenwait._ranks import time_limits
@@ -46,8 +46,6 @@ time_limits.append(gevent.Timeout)
 tell_ends(gevent.Greenlet, gevent.Greenlet.link)
 
 cdef object hub_here = get_hub_if_exists
-cdef object current_greenlet = getcurrent
-cdef object switch_to = greenlet.switch  # a look-up of the method costs as much as the call
 cdef object new_gevent_waiter = GeventWaiter
 cdef object exc_info = sys.exc_info
 cdef str loop_key = "greenwait's gevent loop"  # a str has its hash ready
