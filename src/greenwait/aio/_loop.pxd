@@ -10,7 +10,7 @@ cdef class PendingCall(Execution):
     cdef EventLoop loop
     cdef object conn             # the connection whose method it is, or whose cursor's
     cdef bint is_over
-    cdef object suspension       # what its task waits for, or None
+    cdef bint is_beginning       # it has not waited yet
     cdef object wake_up          # the task's function, to be called when it is over
     cdef object wake_up_context
     cdef int run(self) except -1
@@ -31,9 +31,12 @@ cdef class EventLoop(GreenletWaiter):
     # at once, and this with it, though this is an attribute of the event loop.
     cdef object event_loop
     cdef object event_loop_reference  # weak
+    cdef object reference       # weak, of this; connections have it
     cdef set calls              # under way
     cdef list idle              # workers
     cdef object over            # calls that are over, and whose tasks have not been resumed
+    cdef object push_over       # its methods: a look-up costs as much as the call
+    cdef object pop_over
     cdef bint is_serving        # the greenlets that are due are being run
     cdef int64_t until_ns       # ... until then at the longest
     cdef bint is_resuming       # the tasks of calls that are over are being resumed
@@ -48,7 +51,7 @@ cdef class EventLoop(GreenletWaiter):
     cdef int64_t timer_ns
     cdef object __weakref__
 
-    cdef int begin_call(self, PendingCall call, object event_loop) except -1
+    cdef int begin_call(self, PendingCall call, object event_loop, object here) except -1
     cdef bint is_active(self) noexcept
     cdef int move_here(self) except -1
     cdef int end_call(self, PendingCall call) except -1
@@ -71,6 +74,8 @@ cdef class EventLoop(GreenletWaiter):
     cdef int close_if_unused(self) except -1
 
 cdef str INHERITED
+# How often the workers of calls were switched to from outside, and have not returned, in all threads.
+cdef int workers_entered
 cdef str spawned_key  # in the dict of a greenlet of SQLAlchemy's
 cdef EventLoop loop_of(object event_loop)
 cdef EventLoop known_loop_of(object event_loop)

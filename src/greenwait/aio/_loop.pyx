@@ -42,7 +42,7 @@ import socket
 import weakref
 from collections import deque
 from functools import update_wrapper
-from types import MethodType
+from types import MethodType, SimpleNamespace
 
 from greenlet import getcurrent, greenlet
 
@@ -103,6 +103,7 @@ cdef extern from *:
 cdef object current_greenlet = getcurrent
 cdef object switch_to = greenlet.switch  # a look-up of the method costs as much as the call
 cdef object running_loop = asyncio.get_running_loop
+cdef int workers_entered = 0
 cdef object cancelled_error = asyncio.CancelledError
 
 # How long our greenlets may run before the event loop does, however many are due.
@@ -128,6 +129,11 @@ cdef str INHERITED = (
     "event loop and connections of its own there"
 )
 
+# Tasks are resumed with it: they look for methods of what is not a future of asyncio's own class.
+# They only ask for its result, which is None, and so it may be that of any event loop.
+cdef object done_future = asyncio.Future(loop=SimpleNamespace(get_debug=bool))
+done_future.set_result(None)
+
 # In place of a connection's event loop that was closed while a task was at work on the connection.
 cdef object lost = object()
 
@@ -149,10 +155,14 @@ cdef class PendingCall(Execution):
 
     cdef int resume_task(self) except -1:
         """Resume the task that awaits it, if one does."""
-        wake_up, context, suspension = self.wake_up, self.wake_up_context, self.suspension
-        self.wake_up = self.wake_up_context = self.suspension = None
+        wake_up, context = self.wake_up, self.wake_up_context
+        self.wake_up = self.wake_up_context = None
         if wake_up is not None:
-            context.run(wake_up, suspension)
+            PyContext_Enter(context)
+            try:
+                wake_up(done_future)
+            finally:
+                PyContext_Exit(context)
         return 0
 
 
@@ -184,6 +194,8 @@ cdef class EventLoop(GreenletWaiter):
         self.loans = set()
         self.unregistered, self.registered = [], {}
         self.over = deque()
+        self.push_over, self.pop_over = self.over.append, self.over.popleft
+        self.reference = weakref.ref(self)
         self.scheduler.open()
         self.thread = PyThread_get_thread_ident()
         end_with_thread(self)
@@ -192,28 +204,30 @@ cdef class EventLoop(GreenletWaiter):
         cdef PendingCall call = call_of(here)
         return None if call is None else call.target
 
-    cdef int begin_call(self, PendingCall call, object event_loop) except -1:
-        """Run its function, in a greenlet, until it waits or returns."""
+    cdef int begin_call(self, PendingCall call, object event_loop, object here) except -1:
+        """Run its function, in a greenlet, until it waits or returns; *here* is the greenlet."""
         if not self.is_active():
             self.move_here()
         # Set only during its work: greenlet frees the main greenlet of a thread that ends, even if
         # it is referenced (ThreadState's destructor takes the last reference for a leaked one).
-        outer = self.entered_by
-        here = self.entered_by = current_greenlet()
+        global workers_entered
+        outer, self.entered_by = self.entered_by, here
         self.event_loop = event_loop
         self.calls.add(call)
+        call.is_beginning = True
+        workers_entered += 1
         try:
             if self.idle:
                 worker = self.idle.pop()
             else:
                 worker = LoopWorker(_work, here)
                 deep_call(worker.switch)  # not with the call, which the greenlet would keep
-            worker.switch(call)
+            switch_to(worker, call)
         finally:
+            workers_entered -= 1
+            call.is_beginning = False
             self.entered_by = outer
-        if call.is_over:
-            self.over.pop()  # its task need not be resumed
-        else:
+        if not call.is_over:
             try:
                 self.tell_event_loop()
             except BaseException as exc:  # a signal handler's; it was begun, so it ends the call
@@ -239,25 +253,27 @@ cdef class EventLoop(GreenletWaiter):
         return 0
 
     cdef int end_call(self, PendingCall call) except -1:
-        self.over.append(call)
+        if not call.is_beginning:  # or its task need not be resumed
+            self.push_over(call)
         self.calls.discard(call)
         return 0
 
     cdef int bind(self, object conn) except -1:
         """Bind *conn* to the event loop that uses it first, for as long as that lives."""
         cdef EventLoop other
-        if conn._event_loop is lost:
+        bound_to = conn._event_loop
+        if bound_to is self.reference:
+            return 0
+        if bound_to is lost:
             raise RuntimeError(CONNECTION_LOST)
-        if conn._event_loop is not None:
-            other = conn._event_loop()
-            if other is self:
-                return 0
+        if bound_to is not None:
+            other = bound_to()
             if other is not None and not other.is_closed():
                 raise RuntimeError(
                     "this connection is used in another event loop: await "
                     "greenwait.aio.connect() in each, or use a pool for each"
                 )
-        conn._event_loop = weakref.ref(self)
+        conn._event_loop = self.reference
         return 0
 
     cdef int wake(self, object wakeup) except -1:
@@ -378,7 +394,7 @@ cdef class EventLoop(GreenletWaiter):
             if type((<SuspendedWait>due).greenlet) is LoopWorker:
                 return due
             (<SuspendedWait>due).is_due = True
-            self.over.append(call_of((<SuspendedWait>due).greenlet))
+            self.push_over(call_of((<SuspendedWait>due).greenlet))
         return None
 
     cdef int make_due(self, SuspendedWait suspended) except -1:
@@ -431,6 +447,7 @@ cdef class EventLoop(GreenletWaiter):
 
     cdef int switch_to_due(self, int64_t until_ns) except -1:
         """Switch to a greenlet that is due, which switches to the next one."""
+        global workers_entered
         cdef bint was_serving = self.is_serving
         cdef int64_t outer_until_ns = self.until_ns
         outer = self.entered_by
@@ -449,7 +466,11 @@ cdef class EventLoop(GreenletWaiter):
             due = self.pop_due()
             self.until_ns = until_ns
             if due is not None:
-                self.go_on(due, here)
+                workers_entered += 1
+                try:
+                    self.go_on(due, here)
+                finally:
+                    workers_entered -= 1
         finally:
             self.is_serving, self.until_ns = was_serving, outer_until_ns
             self.entered_by, self.left_of_batch = outer, 0
@@ -467,7 +488,7 @@ cdef class EventLoop(GreenletWaiter):
         try:
             while left > 0 and self.over:  # an event loop that runs in a task takes them, too
                 left -= 1
-                call = self.over.popleft()
+                call = self.pop_over()
                 call.resume_task()
                 if monotonic_ns() > until_ns:
                     break
@@ -550,7 +571,7 @@ cdef class EventLoop(GreenletWaiter):
         if self.is_active() and not Py_IsFinalizing():
             self.fail_calls()
         for call in [*calls, *self.over]:  # their tasks are the event loop's
-            call.wake_up = call.wake_up_context = call.suspension = None
+            call.wake_up = call.wake_up_context = None
         self.over.clear()
         self.event_loop = self.timer = self.ticker = None
         loans, self.loans = self.loans, set()
@@ -577,9 +598,11 @@ cdef class EventLoop(GreenletWaiter):
 
     cdef int fail_calls(self) except -1:
         """Make each call raise the reason; if it waits again, it raises that again at once."""
+        global workers_entered
         cdef PendingCall call
         outer = self.entered_by
         here = self.entered_by = current_greenlet()
+        workers_entered += 1
         calls = list(self.calls)
         conns = [call.conn for call in calls if call.conn is not None]
         for call in calls:
@@ -594,6 +617,7 @@ cdef class EventLoop(GreenletWaiter):
                     except (Exception, cancelled_error):
                         pass  # it is for a task, which is lost with the event loop
         self.entered_by = outer
+        workers_entered -= 1
         for conn in conns:
             if not conn._lock.is_taken:
                 conn.close()  # if psycopg2 has not: the query may have ended just then
@@ -737,10 +761,12 @@ cdef bint is_below_call(object here) except -1:
 
 cdef EventLoop loop_of(object event_loop):
     """Return the scheduler of an event loop that runs in this thread, made on first use."""
-    if not hasattr(event_loop, "_greenwait"):
+    loop = getattr(event_loop, "_greenwait", None)
+    if loop is None:
         check_registered("greenwait.aio")
         check_no_other()
-    return known_loop_of(event_loop)
+        loop = known_loop_of(event_loop)
+    return loop
 
 
 cdef EventLoop known_loop_of(object event_loop):

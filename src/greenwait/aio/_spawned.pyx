@@ -119,7 +119,7 @@ cdef class Spawned(PendingCall):
 
     def add_done_callback(self, function, *, context=None):
         """Call *function*, which resumes the task, when the wait is over."""
-        self.wake_up, self.suspension = function, self
+        self.wake_up = function
         self.wake_up_context = PyContext_CopyCurrent() if context is None else context
         try:
             self.loop.tell_event_loop()
