@@ -13,6 +13,7 @@ from libc.stdint cimport int64_t
 from greenwait._deadline cimport after, checked_seconds, to_ns
 from greenwait._greenlets.execution cimport Execution
 from greenwait._greenlets.scheduler cimport SuspendedWait, new_suspended_wait
+from greenwait._greenlets.switching cimport current_greenlet, switch_to
 from greenwait._greenlets.waiter cimport GreenletWaiter, InterruptTarget
 from greenwait._ranks cimport higher
 from greenwait._system.clock cimport NO_DEADLINE, monotonic_ns
@@ -32,7 +33,7 @@ import sys
 from concurrent.futures import CancelledError
 from types import GenericAlias
 
-from greenlet import GreenletExit, getcurrent, greenlet
+from greenlet import GreenletExit
 
 from greenwait._greenlets.local import Worker
 from greenwait._install import check_registered
@@ -51,9 +52,7 @@ __all__ = [
     "raise_first",
 ]
 
-cdef object current_greenlet = getcurrent
 cdef object greenlet_exit = GreenletExit
-cdef object switch_to = greenlet.switch  # a look-up of the method costs as much as the call
 cdef type NoneType = type(None)
 
 

@@ -16,6 +16,7 @@ from cpython.object cimport PyObject
 from cpython.pystate cimport PyThreadState_GetDict
 from cpython.type cimport PyType_IsSubtype
 
+from greenwait._greenlets.switching cimport current_greenlet
 from greenwait._ranks cimport higher
 from greenwait._system.finalizing cimport Py_IsFinalizing
 from greenwait._system.sealed_type cimport seal_type
@@ -23,7 +24,7 @@ from greenwait._system.threads cimport forks
 
 from weakref import ref
 
-from greenlet import getcurrent, greenlet
+from greenlet import greenlet
 
 __all__ = ["Worker", "call_in_scope", "local", "scope", "tell_ends"]
 
@@ -38,7 +39,6 @@ cdef extern from *:
     """
     PyObject* thread_dict_if_any()
 
-cdef object current_greenlet = getcurrent
 cdef object new_reference = ref
 cdef object generic_getattribute = object.__getattribute__
 cdef object missing = object()

@@ -13,18 +13,15 @@ from cpython.pythread cimport PyThread_get_thread_ident
 from libc.stdint cimport int64_t
 
 from greenwait._greenlets.scheduler cimport SuspendedWait, new_scheduler, new_suspended_wait
+from greenwait._greenlets.switching cimport current_greenlet, switch_to
 from greenwait._psycopg.state cimport ConnectionState
 from greenwait._ranks cimport higher
 from greenwait._system.clock cimport NO_DEADLINE, monotonic_ns
 from greenwait._waiter cimport Waiter
 
-from greenlet import getcurrent, greenlet
-
 from greenwait import _errors
 
-cdef object current_greenlet = getcurrent
 cdef object query_timeout = _errors.QueryTimeout
-cdef object switch_to = greenlet.switch  # a look-up of the method costs as much as the call
 
 
 @cython.auto_pickle(False)

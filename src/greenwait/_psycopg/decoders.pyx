@@ -8,6 +8,7 @@ with functions written in C, under names of their own.
 """
 
 cimport cython
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 
 import codecs
 from importlib import import_module
@@ -16,12 +17,25 @@ from greenwait._psycopg.psycopg2 import encodings
 
 __all__ = ["use_c_decoders"]
 
+cdef extern from "Python.h":  # Cython's own declaration lacks a const
+    const char* PyUnicode_AsUTF8(object text) except NULL
+    object PyUnicode_DecodeUTF8(const char* data, Py_ssize_t size, const char* errors)
+
 cdef str PREFIX = "greenwait_"
 cdef type builtin = type(len)
 
 
 def _decode_utf_8(data, str errors="strict"):
-    return codecs.utf_8_decode(data, errors, True)
+    if type(data) is not bytes:
+        return codecs.utf_8_decode(data, errors, True)
+    # psycopg2 passes bytes, twice a query; codecs' function would parse its arguments once more.
+    cdef const char* handler = NULL
+    if errors is not None:
+        handler = PyUnicode_AsUTF8(errors)
+    return (
+        PyUnicode_DecodeUTF8(PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data), handler),
+        PyBytes_GET_SIZE(data),
+    )
 
 
 @cython.auto_pickle(False)

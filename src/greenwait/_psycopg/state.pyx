@@ -46,9 +46,22 @@ cdef extern from "connection_mutex.h":
 cdef bint can_see_mutex = connection_mutex_is_known(connection_type)
 
 cdef dict states = {}
-# The state returned last: the connection that waits is usually the one that waited before.
-cdef size_t last_address = 0
-cdef ConnectionState last = None
+
+# Some of them by their connection's address, without a reference: a look into the dict needs an int
+# first, and costs more than all the rest of state_of().
+cdef enum:
+    PLACES = 1024
+
+cdef struct Place:
+    PyObject* conn
+    PyObject* state
+
+cdef Place[PLACES] places
+
+
+cdef inline Place* place_of(PyObject* conn) noexcept:
+    cdef size_t number = <size_t>conn >> 4  # objects lie 16 bytes apart at least
+    return &places[(number ^ (number >> 10)) % PLACES]
 
 
 class _Reference(weakref.ref):
@@ -58,11 +71,11 @@ class _Reference(weakref.ref):
 
 
 def _forget(reference):
-    global last, last_address
+    cdef PyObject* conn = <PyObject*>PyLong_AsVoidPtr(reference.address)
+    cdef Place* place = place_of(conn)
+    if place.conn is conn:
+        place.conn = place.state = NULL
     states.pop(reference.address, None)
-    if reference.address == last_address:
-        last_address = 0
-        last = None
 
 
 @cython.final
@@ -75,11 +88,10 @@ seal_type(ConnectionState, "it is made when a connection first waits")
 
 cdef ConnectionState state_of(object conn):
     """Return the state of a psycopg2 connection, made on first use."""
-    global last, last_address
-    cdef size_t address = <size_t><PyObject*>conn
+    cdef Place* place = place_of(<PyObject*>conn)
     cdef ConnectionState state
-    if address == last_address:
-        return last
+    if place.conn is <PyObject*>conn:
+        return <ConnectionState>place.state
     key = PyLong_FromVoidPtr(<PyObject*>conn)
     state = states.get(key)
     if state is None:
@@ -88,7 +100,7 @@ cdef ConnectionState state_of(object conn):
         state.reference.address = key
         state.is_async = connection_async.__get__(conn)
         states[key] = state
-    last, last_address = state, address
+    place.conn, place.state = <PyObject*>conn, <PyObject*>state
     return state
 
 
