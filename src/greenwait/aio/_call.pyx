@@ -10,6 +10,7 @@ from cpython.contextvars cimport PyContext_CopyCurrent
 from cpython.object cimport PyObject
 
 from greenwait._greenlets.scheduler cimport SuspendedWait, new_suspended_wait
+from greenwait._greenlets.switching cimport current_greenlet
 from greenwait._greenlets.waiter cimport InterruptTarget
 from greenwait._system.clock cimport NO_DEADLINE
 from greenwait._system.method cimport (
@@ -26,6 +27,7 @@ from greenwait.aio._loop cimport (
     INHERITED,
     EventLoop,
     PendingCall,
+    call_of_worker,
     check_no_other,
     is_below_call,
     loop_of,
@@ -36,13 +38,10 @@ import asyncio
 from functools import update_wrapper
 from warnings import warn
 
-from greenlet import getcurrent
-
 from greenwait import _errors
 
 __all__ = ["Call", "await_", "awaited", "in_call"]
 
-cdef object current_greenlet = getcurrent
 cdef object running_loop = asyncio.get_running_loop
 cdef object cancelled_error = asyncio.CancelledError
 cdef object invalid_state_error = asyncio.InvalidStateError
@@ -152,7 +151,7 @@ cdef class Call:
         begun.context = PyContext_CopyCurrent()
         self.function = self.args = self.kwargs = self.conn = None
         self.begun = begun
-        return loop.begin_call(begun, event_loop, here)
+        return loop.begin_call(begun, here)
 
 
 cdef object step(Call call, object _value, int* is_over):
@@ -193,10 +192,7 @@ cdef object call_local(Call call):
 @cython.final
 @cython.internal
 cdef class Suspension(PendingCall):
-    """A call that is begun, for which its task waits; asyncio treats it as a future."""
-
-    cdef object event_loop
-    cdef public bint _asyncio_future_blocking
+    """A call that is begun, for which its task waits."""
 
     cdef int run(self) except -1:
         """Call the function, and keep what it returns or raises."""
@@ -218,10 +214,6 @@ cdef class Suspension(PendingCall):
     def resume(self):
         """Resume its task; the event loop calls this in a forked child."""
         self.resume_task()
-
-    def get_loop(self):
-        """Return the event loop, which asyncio compares with the task's."""
-        return self.event_loop
 
     def add_done_callback(self, function, *, context=None):
         """Call *function*, which resumes the task, when the call is over."""
@@ -383,7 +375,7 @@ def await_(awaitable):
     raised there.
     """
     here = current_greenlet()
-    cdef Suspension call = here.execution if is_below_call(here) else None
+    cdef Suspension call = call_of_worker(here)
     if call is None or call.loop.ended is not None:
         if hasattr(awaitable, "close"):
             awaitable.close()  # or it would warn that it was never awaited
