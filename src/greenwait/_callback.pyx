@@ -1,6 +1,7 @@
 """The wait callback, which psycopg2 calls where it would block: ``wait``, ``WaitCallback``."""
 
 cimport cython
+from cpython.object cimport PyObject
 from greenwait._deadline cimport (
     blocks_entered,
     checked_seconds,
@@ -84,6 +85,31 @@ def wait(conn, /):
     return wait_counted(conn, &default_options)
 
 
+cdef extern from *:
+    """
+    /* Have a type called by the vectorcall function that lies at this offset of its objects. */
+    static void
+    set_vectorcall(PyTypeObject *type, Py_ssize_t offset)
+    {
+        type->tp_vectorcall_offset = offset;
+        type->tp_flags |= Py_TPFLAGS_HAVE_VECTORCALL;
+        PyType_Modified(type);
+    }
+    """
+    void set_vectorcall(type cls, Py_ssize_t offset) noexcept
+    Py_ssize_t PyVectorcall_NARGS(size_t nargs) noexcept
+
+ctypedef object (*Vectorcall)(object self, PyObject** args, size_t nargs, PyObject* keywords)
+
+
+cdef object call_with_vector(object self, PyObject** args, size_t nargs, PyObject* keywords):
+    """Wait as ``__call__()`` does, but psycopg2 need not make a tuple of the connection."""
+    cdef Py_ssize_t count = PyVectorcall_NARGS(nargs)
+    if count != 1 or (keywords is not NULL and len(<tuple>keywords) > 0):
+        raise TypeError(f"a wait callback takes one argument, the connection ({count} given)")
+    return wait_counted(<object>args[0], &(<WaitCallback>self)._options)
+
+
 @cython.final
 cdef class WaitCallback:
     """WaitCallback(*, poller="poll", timeout=None, spin=0.0, slow=None, cancel_grace=1.0,
@@ -122,6 +148,7 @@ on_event_loop=None)
     :raises TypeError: an option is unknown or has the wrong type.
     """
 
+    cdef Vectorcall _vectorcall
     cdef Options _options
     cdef object _spin
     cdef object _slow
@@ -147,6 +174,7 @@ on_event_loop=None)
             raise TypeError(f"poller must be one of {POLLERS}, not {type(poller).__name__!r}")
         if poller not in POLLERS:
             raise ValueError(f"poller={poller!r} is not available here; this system has {POLLERS}")
+        self._vectorcall = call_with_vector
         self._options.poller = POLLER_EPOLL if poller == "epoll" else POLLER_POLL
         self._spin = spin if spin == "auto" else checked_seconds("spin", spin, ', or "auto"')
         self._options.spin_auto = spin == "auto"
@@ -209,6 +237,8 @@ on_event_loop=None)
 #: ``WaitCallback(poller="epoll")``, ready made; on a system without epoll(7) it uses poll(2).
 EpollWaitCallback = WaitCallback(poller=POLLERS[-1])
 
+cdef WaitCallback example = EpollWaitCallback
+set_vectorcall(WaitCallback, <char*>&example._vectorcall - <char*><PyObject*>example)
 
 recognise(wait, WaitCallback)
 

@@ -59,7 +59,7 @@ cdef int wait_until_connected(object conn, Wait* wait) except -1:
     host = None
     while True:
         try:
-            polled = call_poll(conn)
+            polled = call_poll(conn, wait)
         except OperationalError as exc:
             exc.args = (with_complaints(complaints, with_host(first, str(exc))),)
             raise

@@ -439,7 +439,7 @@ cdef bint goes_on(object conn, Wait* wait, PGconn* pgconn) except -1:
     cdef tuple before
     while True:
         before = messages_of(conn)
-        call_poll(conn)  # it decodes notices
+        call_poll(conn, wait)  # it decodes notices
         if not are_same(messages_of(conn), before):
             return True
         if type(connection_notices.__get__(conn)) is not list:

@@ -33,7 +33,7 @@ cdef struct Wait:
     PyObject* copy    # the CopyData of the COPY that it transfers; NULL: it has not begun one
 
 cdef int check_pollable(object conn) except -1
-cdef int call_poll(object conn) except -1
+cdef int call_poll(object conn, const Wait* wait) except -1
 cdef int wait_until_ok(object conn, Wait* wait) except -1
 cdef int wait_until_sent(object conn, Wait* wait) except -1
 cdef int sleep_for(object conn, int polled, Wait* wait) except -1

@@ -24,11 +24,25 @@ from greenwait._system.spin cimport spin_learn, spin_limit_ns
 
 from greenwait._psycopg import psycopg2
 
-cdef extern from "Python.h":
-    object PyObject_CallOneArg(object callable, object argument)
+cdef extern from *:
+    """
+    /* The function of a method without arguments that a C type defines; NULL: it is another one. */
+    static PyCFunction
+    function_of_method(PyObject *method)
+    {
+        PyMethodDef *definition;
+
+        if (!Py_IS_TYPE(method, &PyMethodDescr_Type))
+            return NULL;
+        definition = ((PyMethodDescrObject *)method)->d_method;
+        return definition->ml_flags == METH_NOARGS ? definition->ml_meth : NULL;
+    }
+    """
+    ctypedef object (*PyCFunction)(object self, PyObject* nothing)
+    PyCFunction function_of_method(object method) noexcept
 
 cdef type connection_type = psycopg2.connection
-cdef object connection_poll = connection_type.poll
+cdef PyCFunction poll_of_psycopg2 = function_of_method(connection_type.poll)
 cdef object connection_notices = connection_type.notices
 cdef object connection_notifies = connection_type.notifies
 cdef object OperationalError = psycopg2.OperationalError
@@ -56,7 +70,7 @@ cdef int wait_until_ok(object conn, Wait* wait) except -1:
     cdef tuple messages = None     # messages_of() then
     cdef int polled
     while True:
-        polled = call_poll(conn)
+        polled = call_poll(conn, wait)
         if polled == POLL_OK:
             break
         if polled == POLL_READ:
@@ -97,7 +111,7 @@ cdef int wait_until_sent(object conn, Wait* wait) except -1:
     """Wait until all is sent. Returns what ``poll()`` returns then: POLL_READ or POLL_OK."""
     cdef int polled
     while True:
-        polled = call_poll(conn)
+        polled = call_poll(conn, wait)
         if polled != POLL_WRITE:
             return polled
         sleep_for(conn, POLL_WRITE, wait)
@@ -111,16 +125,19 @@ cdef int sleep_for(object conn, int polled, Wait* wait) except -1:
     return 0
 
 
-cdef int call_poll(object conn) except -1:
+cdef int call_poll(object conn, const Wait* wait) except -1:
     """Return ``conn.poll()``.
 
-    psycopg2's own class is called without a look-up, which is a tenth of what a wait
-    costs above blocking psycopg2. A subclass or a stub may have methods of its own.
+    psycopg2's own is called without a look-up, which is a tenth of what a wait costs above
+    blocking psycopg2. A subclass or a stub may have another one.
     """
     cdef long number
     cdef int overflow
-    if type(conn) is connection_type:
-        polled = PyObject_CallOneArg(connection_poll, conn)
+    cdef bint is_own = type(conn) is connection_type or (
+        is_prepared(wait) and (<ConnectionState>wait.state).has_poll
+    )
+    if is_own and poll_of_psycopg2 is not NULL:
+        polled = poll_of_psycopg2(conn, NULL)
     else:
         polled = conn.poll()
     if isinstance(polled, int):

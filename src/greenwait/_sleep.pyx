@@ -331,11 +331,11 @@ cdef int step_aside(object conn, Sleep* sleep, Waiter waiter) except -1:
             except Psycopg2Error as exc:
                 raise handler_raised(exc) from None
             counters.sleeps += 1
-            waiter.stay_until_ns = monotonic_ns() + LONGEST_STAY_NS
+            now_ns = monotonic_ns()
+            waiter.stay_until_ns = now_ns + LONGEST_STAY_NS
         # Handlers run in Python code, of which a thread that is never idle may run none: a hub or
         # an event loop in C is not, nor is this.
         run_signal_handlers()
-        now_ns = monotonic_ns()
         sleep.answer_ns = now_ns - began_ns
         if revents < 0:
             raise_cannot_wait(fd, -revents)

@@ -7,6 +7,7 @@ aside and finds none due polls the descriptors, and sleeps if none is ready.
 cimport cython
 from cpython.contextvars cimport PyContext_CopyCurrent
 from cpython.exc cimport PyErr_CheckSignals
+from cpython.object cimport PyObject
 from cpython.pythread cimport PyThread_get_thread_ident
 from libc.stdint cimport int64_t
 
@@ -63,6 +64,33 @@ class _Worker(Worker):
 
 
 cdef object HubWorker = _Worker
+
+
+cdef extern from *:
+    """
+    #include <structmember.h>
+
+    /* Where a member of __slots__ lies in each object of the class. */
+    static Py_ssize_t
+    slot_offset(PyObject *member)
+    {
+        if (!Py_IS_TYPE(member, &PyMemberDescr_Type)) {
+            PyErr_SetString(PyExc_TypeError, "not a member of __slots__");
+            return -1;
+        }
+        return ((PyMemberDescrObject *)member)->d_member->offset;
+    }
+    """
+    Py_ssize_t slot_offset(object member) except -1
+
+cdef Py_ssize_t execution_offset = slot_offset(Worker.execution)
+
+
+cdef inline Job execution_of(object worker):
+    """Return ``worker.execution`` without a look-up: each wait needs it."""
+    cdef PyObject* execution = (<PyObject**>(<char*><PyObject*>worker + execution_offset))[0]
+    return None if execution is NULL else <Job>execution
+
 
 
 cdef enum:
@@ -371,7 +399,7 @@ cdef class Hub(GreenletWaiter):
     cdef InterruptTarget target_of(self, object here):
         cdef Job job
         if type(here) is HubWorker:
-            job = here.execution
+            job = execution_of(here)
             return None if job is None else job.target
         return self.target if here is self.entered_by else None
 
@@ -395,14 +423,14 @@ cdef class Hub(GreenletWaiter):
                 return None
             # Waits that became due meanwhile come after those that are ready now.
             self.poll()
-            self.left_of_batch = len(self.scheduler.due)
+            self.left_of_batch = self.scheduler.due.count
             if suspended is not None and suspended.is_due:
                 return None
 
     cdef int poll(self) except -1:
         """Sleep until a wait is over, unless one is already; a failure interrupts the block."""
         cdef int64_t longest_ns = 0
-        if not self.scheduler.due:
+        if self.scheduler.due.count == 0:
             longest_ns = SIGNALS_NS if self.is_main_thread else CLOSED_NS
         try:
             self.scheduler.poll(longest_ns)

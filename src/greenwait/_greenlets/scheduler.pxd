@@ -21,8 +21,18 @@ cdef class WatchedFd:
     cdef int events               # 0: it is not in the set
     cdef uint32_t generation      # tells its readiness from an earlier descriptor's of its number
 
+cdef class DueQueue:
+    cdef list slots               # a ring; their number is a power of two
+    cdef Py_ssize_t first         # the slot of the first
+    cdef Py_ssize_t count
+    cdef int append(self, object due) except -1
+    cdef int appendleft(self, object due) except -1
+    cdef object popleft(self)
+    cdef int clear(self) except -1
+    cdef int grow(self) except -1
+
 cdef class Scheduler:
-    cdef object due               # waits that are over, and a hub's jobs to begin, in order
+    cdef DueQueue due             # waits that are over, and a hub's jobs to begin, in order
     cdef bint is_open
     cdef bint is_stale            # a descriptor in the set is closed: rebuild_set()
     cdef readiness_set_t ready_set

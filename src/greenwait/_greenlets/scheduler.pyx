@@ -36,10 +36,12 @@ cdef object heapify = heapq.heapify
 
 cdef enum:
     BATCH = 128
+    FIRST_SLOTS = 64
 
 
 @cython.auto_pickle(False)
 @cython.final
+@cython.freelist(32)
 cdef class SuspendedWait:
     """One wait of one greenlet."""
 
@@ -59,11 +61,67 @@ cdef SuspendedWait new_suspended_wait(int fd, int64_t deadline_ns):
 
 @cython.auto_pickle(False)
 @cython.final
+cdef class DueQueue:
+    """A queue with the methods of collections.deque, which are slow to call from here."""
+
+    def __cinit__(self):
+        self.slots = [None] * FIRST_SLOTS
+
+    def __len__(self):
+        return self.count
+
+    def __iter__(self):
+        slots = self.slots[self.first:] + self.slots[:self.first]
+        return iter(slots[:self.count])
+
+    @cython.boundscheck(False)
+    @cython.wraparound(False)
+    cdef int append(self, object due) except -1:
+        if self.count == len(self.slots):
+            self.grow()
+        self.slots[(self.first + self.count) & (len(self.slots) - 1)] = due
+        self.count += 1
+        return 0
+
+    @cython.boundscheck(False)
+    @cython.wraparound(False)
+    cdef int appendleft(self, object due) except -1:
+        if self.count == len(self.slots):
+            self.grow()
+        self.first = (self.first - 1) & (len(self.slots) - 1)
+        self.slots[self.first] = due
+        self.count += 1
+        return 0
+
+    @cython.boundscheck(False)
+    @cython.wraparound(False)
+    cdef object popleft(self):
+        if self.count == 0:
+            raise IndexError("nothing is due")
+        due = self.slots[self.first]
+        self.slots[self.first] = None
+        self.first = (self.first + 1) & (len(self.slots) - 1)
+        self.count -= 1
+        return due
+
+    cdef int clear(self) except -1:
+        self.slots = [None] * FIRST_SLOTS
+        self.first = self.count = 0
+        return 0
+
+    cdef int grow(self) except -1:
+        self.slots = [*self, *[None] * self.count]
+        self.first = 0
+        return 0
+
+
+@cython.auto_pickle(False)
+@cython.final
 cdef class Scheduler:
     """A set of descriptors, timers, and the queue of the waits that are due."""
 
     def __cinit__(self):
-        self.due = deque()
+        self.due = DueQueue.__new__(DueQueue)
         self.woken = deque()
         self.watched = []
         self.timers = []
@@ -291,4 +349,5 @@ cdef Scheduler new_scheduler():
 
 seal_type(SuspendedWait, "a greenlet that waits makes it")
 seal_type(WatchedFd, "a Scheduler makes it")
+seal_type(DueQueue, "a Scheduler makes it")
 seal_type(Scheduler, "a hub makes it, or the adapter of an event loop")

@@ -17,6 +17,7 @@ cdef class ConnectionState:
     cdef bint is_waiting     # in the callback now; psycopg2 holds its mutex
     # Valid once it is_prepared:
     cdef bint is_prepared    # it has begun its first query
+    cdef bint has_poll       # conn.poll() is psycopg2's own
     cdef bint is_plain       # only conn.poll() may be called, not libpq
     cdef bint recheck_tls    # bytes of its answer may lie in OpenSSL, unseen by poll(2)
     # libpq's connection, to ask for its state and its descriptor in a query. NULL: ask psycopg2.

@@ -137,7 +137,8 @@ cdef int prepare(ConnectionState state, object conn) except -1:
     cdef PGconn* pgconn = pgconn_of(conn)
     if can_set_nonblocking and pgconn is not NULL and not libpq.isnonblocking(pgconn):
         libpq.setnonblocking(pgconn, 1)  # fails if the connection is lost: poll() will report that
-    state.is_plain = not can_receive or state.is_async or not has_own(conn, "poll")
+    state.has_poll = has_own(conn, "poll")
+    state.is_plain = not can_receive or state.is_async or not state.has_poll
     state.recheck_tls = (
         leaves_tls_bytes
         and (state.is_plain or not can_see_pending)
