@@ -9,6 +9,7 @@ import psycopg2.extensions
 
 from greenwait._connections.pool import Pool, empty_pool, fill, give_up
 from greenwait._connections.pool_stats import PoolStats
+from greenwait.aio._as_lent import is_as_lent
 from greenwait.aio._call import Call, await_
 from greenwait.aio._loop import Loan, is_inherited
 
@@ -172,6 +173,10 @@ def _lend(lent: list[Any], lend: Callable[..., Any], *args: Any) -> None:
     lent.append(lend(*args))
 
 
+#: In place of an exception, with which a block does not call ``commit()``.
+_NOTHING_TO_COMMIT: Any = object()
+
+
 class _Borrowed(Generic[_Connection]):
     """An ``async with`` block that borrows a connection of a pool."""
 
@@ -199,5 +204,8 @@ class _Borrowed(Generic[_Connection]):
             return  # its event loop was closed, or the connection is the parent process's
         if asyncio._get_running_loop() is None:  # the coroutine is closed, of a task that is freed
             give_up(self._pool, self._conn)
+            return
+        if is_as_lent(self._pool, self._conn):
+            self._block.__exit__(None, _NOTHING_TO_COMMIT, None)  # at once: it need not wait
             return
         await Call(self._block.__exit__, exc_info, {})
