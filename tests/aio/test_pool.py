@@ -140,14 +140,15 @@ class Counted(aio.AsyncConnection):
         return super().commit()
 
 
-def test_block_that_leaves_nothing_to_do_ends_without_a_wait(run, dsn):
+def test_block_that_leaves_nothing_to_do_ends_without_a_call(run, dsn, monkeypatch):
     async def main():
         async with await aio.create_pool(dsn, max_size=1, configure=_plain) as pool:
             block = pool.connection()
             conn = await block.__aenter__()
             assert await one(conn, "select 1") == 1
-            with pytest.raises(StopIteration):
-                block.__aexit__(None, None, None).send(None)
+            with monkeypatch.context() as patch:
+                patch.setattr("greenwait.aio._pool.Call", None)
+                await block.__aexit__(None, None, None)
             assert (pool.stats().in_use, pool.stats().idle) == (0, 1)
 
     run(main())
@@ -163,6 +164,9 @@ def test_block_that_leaves_nothing_to_do_ends_without_a_wait(run, dsn):
     ],
 )
 def test_block_that_leaves_another_setting_restores_it(run, dsn, name, value):
+    """And the event loop is not stopped by that, for which an exception would be raised."""
+    greenwait.install(on_event_loop="raise")
+
     async def main():
         async with await aio.create_pool(dsn, max_size=1, configure=_plain) as pool:
             async with pool.connection() as conn:
@@ -192,13 +196,18 @@ def test_block_that_leaves_a_transaction_by_hand_rolls_it_back(run, dsn):
 def test_block_calls_a_commit_and_a_reset_of_ones_own(run, dsn):
     async def main():
         resets = []
+
+        async def reset(conn):
+            await conn.cursor().execute("select 1")
+            resets.append(conn)
+
         options = {"max_size": 1, "configure": _plain}
         async with await aio.create_pool(dsn, connection_factory=Counted, **options) as pool:
             Counted.commits = 0
             async with pool.connection() as conn:
                 await one(conn, "select 1")
             assert Counted.commits == 1
-        async with await aio.create_pool(dsn, reset=resets.append, **options) as pool:
+        async with await aio.create_pool(dsn, reset=reset, **options) as pool:
             async with pool.connection() as conn:
                 await one(conn, "select 1")
             assert resets == [conn]
