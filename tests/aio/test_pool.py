@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from typing import Any
 
 import psycopg2
 import psycopg2.extras
@@ -201,7 +202,7 @@ def test_block_calls_a_commit_and_a_reset_of_ones_own(run, dsn):
             await conn.cursor().execute("select 1")
             resets.append(conn)
 
-        options = {"max_size": 1, "configure": _plain}
+        options: Any = {"max_size": 1, "configure": _plain}
         async with await aio.create_pool(dsn, connection_factory=Counted, **options) as pool:
             Counted.commits = 0
             async with pool.connection() as conn:

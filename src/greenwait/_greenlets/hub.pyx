@@ -92,7 +92,6 @@ cdef inline Job execution_of(object worker):
     return None if execution is NULL else <Job>execution
 
 
-
 cdef enum:
     WAITING_TO_RUN
     RUNNING
