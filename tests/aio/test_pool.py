@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from typing import Any
 
 import psycopg2
 import psycopg2.extras
@@ -122,5 +123,94 @@ def test_pool_survives_the_end_of_its_connections(run, dsn, connect):
                     cur.execute("select pg_terminate_backend(%s, 5000)", (pid,))
                 async with pool.connection() as conn:
                     assert await one(conn, "select 42") == 42
+
+    run(main())
+
+
+def _plain(conn):
+    conn.autocommit = True
+
+
+class Counted(aio.AsyncConnection):
+    """A connection whose commits are counted."""
+
+    commits = 0
+
+    def commit(self):
+        Counted.commits += 1
+        return super().commit()
+
+
+def test_block_that_leaves_nothing_to_do_ends_without_a_call(run, dsn, monkeypatch):
+    async def main():
+        async with await aio.create_pool(dsn, max_size=1, configure=_plain) as pool:
+            block = pool.connection()
+            conn = await block.__aenter__()
+            assert await one(conn, "select 1") == 1
+            with monkeypatch.context() as patch:
+                patch.setattr("greenwait.aio._pool.Call", None)
+                await block.__aexit__(None, None, None)
+            assert (pool.stats().in_use, pool.stats().idle) == (0, 1)
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("autocommit", False),
+        ("isolation_level", "SERIALIZABLE"),
+        ("readonly", True),
+        ("deferrable", True),
+    ],
+)
+def test_block_that_leaves_another_setting_restores_it(run, dsn, name, value):
+    """And the event loop is not stopped by that, for which an exception would be raised."""
+    greenwait.install(on_event_loop="raise")
+
+    async def main():
+        async with await aio.create_pool(dsn, max_size=1, configure=_plain) as pool:
+            async with pool.connection() as conn:
+                before = getattr(conn, name)
+                await conn.set_session(**{name: value})
+                assert getattr(conn, name) != before
+            async with pool.connection() as again:
+                assert again is conn
+                assert getattr(conn, name) == before
+
+    run(main())
+
+
+def test_block_that_leaves_a_transaction_by_hand_rolls_it_back(run, dsn):
+    async def main():
+        async with await aio.create_pool(dsn, max_size=1, configure=_plain) as pool:
+            async with pool.connection() as conn:
+                await one(conn, "begin; select 1")
+            async with pool.connection() as again:
+                assert again is conn
+                idle = psycopg2.extensions.TRANSACTION_STATUS_IDLE
+                assert conn.get_transaction_status() == idle
+
+    run(main())
+
+
+def test_block_calls_a_commit_and_a_reset_of_ones_own(run, dsn):
+    async def main():
+        resets = []
+
+        async def reset(conn):
+            await conn.cursor().execute("select 1")
+            resets.append(conn)
+
+        options: Any = {"max_size": 1, "configure": _plain}
+        async with await aio.create_pool(dsn, connection_factory=Counted, **options) as pool:
+            Counted.commits = 0
+            async with pool.connection() as conn:
+                await one(conn, "select 1")
+            assert Counted.commits == 1
+        async with await aio.create_pool(dsn, reset=reset, **options) as pool:
+            async with pool.connection() as conn:
+                await one(conn, "select 1")
+            assert resets == [conn]
 
     run(main())

@@ -6,12 +6,20 @@ greenlet that is to release the mutex. So this lock is taken before.
 
 cimport cython
 from cpython.exc cimport PyErr_CheckSignals
+from cpython.object cimport PyObject
 
 from greenwait._connections.semaphore cimport FairSemaphore
 from greenwait._psycopg.attributes cimport value_of
 from greenwait._psycopg.state cimport is_at_work, is_ready
 from greenwait._system.clock cimport NO_DEADLINE
 from greenwait._system.finalizing cimport Py_IsFinalizing
+from greenwait._system.method cimport (
+    Method,
+    PyObject_Vectorcall,
+    PyVectorcall_NARGS,
+    make_method_class,
+)
+from greenwait._system.sealed_type cimport seal_type
 from greenwait._waiter cimport is_hub_itself, waiters_entered
 
 from functools import update_wrapper
@@ -77,14 +85,23 @@ cdef class FairLock:
             an event loop's own, or at interpreter exit.
 
         A method may call another one, and so may an adapter or a typecaster: psycopg2 calls them
-        without its mutex. A signal handler's exception, or a deadline, ends the wait. Not a pair
-        of methods to take the lock and to release it: an interrupt between the two would keep it
-        for ever.
+        without its mutex. A signal handler's exception, or a deadline, ends the wait. Python code
+        has no pair of methods to take the lock and to release it: an interrupt between the two
+        would keep it for ever.
         """
+        cdef bint was_taken = self.take(conn, what)
+        try:
+            return function(*args, **kwargs)
+        finally:
+            if was_taken:
+                self.release()
+
+    cdef bint take(self, conn, str what) except -1:
+        """Take the lock; return False if this greenlet holds it already."""
         here = at_exit if Py_IsFinalizing() else current_greenlet()
         if self.owner is here:
             if not is_at_work(conn):
-                return function(*args, **kwargs)
+                return False
             raise programming_error(
                 f"{what}: this connection is at work for the very greenlet or thread that "
                 "calls, from a signal handler or a __del__; use another connection there, "
@@ -100,14 +117,18 @@ cdef class FairLock:
             )
         self.semaphore.enter(NO_DEADLINE)
         self.owner = here
-        try:
-            if self.is_left_open and what != "close()":
+        if self.is_left_open and what != "close()":
+            try:
                 end_of_block(conn, programming_error, None, None)  # it calls conn.rollback()
-                self.is_left_open = False
-            return function(*args, **kwargs)
-        finally:
-            self.owner = None
-            self.semaphore.leave()
+            except BaseException:
+                self.release()
+                raise
+            self.is_left_open = False
+        return True
+
+    cdef int release(self) except -1:
+        self.owner = None
+        return self.semaphore.leave()
 
     cdef int leave_block(self, conn, base_method, tuple exc_info) except -1:
         """End the transaction of a block while holding the lock."""
@@ -163,14 +184,48 @@ def block_end(base_method):
     return update_wrapper(__exit__, base_method)
 
 
+@cython.auto_pickle(False)
+@cython.final
+@cython.internal
+cdef class Guard(Method):
+    """A method of a connection or of a cursor that holds the lock while its base method runs."""
+
+    cdef object base_method
+    cdef readonly object nameless  # what a cursor without a name calls instead, or None
+    cdef str what
+    cdef bint is_of_cursor
+
+    def __cinit__(self):
+        self.vectorcall = <void*>call_guarded
+
+
+cdef object call_guarded(Guard guard, PyObject** args, size_t nargsf, PyObject* names):
+    cdef bint was_taken
+    if PyVectorcall_NARGS(nargsf) == 0:
+        raise TypeError(f"{guard.what} is a method, and was called without its object")
+    conn = <object>args[0]
+    if guard.nameless is not None and conn.name is None:
+        return PyObject_Vectorcall(guard.nameless, args, nargsf, names)
+    if guard.is_of_cursor:
+        conn = conn.connection
+    lock = getattr(conn, "_lock", None)
+    if type(lock) is not FairLock:  # only a Connection has one
+        return PyObject_Vectorcall(guard.base_method, args, nargsf, names)
+    was_taken = (<FairLock>lock).take(conn, guard.what)
+    try:
+        return PyObject_Vectorcall(guard.base_method, args, nargsf, names)
+    finally:
+        if was_taken:
+            (<FairLock>lock).release()
+
+
+make_method_class(Guard)
+seal_type(Guard, "a connection's or a cursor's class makes it")
+
+
 def with_lock(base_method, str name):
     """Return a connection's method that holds the lock while *base_method* runs."""
-    cdef str what = f"{name}()"
-
-    def method(self, /, *args, **kwargs):
-        return self._lock.run(self, what, base_method, self, *args, **kwargs)
-
-    return update_wrapper(method, base_method)
+    return new_guard(base_method, name)
 
 
 def cursor_with_lock(base_method, str name, *, nameless=None):
@@ -178,16 +233,12 @@ def cursor_with_lock(base_method, str name, *, nameless=None):
 
     :param nameless: what a cursor without a name calls instead, and without the lock, if given.
     """
-    cdef str what = f"{name}()"
-    cdef bint is_for_named = nameless is not None
+    cdef Guard guard = new_guard(base_method, name)
+    guard.is_of_cursor, guard.nameless = True, nameless
+    return guard
 
-    def method(self, /, *args, **kwargs):
-        if is_for_named and self.name is None:
-            return nameless(self, *args, **kwargs)
-        conn = self.connection
-        lock = getattr(conn, "_lock", None)  # only a Connection has one
-        if lock is None:
-            return base_method(self, *args, **kwargs)
-        return lock.run(conn, what, base_method, self, *args, **kwargs)
 
-    return update_wrapper(method, base_method)
+cdef Guard new_guard(object base_method, str name):
+    cdef Guard guard = Guard.__new__(Guard)
+    guard.base_method, guard.what = base_method, f"{name}()"
+    return update_wrapper(guard, base_method)

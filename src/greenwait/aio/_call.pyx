@@ -1,38 +1,47 @@
 """Calls of synchronous code, which asyncio tasks await.
 
 A ``Call`` is a coroutine: its function runs in a greenlet, and while that waits for the server the
-task is suspended. When the call is over its task goes on from there, without another iteration of
-the event loop.
+task is suspended, until the ``Suspension`` that the call has become is over. Then its task goes on
+from there, without another iteration of the event loop.
 """
 
 cimport cython
 from cpython.contextvars cimport PyContext_CopyCurrent
+from cpython.object cimport PyObject
 
 from greenwait._greenlets.scheduler cimport SuspendedWait, new_suspended_wait
+from greenwait._greenlets.switching cimport current_greenlet
 from greenwait._greenlets.waiter cimport InterruptTarget
 from greenwait._system.clock cimport NO_DEADLINE
+from greenwait._system.method cimport (
+    Method,
+    PyObject_Vectorcall,
+    PyVectorcall_NARGS,
+    dict_of_vector,
+    make_method_class,
+    tuple_of_vector,
+)
 from greenwait._system.sealed_type cimport seal_type
 from greenwait._waiter cimport hubs_entered
 from greenwait.aio._loop cimport (
     INHERITED,
     EventLoop,
     PendingCall,
+    call_of_worker,
     check_no_other,
     is_below_call,
     loop_of,
+    workers_entered,
 )
 
 import asyncio
 from functools import update_wrapper
 from warnings import warn
 
-from greenlet import getcurrent
-
 from greenwait import _errors
 
 __all__ = ["Call", "await_", "awaited", "in_call"]
 
-cdef object current_greenlet = getcurrent
 cdef object running_loop = asyncio.get_running_loop
 cdef object cancelled_error = asyncio.CancelledError
 cdef object invalid_state_error = asyncio.InvalidStateError
@@ -41,23 +50,30 @@ cdef object query_timeout = _errors.QueryTimeout
 
 @cython.auto_pickle(False)
 @cython.final
-cdef class Call(PendingCall):
+@cython.freelist(64)
+cdef class Call:
     """Call(function, args, kwargs)
 --
 
     A coroutine: a call of a function in a greenlet, begun when it is awaited.
     """
 
+    cdef object function         # and its arguments; None once it is begun
+    cdef tuple args
+    cdef dict kwargs             # None: without any
+    cdef object conn             # the connection whose method it is, or whose cursor's
     cdef str name                # the method's; None: no warning if it is never awaited
+    cdef Suspension begun
     cdef bint is_local           # it does not wait for the server
     cdef bint is_begun
     cdef bint is_awaited
     cdef bint is_closed          # it is not to be awaited, or not again
 
-    def __cinit__(self, function, tuple args not None, dict kwargs not None):
+    def __init__(self, function, tuple args not None, dict kwargs not None):
         self.function, self.args, self.kwargs = function, args, kwargs
 
-    def __del__(self):
+    # Not __del__(), which CPython would not call again for an object of the free list.
+    def __dealloc__(self):
         if not self.is_begun and self.name is not None:
             warn(f"coroutine '{self.name}' was never awaited", RuntimeWarning, 1)
 
@@ -79,8 +95,9 @@ cdef class Call(PendingCall):
 
     def send(self, value):
         """Begin it; return the Suspension that its task is to wait for, or raise StopIteration."""
-        found = advance(self)
-        if type(found) is Suspension:
+        cdef int is_over = False
+        found = step(self, value, &is_over)
+        if not is_over:
             return found
         raise StopIteration(found)
 
@@ -111,7 +128,10 @@ cdef class Call(PendingCall):
         return 0
 
     cdef int start_in(self, object event_loop) except -1:
-        if is_below_call(current_greenlet()):
+        cdef Suspension begun
+        cdef EventLoop loop
+        here = current_greenlet()
+        if is_below_call(here):
             raise RuntimeError(
                 "awaited below greenwait.aio.run(), where code is synchronous: call the function, "
                 "or use greenwait.aio.await_()"
@@ -119,14 +139,60 @@ cdef class Call(PendingCall):
         if hubs_entered > 0:
             check_no_other()
         self.is_begun = True
-        self.loop = loop_of(event_loop)
-        if self.loop.is_inherited():
+        loop = loop_of(event_loop)
+        if loop.is_inherited():
             raise RuntimeError(INHERITED)
         if self.conn is not None:
-            self.loop.bind(self.conn)
-        self.target = InterruptTarget.__new__(InterruptTarget)
-        self.context = PyContext_CopyCurrent()
-        return self.loop.begin_call(self, event_loop)
+            loop.bind(self.conn)
+        begun = Suspension.__new__(Suspension)
+        begun.loop, begun.event_loop, begun.conn = loop, event_loop, self.conn
+        begun.function, begun.args, begun.kwargs = self.function, self.args, self.kwargs
+        begun.target = InterruptTarget.__new__(InterruptTarget)
+        begun.context = PyContext_CopyCurrent()
+        self.function = self.args = self.kwargs = self.conn = None
+        self.begun = begun
+        return loop.begin_call(begun, here)
+
+
+cdef object step(Call call, object _value, int* is_over):
+    """Return the Suspension that its task is to wait for; or its result, and set *is_over*."""
+    cdef Suspension begun
+    if call.is_closed:
+        raise RuntimeError(
+            "cannot await a call that was closed, or has raised what was thrown into it: call the "
+            "function again"
+        )
+    if not call.is_awaited:
+        call.is_awaited = True
+        if call.is_local:
+            call.is_begun = is_over[0] = True
+            return call_local(call)
+        if not call.is_begun:
+            call.start()
+        begun = call.begun
+        if not begun.is_over:
+            begun._asyncio_future_blocking = True
+            return begun
+    else:
+        begun = call.begun
+        if begun is None or not begun.is_over:
+            raise RuntimeError("it was awaited before: call the function again")
+    call.begun = None
+    is_over[0] = True
+    return begun.outcome()
+
+
+cdef object call_local(Call call):
+    function, args, kwargs = call.function, call.args, call.kwargs
+    call.function = call.args = call.kwargs = None
+    return function(*args, **kwargs) if kwargs else function(*args)
+
+
+@cython.auto_pickle(False)
+@cython.final
+@cython.internal
+cdef class Suspension(PendingCall):
+    """A call that is begun, for which its task waits."""
 
     cdef int run(self) except -1:
         """Call the function, and keep what it returns or raises."""
@@ -149,89 +215,47 @@ cdef class Call(PendingCall):
         """Resume its task; the event loop calls this in a forked child."""
         self.resume_task()
 
-
-cdef object advance(Call call):
-    """Return the Suspension that its task is to wait for, or its result."""
-    cdef Suspension suspension
-    if call.is_closed:
-        raise RuntimeError(
-            "cannot await a call that was closed, or has raised what was thrown into it: call the "
-            "function again"
-        )
-    if not call.is_awaited:
-        call.is_awaited = True
-        if call.is_local:
-            call.is_begun = True
-            return call.function(*call.args, **call.kwargs)
-        if not call.is_begun:
-            call.start()
-        if not call.is_over:
-            suspension = Suspension.__new__(Suspension)
-            suspension.call, suspension.event_loop = call, call.loop.event_loop
-            suspension._asyncio_future_blocking = True
-            call.suspension = suspension
-            return suspension
-    elif not call.is_over or call.loop is None:
-        raise RuntimeError("it was awaited before: call the function again")
-    call.loop = None
-    return call.outcome()
-
-
-@cython.auto_pickle(False)
-@cython.final
-@cython.internal
-cdef class Suspension:
-    """The object that a task waits for, which asyncio treats as a future."""
-
-    cdef Call call
-    cdef object event_loop
-    cdef public bint _asyncio_future_blocking
-
-    def get_loop(self):
-        """Return the event loop, which asyncio compares with the task's."""
-        return self.event_loop
-
     def add_done_callback(self, function, *, context=None):
         """Call *function*, which resumes the task, when the call is over."""
         if context is None:
             context = PyContext_CopyCurrent()
-        if self.call.is_over:
+        if self.is_over:
             self.event_loop.call_soon(function, self, context=context)
             return
-        self.call.wake_up = function
-        self.call.wake_up_context = context
+        self.wake_up = function
+        self.wake_up_context = context
 
     def cancel(self, msg=None):
         """Cancel the query that the call waits for; the wait raises CancelledError."""
-        if self.call.is_over:
+        if self.is_over:
             return False
         exc = cancelled_error() if msg is None else cancelled_error(msg)
-        if self.call.loop.is_inherited():
-            self.call.fail(exc)
+        if self.loop.is_inherited():
+            self.fail(exc)
         else:
-            self.call.loop.interrupt(self.call.target, exc, True)
+            self.loop.interrupt(self.target, exc, True)
         return True
 
     def done(self):
         """Return whether it is over."""
-        return self.call.is_over
+        return self.is_over
 
     def cancelled(self):
         """Return whether it has raised CancelledError."""
-        return isinstance(self.call.exception_raised, cancelled_error)
+        return isinstance(self.exception_raised, cancelled_error)
 
     def result(self):
         """Return what it has returned, or raise what it has raised."""
         self.check_over()
-        return self.call.outcome()
+        return self.outcome()
 
     def exception(self):
         """Return what it has raised, or None."""
         self.check_over()
-        return self.call.exception_raised
+        return self.exception_raised
 
     cdef int check_over(self) except -1:
-        if not self.call.is_over:
+        if not self.is_over:
             raise invalid_state_error("the call is not over yet")
         return 0
 
@@ -240,14 +264,49 @@ cdef extern from "await_slots.h":
     void fill_await_slots(type cls, void* step)
 
 
-cdef object step(Call call, object _value, int* is_over):
-    found = advance(call)
-    is_over[0] = type(found) is not Suspension
-    return found
-
-
 fill_await_slots(Call, <void*>step)
 seal_type(Suspension, "a call makes it when it is awaited")
+
+
+@cython.auto_pickle(False)
+@cython.final
+@cython.internal
+cdef class AwaitedMethod(Method):
+    """A method that is awaited."""
+
+    cdef object base_method
+    cdef object local            # what a cursor without a name calls instead, or None
+    cdef str name
+    cdef bint is_of_cursor
+
+    def __cinit__(self):
+        self.vectorcall = <void*>call_awaited
+
+
+cdef object call_awaited(AwaitedMethod method, PyObject** args, size_t nargsf, PyObject* names):
+    """Return the method's Call; below a call, which may wait, call the base method."""
+    cdef Py_ssize_t count = PyVectorcall_NARGS(nargsf)
+    cdef Call call
+    if count == 0:
+        raise TypeError(f"{method.name}() is a method, and was called without its object")
+    if workers_entered > 0 and is_below_call(current_greenlet()):
+        return PyObject_Vectorcall(method.base_method, args, nargsf, names)
+    self = <object>args[0]
+    call = Call.__new__(Call)
+    if method.local is not None and self.name is None:
+        call.function, call.is_local = method.local, True
+    else:
+        call.function = method.base_method
+        call.conn = self.connection if method.is_of_cursor else self
+    call.args = tuple_of_vector(args, count)
+    if names is not NULL:
+        call.kwargs = dict_of_vector(args + count, names)
+    call.name = method.name
+    return call
+
+
+make_method_class(AwaitedMethod)
+seal_type(AwaitedMethod, "it is made by awaited()")
 
 
 def awaited(base_method, str name, *, bint of_cursor=False, bint only_named=False):
@@ -257,18 +316,10 @@ def awaited(base_method, str name, *, bint of_cursor=False, bint only_named=Fals
     :param of_cursor: it is a cursor's method, not a connection's.
     :param only_named: it waits for the server only if the cursor has a name.
     """
-
-    def method(self, /, *args, **kwargs):
-        if is_below_call(current_greenlet()):
-            return base_method(self, *args, **kwargs)
-        cdef Call call = Call.__new__(Call, base_method, (self, *args), kwargs)
-        call.name = name
-        if only_named and self.name is None:
-            call.is_local = True
-        else:
-            call.conn = self.connection if of_cursor else self
-        return call
-
+    cdef AwaitedMethod method = AwaitedMethod.__new__(AwaitedMethod)
+    method.base_method, method.name, method.is_of_cursor = base_method, name, of_cursor
+    if only_named:  # our guard's, which need not ask for the name again
+        method.local = getattr(base_method, "nameless", None) or base_method
     return update_wrapper(method, base_method)
 
 
@@ -276,7 +327,7 @@ def awaited(base_method, str name, *, bint of_cursor=False, bint only_named=Fals
 
 def in_call():
     """Return whether this is below a call, where code is synchronous and may wait."""
-    return is_below_call(current_greenlet())
+    return workers_entered > 0 and is_below_call(current_greenlet())
 
 
 @cython.auto_pickle(False)
@@ -324,7 +375,7 @@ def await_(awaitable):
     raised there.
     """
     here = current_greenlet()
-    cdef Call call = here.execution if is_below_call(here) else None
+    cdef Suspension call = call_of_worker(here)
     if call is None or call.loop.ended is not None:
         if hasattr(awaitable, "close"):
             awaitable.close()  # or it would warn that it was never awaited

@@ -8,9 +8,13 @@ from greenwait._greenlets.waiter cimport GreenletWaiter
 
 cdef class PendingCall(Execution):
     cdef EventLoop loop
+    cdef object event_loop
+    cdef public bint _asyncio_future_blocking
     cdef object conn             # the connection whose method it is, or whose cursor's
     cdef bint is_over
-    cdef object suspension       # what its task waits for, or None
+    cdef bint is_under_way
+    cdef Py_ssize_t place        # in the event loop's list while it is under way
+    cdef bint is_beginning       # it has not waited yet
     cdef object wake_up          # the task's function, to be called when it is over
     cdef object wake_up_context
     cdef int run(self) except -1
@@ -31,9 +35,12 @@ cdef class EventLoop(GreenletWaiter):
     # at once, and this with it, though this is an attribute of the event loop.
     cdef object event_loop
     cdef object event_loop_reference  # weak
-    cdef set calls              # under way
+    cdef object reference       # weak, of this; connections have it
+    cdef list calls             # under way, in any order
     cdef list idle              # workers
     cdef object over            # calls that are over, and whose tasks have not been resumed
+    cdef object push_over       # its methods: a look-up costs as much as the call
+    cdef object pop_over
     cdef bint is_serving        # the greenlets that are due are being run
     cdef int64_t until_ns       # ... until then at the longest
     cdef bint is_resuming       # the tasks of calls that are over are being resumed
@@ -48,10 +55,12 @@ cdef class EventLoop(GreenletWaiter):
     cdef int64_t timer_ns
     cdef object __weakref__
 
-    cdef int begin_call(self, PendingCall call, object event_loop) except -1
+    cdef int begin_call(self, PendingCall call, object here) except -1
     cdef bint is_active(self) noexcept
     cdef int move_here(self) except -1
     cdef int end_call(self, PendingCall call) except -1
+    cdef int add_call(self, PendingCall call) except -1
+    cdef int remove_call(self, PendingCall call) except -1
     cdef int bind(self, object conn) except -1
     cdef bint is_closed(self) except -1
     cdef int tell_event_loop(self) except -1
@@ -71,8 +80,11 @@ cdef class EventLoop(GreenletWaiter):
     cdef int close_if_unused(self) except -1
 
 cdef str INHERITED
+# How often it was switched to workers from outside, in all threads, and not back yet.
+cdef int workers_entered
 cdef str spawned_key  # in the dict of a greenlet of SQLAlchemy's
 cdef EventLoop loop_of(object event_loop)
 cdef EventLoop known_loop_of(object event_loop)
+cdef PendingCall call_of_worker(object here)
 cdef bint is_below_call(object here) except -1
 cdef int check_no_other() except -1

@@ -15,12 +15,13 @@ ends, the calls that wait there fail.
 
 cimport cython
 from cpython.contextvars cimport PyContext_Enter, PyContext_Exit
-from cpython.object cimport PyObject
+from cpython.object cimport PyObject, PyObject_GenericGetAttr, PyObject_GenericSetAttr
 from cpython.pystate cimport PyThreadState_GetDict
 from cpython.pythread cimport PyThread_get_thread_ident
 from libc.stdint cimport int64_t
 
 from greenwait._greenlets.scheduler cimport SuspendedWait, new_suspended_wait
+from greenwait._greenlets.switching cimport current_greenlet, switch_to
 from greenwait._greenlets.waiter cimport GreenletWaiter, InterruptTarget
 from greenwait._psycopg.state cimport ConnectionState
 from greenwait._system.clock cimport NO_DEADLINE, monotonic_ns
@@ -42,9 +43,7 @@ import socket
 import weakref
 from collections import deque
 from functools import update_wrapper
-from types import MethodType
-
-from greenlet import getcurrent, greenlet
+from types import MethodType, SimpleNamespace
 
 from greenwait._greenlets.local import Worker
 from greenwait._install import check_registered
@@ -100,9 +99,15 @@ cdef extern from *:
     """
     PyObject* entered_context()
 
-cdef object current_greenlet = getcurrent
-cdef object switch_to = greenlet.switch  # a look-up of the method costs as much as the call
+cdef extern from "slot.h":
+    Py_ssize_t slot_offset(object cls, const char* name) except -1
+    PyObject* slot_value(object obj, Py_ssize_t offset) noexcept
+    void set_slot(object obj, Py_ssize_t offset, object value) noexcept
+
 cdef object running_loop = asyncio.get_running_loop
+cdef int workers_entered = 0
+cdef str IS_FUTURE = "_asyncio_future_blocking"
+cdef str GET_LOOP = "get_loop"
 cdef object cancelled_error = asyncio.CancelledError
 
 # How long our greenlets may run before the event loop does, however many are due.
@@ -128,13 +133,40 @@ cdef str INHERITED = (
     "event loop and connections of its own there"
 )
 
+# Tasks are resumed with it: they look for methods of what is not a future of asyncio's own class.
+# They only ask for its result, which is None, and so it may be that of any event loop.
+cdef object done_future = asyncio.Future(loop=SimpleNamespace(get_debug=bool))
+done_future.set_result(None)
+
 # In place of a connection's event loop that was closed while a task was at work on the connection.
 cdef object lost = object()
 
 
 @cython.auto_pickle(False)
 cdef class PendingCall(Execution):
-    """A call that a task awaits: ours, see ``_call.pyx``, or SQLAlchemy's, see ``_spawned.pyx``."""
+    """A call that a task awaits: ours, see ``_call.pyx``, or SQLAlchemy's, see ``_spawned.pyx``.
+
+    asyncio treats it as a future.
+    """
+
+    def __getattribute__(self, name):
+        # What tasks ask for at each wait. The weak reference of the event loop is a function that
+        # returns it.
+        if name is IS_FUTURE:
+            return self._asyncio_future_blocking
+        if name is GET_LOOP:
+            return self.loop.event_loop_reference
+        return PyObject_GenericGetAttr(self, name)
+
+    def __setattr__(self, name, value):
+        if name is IS_FUTURE:
+            self._asyncio_future_blocking = value
+        else:
+            PyObject_GenericSetAttr(self, name, value)
+
+    def get_loop(self):
+        """Return the event loop, which asyncio compares with the task's."""
+        return self.event_loop
 
     cdef int run(self) except -1:
         raise NotImplementedError
@@ -149,10 +181,14 @@ cdef class PendingCall(Execution):
 
     cdef int resume_task(self) except -1:
         """Resume the task that awaits it, if one does."""
-        wake_up, context, suspension = self.wake_up, self.wake_up_context, self.suspension
-        self.wake_up = self.wake_up_context = self.suspension = None
+        wake_up, context = self.wake_up, self.wake_up_context
+        self.wake_up = self.wake_up_context = None
         if wake_up is not None:
-            context.run(wake_up, suspension)
+            PyContext_Enter(context)
+            try:
+                wake_up(done_future)
+            finally:
+                PyContext_Exit(context)
         return 0
 
 
@@ -163,12 +199,19 @@ class _Worker(Worker):
 
 
 cdef object LoopWorker = _Worker
+cdef Py_ssize_t EXECUTION = slot_offset(_Worker, "execution")
 cdef str spawned_key = "greenwait's call"
+
+
+cdef inline PendingCall call_in(object worker):
+    """Return the call that a worker runs; None between two of them, where a __del__ may run."""
+    cdef PyObject* call = slot_value(worker, EXECUTION)
+    return None if call is NULL else <PendingCall?><object>call
 
 
 cdef PendingCall call_of(object here):
     """Return the call of a greenlet that waits in an event loop; None if it is not one."""
-    return here.execution if type(here) is LoopWorker else here.__dict__.get(spawned_key)
+    return call_in(here) if type(here) is LoopWorker else here.__dict__.get(spawned_key)
 
 
 @cython.auto_pickle(False)
@@ -179,41 +222,52 @@ cdef class EventLoop(GreenletWaiter):
     instead = "use asyncio.gather() or a TaskGroup, and greenwait.aio.run() in its tasks"
 
     def __cinit__(self):
-        self.calls = set()
+        self.calls = []
         self.idle = []
         self.loans = set()
         self.unregistered, self.registered = [], {}
         self.over = deque()
+        self.push_over, self.pop_over = self.over.append, self.over.popleft
+        self.reference = weakref.ref(self)
         self.scheduler.open()
         self.thread = PyThread_get_thread_ident()
         end_with_thread(self)
+
+    def __dealloc__(self):
+        global busy_loop
+        if busy_loop is <PyObject*>self:
+            busy_loop = NULL
 
     cdef InterruptTarget target_of(self, object here):
         cdef PendingCall call = call_of(here)
         return None if call is None else call.target
 
-    cdef int begin_call(self, PendingCall call, object event_loop) except -1:
-        """Run its function, in a greenlet, until it waits or returns."""
+    cdef int begin_call(self, PendingCall call, object here) except -1:
+        """Run its function, in a greenlet, until it waits or returns; *here* is the greenlet."""
         if not self.is_active():
             self.move_here()
         # Set only during its work: greenlet frees the main greenlet of a thread that ends, even if
         # it is referenced (ThreadState's destructor takes the last reference for a leaked one).
-        outer = self.entered_by
-        here = self.entered_by = current_greenlet()
-        self.event_loop = event_loop
-        self.calls.add(call)
+        global busy_loop, workers_entered
+        outer, self.entered_by = self.entered_by, here
+        self.event_loop = call.event_loop
+        busy_loop = <PyObject*>self
+        self.add_call(call)
+        call.is_beginning = True
+        workers_entered += 1
         try:
             if self.idle:
                 worker = self.idle.pop()
             else:
                 worker = LoopWorker(_work, here)
                 deep_call(worker.switch)  # not with the call, which the greenlet would keep
-            worker.switch(call)
+            set_slot(worker, EXECUTION, call)
+            switch_to(worker)
         finally:
+            workers_entered -= 1
+            call.is_beginning = False
             self.entered_by = outer
-        if call.is_over:
-            self.over.pop()  # its task need not be resumed
-        else:
+        if not call.is_over:
             try:
                 self.tell_event_loop()
             except BaseException as exc:  # a signal handler's; it was begun, so it ends the call
@@ -239,29 +293,46 @@ cdef class EventLoop(GreenletWaiter):
         return 0
 
     cdef int end_call(self, PendingCall call) except -1:
-        self.over.append(call)
-        self.calls.discard(call)
+        if not call.is_beginning:  # or its task need not be resumed
+            self.push_over(call)
+        return self.remove_call(call)
+
+    cdef int add_call(self, PendingCall call) except -1:
+        if not call.is_under_way:
+            call.is_under_way, call.place = True, len(self.calls)
+            self.calls.append(call)
+        return 0
+
+    cdef int remove_call(self, PendingCall call) except -1:
+        cdef PendingCall last
+        if call.is_under_way:
+            call.is_under_way = False
+            last = self.calls.pop()
+            if last is not call:
+                self.calls[call.place], last.place = last, call.place
         return 0
 
     cdef int bind(self, object conn) except -1:
         """Bind *conn* to the event loop that uses it first, for as long as that lives."""
         cdef EventLoop other
-        if conn._event_loop is lost:
+        bound_to = conn._event_loop
+        if bound_to is self.reference:
+            return 0
+        if bound_to is lost:
             raise RuntimeError(CONNECTION_LOST)
-        if conn._event_loop is not None:
-            other = conn._event_loop()
-            if other is self:
-                return 0
+        if bound_to is not None:
+            other = bound_to()
             if other is not None and not other.is_closed():
                 raise RuntimeError(
                     "this connection is used in another event loop: await "
                     "greenwait.aio.connect() in each, or use a pool for each"
                 )
-        conn._event_loop = weakref.ref(self)
+        conn._event_loop = self.reference
         return 0
 
     cdef int wake(self, object wakeup) except -1:
-        if self.is_closed():
+        # It runs if one of its greenlets does: this is one's, or that of another thread.
+        if (self.entered_by is None or self.ended is not None) and self.is_closed():
             raise RuntimeError("the event loop of this wait is closed")
         return GreenletWaiter.wake(self, wakeup)
 
@@ -378,7 +449,7 @@ cdef class EventLoop(GreenletWaiter):
             if type((<SuspendedWait>due).greenlet) is LoopWorker:
                 return due
             (<SuspendedWait>due).is_due = True
-            self.over.append(call_of((<SuspendedWait>due).greenlet))
+            self.push_over(call_of((<SuspendedWait>due).greenlet))
         return None
 
     cdef int make_due(self, SuspendedWait suspended) except -1:
@@ -431,6 +502,7 @@ cdef class EventLoop(GreenletWaiter):
 
     cdef int switch_to_due(self, int64_t until_ns) except -1:
         """Switch to a greenlet that is due, which switches to the next one."""
+        global workers_entered
         cdef bint was_serving = self.is_serving
         cdef int64_t outer_until_ns = self.until_ns
         outer = self.entered_by
@@ -449,7 +521,11 @@ cdef class EventLoop(GreenletWaiter):
             due = self.pop_due()
             self.until_ns = until_ns
             if due is not None:
-                self.go_on(due, here)
+                workers_entered += 1
+                try:
+                    self.go_on(due, here)
+                finally:
+                    workers_entered -= 1
         finally:
             self.is_serving, self.until_ns = was_serving, outer_until_ns
             self.entered_by, self.left_of_batch = outer, 0
@@ -467,7 +543,7 @@ cdef class EventLoop(GreenletWaiter):
         try:
             while left > 0 and self.over:  # an event loop that runs in a task takes them, too
                 left -= 1
-                call = self.over.popleft()
+                call = self.pop_over()
                 call.resume_task()
                 if monotonic_ns() > until_ns:
                     break
@@ -550,12 +626,12 @@ cdef class EventLoop(GreenletWaiter):
         if self.is_active() and not Py_IsFinalizing():
             self.fail_calls()
         for call in [*calls, *self.over]:  # their tasks are the event loop's
-            call.wake_up = call.wake_up_context = call.suspension = None
+            call.wake_up = call.wake_up_context = None
         self.over.clear()
         self.event_loop = self.timer = self.ticker = None
         loans, self.loans = self.loans, set()
         for loan in loans:
-            (<Loan>loan).give_up()
+            (<Loan>loan).give_up(*(<Loan>loan).args)
         self.close_if_unused()
 
     cdef int leave_thread(self) except -1:
@@ -577,9 +653,11 @@ cdef class EventLoop(GreenletWaiter):
 
     cdef int fail_calls(self) except -1:
         """Make each call raise the reason; if it waits again, it raises that again at once."""
+        global workers_entered
         cdef PendingCall call
         outer = self.entered_by
         here = self.entered_by = current_greenlet()
+        workers_entered += 1
         calls = list(self.calls)
         conns = [call.conn for call in calls if call.conn is not None]
         for call in calls:
@@ -594,6 +672,7 @@ cdef class EventLoop(GreenletWaiter):
                     except (Exception, cancelled_error):
                         pass  # it is for a task, which is lost with the event loop
         self.entered_by = outer
+        workers_entered -= 1
         for conn in conns:
             if not conn._lock.is_taken:
                 conn.close()  # if psycopg2 has not: the query may have ended just then
@@ -705,19 +784,23 @@ def _work():
     """Run one call after another, as a worker."""
     cdef EventLoop loop
     cdef PendingCall call
-    next_greenlet = current_greenlet().parent
+    cdef PyObject* here  # without a reference: it would keep itself
+    worker = current_greenlet()
+    here = <PyObject*>worker
+    next_greenlet = worker.parent
+    worker = None
     while True:
-        call = switch_to(next_greenlet)
+        switch_to(next_greenlet)
+        call = call_in(<object>here)
         loop = call.loop
-        current_greenlet().execution = call
         call.run()
-        current_greenlet().execution = None
+        set_slot(<object>here, EXECUTION, None)
         loop.end_call(call)
         due = loop.pop_due()
         next_greenlet = loop.entered_by if due is None else (<SuspendedWait>due).greenlet
         if next_greenlet is None:  # it has ended by itself: nobody has the greenlet any more
             return
-        loop.idle.append(current_greenlet())
+        loop.idle.append(<object>here)
         if due is not None:
             (<SuspendedWait>due).is_due = True
         # An idle worker keeps nothing: neither its loop, which has it, nor itself.
@@ -726,21 +809,31 @@ def _work():
 
 # -- Which loop?
 
+# The one that has begun a call last, while it exists; without a reference, which would keep it.
+cdef PyObject* busy_loop = NULL
+
+
+cdef PendingCall call_of_worker(object here):
+    """Return the call whose greenlet it is, or None; in a child that was forked there, None."""
+    cdef PendingCall call = call_in(here) if type(here) is LoopWorker else None
+    return None if call is None or call.loop is None or call.loop.is_inherited() else call
+
+
 cdef bint is_below_call(object here) except -1:
     """Is it the greenlet of a call? It no longer is in a child that was forked there."""
-    # Between two calls a __del__ may run.
-    if type(here) is not LoopWorker or here.execution is None:
-        return False
-    cdef EventLoop loop = (<PendingCall?>here.execution).loop
-    return loop is not None and not loop.is_inherited()
+    return call_of_worker(here) is not None
 
 
 cdef EventLoop loop_of(object event_loop):
     """Return the scheduler of an event loop that runs in this thread, made on first use."""
-    if not hasattr(event_loop, "_greenwait"):
+    if busy_loop is not NULL and (<EventLoop>busy_loop).event_loop is event_loop:
+        return <EventLoop>busy_loop
+    loop = getattr(event_loop, "_greenwait", None)
+    if loop is None:
         check_registered("greenwait.aio")
         check_no_other()
-    return known_loop_of(event_loop)
+        loop = known_loop_of(event_loop)
+    return loop
 
 
 cdef EventLoop known_loop_of(object event_loop):
@@ -788,24 +881,27 @@ def end_connection(conn):
 cdef class Loan:
     """A pool's loan to a task of the event loop that runs here.
 
-    *give_up* is called if the event loop is closed before the loan is over.
+    *give_up* is called with *args* if the event loop is closed before the loan is over.
     """
 
     cdef EventLoop loop
     cdef object give_up
+    cdef tuple args
 
-    def __init__(self, give_up):
+    def __init__(self, give_up, *args):
         self.loop = loop_of(running_loop())
-        self.give_up = give_up
+        self.give_up, self.args = give_up, args
         self.loop.loans.add(self)
 
     def end(self):
-        """End the loan; return whether it was still open."""
-        cdef bint was_open = self.loop is not None and self in self.loop.loans
-        if was_open:
-            self.loop.loans.discard(self)
-        self.loop = self.give_up = None
-        return was_open
+        """End the loan; return whether it was still open, and is this process's."""
+        cdef EventLoop loop = self.loop
+        cdef bint was_open = loop is not None and self in loop.loans
+        self.loop = self.give_up = self.args = None
+        if not was_open:
+            return False
+        loop.loans.discard(self)
+        return not loop.is_inherited()
 
 
 cdef int check_no_other() except -1:
@@ -826,8 +922,8 @@ cdef class AioAdapter(Adapter):
     """The adapter of asyncio, for all threads that run an event loop."""
 
     cdef Waiter find_waiter(self):
-        here = current_greenlet()
-        return (<PendingCall>here.execution).loop if is_below_call(here) else None
+        cdef PendingCall call = call_of_worker(current_greenlet())
+        return None if call is None else call.loop
 
 
 cdef AioAdapter adapter = AioAdapter()

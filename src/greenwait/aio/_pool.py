@@ -9,6 +9,7 @@ import psycopg2.extensions
 
 from greenwait._connections.pool import Pool, empty_pool, fill, give_up
 from greenwait._connections.pool_stats import PoolStats
+from greenwait.aio._as_lent import is_as_lent
 from greenwait.aio._call import Call, await_
 from greenwait.aio._loop import Loan, is_inherited
 
@@ -116,10 +117,16 @@ class AsyncPool(Generic[_Connection]):
         :param timeout: seconds to wait for one, instead of the pool's.
         :raises greenwait.PoolTimeout: there was none in that time.
         """
-        conn = await _lent(self._pool.getconn, timeout, give_back=self._pool.putconn)
-        self._loans[id(conn)] = Loan(lambda: self._give_up(conn))
-        lent: _Connection = conn
-        return lent
+        lent: list[_Connection] = []
+        try:
+            await Call(_lend, (lent, self._pool.getconn, timeout), {})
+        except BaseException:
+            for conn in lent:  # a cancellation came just then
+                await Call(self._pool.putconn, (conn,), {})
+            raise
+        conn = lent.pop()
+        self._loans[id(conn)] = Loan(self._give_up, conn)
+        return conn
 
     def _give_up(self, conn: Any) -> None:
         self._loans.pop(id(conn), None)
@@ -162,41 +169,43 @@ class AsyncPool(Generic[_Connection]):
         return repr(self._pool).replace("greenwait.Pool", "greenwait.aio.AsyncPool", 1)
 
 
-async def _lent(lend: Callable[..., Any], *args: Any, give_back: Callable[[Any], None]) -> Any:
-    """Return the connection that *lend* returns; if the task is cancelled, *give_back* it."""
-    lent: list[Any] = []
-    try:
-        await Call(lambda: lent.append(lend(*args)), (), {})
-    except BaseException:
-        for conn in lent:  # a cancellation came just then
-            await Call(give_back, (conn,), {})
-        raise
-    return lent.pop()
+def _lend(lent: list[Any], lend: Callable[..., Any], *args: Any) -> None:
+    lent.append(lend(*args))
+
+
+#: In place of an exception, with which a block does not call ``commit()``.
+_NOTHING_TO_COMMIT: Any = object()
 
 
 class _Borrowed(Generic[_Connection]):
     """An ``async with`` block that borrows a connection of a pool."""
 
     _loan: Loan
-    _give_up: Callable[[], None]
+    _conn: _Connection
 
     def __init__(self, pool: "Pool[Any]", timeout: float | None) -> None:
         self._pool = pool
         self._block = pool.connection(timeout)
 
     async def __aenter__(self) -> _Connection:
-        conn: _Connection = await _lent(self._block.__enter__, give_back=self._give_back)
-        self._give_up = lambda: give_up(self._pool, conn)
-        self._loan = Loan(self._give_up)
-        return conn
-
-    def _give_back(self, conn: Any) -> None:
-        self._block.__exit__(None, None, None)
+        lent: list[_Connection] = []
+        try:
+            await Call(_lend, (lent, self._block.__enter__), {})
+        except BaseException:
+            if lent:  # a cancellation came just then
+                await Call(self._block.__exit__, (None, None, None), {})
+            raise
+        self._conn = lent.pop()
+        self._loan = Loan(give_up, self._pool, self._conn)
+        return self._conn
 
     async def __aexit__(self, *exc_info: Any) -> None:
-        if not self._loan.end() or is_inherited():
+        if not self._loan.end():
             return  # its event loop was closed, or the connection is the parent process's
         if asyncio._get_running_loop() is None:  # the coroutine is closed, of a task that is freed
-            self._give_up()
+            give_up(self._pool, self._conn)
+            return
+        if is_as_lent(self._pool, self._conn):
+            self._block.__exit__(None, _NOTHING_TO_COMMIT, None)  # at once: it need not wait
             return
         await Call(self._block.__exit__, exc_info, {})

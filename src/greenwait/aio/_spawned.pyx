@@ -9,6 +9,7 @@ switches to the task, and the event loop's waiter resumes that when the wait is 
 cimport cython
 from cpython.contextvars cimport PyContext_CopyCurrent
 
+from greenwait._greenlets.switching cimport current_greenlet
 from greenwait._greenlets.waiter cimport InterruptTarget
 from greenwait._ranks cimport append, higher
 from greenwait._system.clock cimport monotonic_ns
@@ -18,11 +19,10 @@ from greenwait.aio._loop cimport EventLoop, PendingCall, known_loop_of, spawned_
 
 import asyncio
 
-from greenlet import GreenletExit, getcurrent, greenlet
+from greenlet import GreenletExit, greenlet
 
 __all__ = ["register_spawned"]
 
-cdef object current_greenlet = getcurrent
 cdef object greenlet_exit = GreenletExit
 cdef object plain_class = greenlet
 cdef object switch_to = greenlet.switch
@@ -41,27 +41,25 @@ cdef str TASK_DESTROYED = (
 @cython.final
 @cython.internal
 cdef class Spawned(PendingCall):
-    """What a task awaits for each wait of its greenlet, and asyncio treats as a future."""
+    """What a task awaits for each wait of its greenlet."""
 
-    cdef object event_loop
     cdef bint is_awaited
     cdef bint is_closed
     cdef bint has_waited
-    cdef public bint _asyncio_future_blocking
 
     cdef int suspend_task(self, object waiting) except -1:
         if self.is_closed:
             raise RuntimeError(TASK_DESTROYED)
         self.is_awaited, self.has_waited = False, True
         self.loop.event_loop = self.event_loop
-        self.loop.calls.add(self)
+        self.loop.add_call(self)
         try:
             switch_to(waiting.parent, self)
         except (GeneratorExit, greenlet_exit):
             self.is_closed = True
             raise
         finally:
-            self.loop.calls.discard(self)
+            self.loop.remove_call(self)
         return 0
 
     cdef bint postpone_in_task(self, object exc) except -1:
@@ -113,13 +111,9 @@ cdef class Spawned(PendingCall):
 
     # The task waits for it as for a future.
 
-    def get_loop(self):
-        """Return the event loop, which asyncio compares with the task's."""
-        return self.event_loop
-
     def add_done_callback(self, function, *, context=None):
         """Call *function*, which resumes the task, when the wait is over."""
-        self.wake_up, self.suspension = function, self
+        self.wake_up = function
         self.wake_up_context = PyContext_CopyCurrent() if context is None else context
         try:
             self.loop.tell_event_loop()
