@@ -13,7 +13,7 @@ SAME_CORE := $(if $(filter Linux,$(shell uname -s)),--cores same)
 SOURCES := setup.py pyproject.toml $(shell find src/greenwait -name "*.p[yx][xd]" -o -name "*.h")
 
 .DELETE_ON_ERROR:
-.PHONY: help test bench bench-full bench-web conformance django sqlalchemy orms plain no-epoll wine \
+.PHONY: help test bench bench-full bench-web instructions conformance django sqlalchemy orms plain no-epoll wine \
     windows-rules source oldest next-pythons soak sanitize memcheck leaks coverage delivery-table types lint \
     test-servers docs figures explore results sdist wheel check-dist release-wheels identifiers workflows cross \
     aarch64 aarch64-full musl clean
@@ -64,6 +64,11 @@ ifeq ($(shell uname -s),Linux)
 	$(BIN)/python benchmarks/concurrency.py --connections 400 --rounds 3 --only hub
 endif
 
+ARGS ?=
+# ARGS=--keep writes the file, benchmarks/baseline.json, when a change is worth what it costs.
+instructions: $(VENV)/.bench ## does a query cost more instructions than the file says? needs valgrind and libfaketime
+	$(BIN)/python benchmarks/instructions.py --check $(ARGS)
+
 WEB_LOOP ?= uvloop
 bench-web: $(VENV)/.bench ## what SQLAlchemy and a request in FastAPI cost, beside asyncpg and psycopg 3; WEB_LOOP=asyncio
 	$(BIN)/python benchmarks/sessions.py --loop $(WEB_LOOP)
@@ -78,7 +83,6 @@ django: $(VENV)/.built ## Django's own test-suites, on its backend and on ours, 
 	$(BIN)/python -m tools.django_suites $(addprefix --django=,$(DJANGO))
 
 # Psycopg 3 is of the benchmark's extra. ARGS="--version 2.0.0 --suite orm" is another one, and a part.
-ARGS ?=
 sqlalchemy: $(VENV)/.bench ## SQLAlchemy's own test-suites, on its dialects and on ours; ARGS=--slice takes five minutes
 	$(BIN)/python -m tools.sqlalchemy_suites $(ARGS)
 

@@ -16,7 +16,7 @@ import argparse
 import asyncio
 import contextlib
 import gc
-import importlib
+import importlib.util
 import json
 import re
 import resource
@@ -49,6 +49,12 @@ class Client:
     begin: Callable[[str, int, Statement], _Run]
     is_greenwait: bool = False
     is_pooled: bool = False
+    needs: str = ""  # a module that is not everywhere
+
+    @property
+    def is_here(self) -> bool:
+        """Whether what it needs is installed."""
+        return not self.needs or importlib.util.find_spec(self.needs) is not None
 
     def start(self, dsn: str, connections: int, statement: str = "select-1") -> _Run:
         """Connect, and return what runs so many queries on each connection.
@@ -431,7 +437,7 @@ CLIENTS = {
     "asyncpg-uvloop": Client("asyncpg, uvloop", partial(_asyncpg, loop="uvloop")),
     "aiopg": Client("aiopg", _aiopg),
     "psycopg3": Client("psycopg 3, asyncio", _psycopg3),
-    "psqlpy": Client("psqlpy, uvloop", _psqlpy),
+    "psqlpy": Client("psqlpy, uvloop", _psqlpy, needs="psqlpy"),
     "hub-pool": Client("greenwait's Pool, hub", _hub_pool, True, True),
     "aio-pool": Client("greenwait's AsyncPool", _aio_pool, True, True),
     "aio-pool-uvloop": Client(
@@ -441,8 +447,10 @@ CLIENTS = {
     "asyncpg-pool-uvloop": Client(
         "asyncpg's pool, uvloop", partial(_asyncpg_pool, loop="uvloop"), False, True
     ),
-    "psycopg3-pool": Client("psycopg_pool, asyncio", _psycopg3_pool, False, True),
-    "psqlpy-pool": Client("psqlpy's pool, uvloop", _psqlpy_borrow, False, True),
+    "psycopg3-pool": Client(
+        "psycopg_pool, asyncio", _psycopg3_pool, False, True, needs="psycopg_pool"
+    ),
+    "psqlpy-pool": Client("psqlpy's pool, uvloop", _psqlpy_borrow, False, True, needs="psqlpy"),
 }
 
 

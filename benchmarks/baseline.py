@@ -1,0 +1,146 @@
+"""The instructions that a query may cost: those in ``baseline.json``, and a little more.
+
+Where everything is as it was when the file was written (its ``holds_for``), a query may cost
+2 % more. Another Python, compiler or libpq has another count, whatever is changed here. There,
+two figures hold that depend less on them:
+
+- What greenwait's own extensions run, which neither the interpreter's build nor libpq changes.
+- The whole as a multiple of blocking psycopg2's in the same run. Interpreter, psycopg2 and libpq
+  are most of both. It sees what the first one does not: that greenwait calls more of Python.
+"""
+
+import json
+import platform
+import re
+from collections import Counter
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from benchmarks.callbacks import BLOCKING
+
+_FILE = Path(__file__).with_suffix(".json")
+_MOST = 1.02  # of the instructions in the file, where it holds
+_MOST_OWN = 1.05  # ... of those of greenwait's extensions
+_MOST_ELSEWHERE = 1.15  # of both, where it does not
+_OWN = "greenwait/"
+_GROWN = 4  # objects that are named
+
+ANEW = "make instructions ARGS=--keep"
+
+Figures = Mapping[str, Mapping[str, float]]  # by client, and by object
+Environment = dict[str, str]
+
+
+class Comparison(NamedTuple):
+    """How a figure compares with that in the file."""
+
+    client: str
+    what: str
+    kept: float
+    measured: float
+    most: float  # as a multiple
+
+    @property
+    def ratio(self) -> float:
+        """The measured figure as a multiple of the one that was kept."""
+        return self.measured / self.kept
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether it is no more than it may be."""
+        return self.ratio <= self.most
+
+
+def environment(versions: Mapping[str, str], extension: Path) -> Environment:
+    """Return what the counts depend on; *extension* is one of greenwait's."""
+    built = extension.read_bytes()
+    # The compiler's comment, and the module in which Cython's extensions share their types.
+    compiler = re.search(rb"GCC: \([^)]*\) [\d.]+|clang version [\d.]+", built)
+    cython = re.search(rb"_cython_(\d\w+)", built)
+    return {
+        "machine": platform.machine(),
+        "Python": f"{versions['Python']}, {platform.python_compiler()}",
+        "libc": " ".join(platform.libc_ver()),
+        "compiler": compiler[0].decode() if compiler else "not known",
+        "Cython": cython[1].decode().replace("_", ".") if cython else "not known",
+        "psycopg2": versions["psycopg2"],
+        "libpq": versions["libpq"],
+        "greenlet": version("greenlet"),
+    }
+
+
+def named(counts: Mapping[str, float], package: Path) -> dict[str, float]:
+    """Return *counts* by short names of the objects; greenwait's extensions are in *package*."""
+    found: dict[str, float] = {}
+    for path, each in counts.items():
+        stem = Path(path).name.split(".")[0]
+        if Path(path).is_relative_to(package):
+            name = str(Path(path).relative_to(package.parent).with_name(stem))
+        else:
+            name = re.sub(r"-[0-9a-f]{8}$", "", stem)  # a wheel's libraries have a hash
+        found[name] = found.get(name, 0) + each
+    most_first = sorted(found.items(), key=lambda item: -item[1])
+    return {name: round(each, 1) for name, each in most_first if each >= 1}
+
+
+def keep(figures: Figures, here: Environment) -> None:
+    """Write the file anew."""
+    document = {"format": 1, "holds_for": here, "instructions": figures}
+    _FILE.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+
+
+def load() -> tuple[Figures, Environment]:
+    """Return the figures in the file, and where they hold."""
+    document: dict[str, Any] = json.loads(_FILE.read_text(encoding="utf-8"))
+    return document["instructions"], document["holds_for"]
+
+
+def _total(objects: Mapping[str, float]) -> float:
+    return sum(objects.values())
+
+
+def _own(objects: Mapping[str, float]) -> float:
+    return sum(each for name, each in objects.items() if name.startswith(_OWN))
+
+
+def compare(measured: Figures, kept: Figures, *, is_same: bool) -> list[Comparison]:
+    """Compare what was measured, where the file holds (*is_same*) or elsewhere."""
+    found = []
+    for name, objects in measured.items():
+        if name == BLOCKING:
+            continue
+        total = (_total(kept[name]), _total(objects))
+        own = (_own(kept[name]), _own(objects))
+        if is_same:
+            found.append(Comparison(name, "all", *total, _MOST))
+            found.append(Comparison(name, "greenwait's own", *own, _MOST_OWN))
+        else:
+            base = (_total(kept[BLOCKING]), _total(measured[BLOCKING]))
+            ratios = (total[0] / base[0], total[1] / base[1])
+            found.append(Comparison(name, "as a multiple", *ratios, _MOST_ELSEWHERE))
+            found.append(Comparison(name, "greenwait's own", *own, _MOST_ELSEWHERE))
+    return found
+
+
+def differences(here: Environment, there: Environment) -> str:
+    """Say where this is another environment than the file's; an empty string where it is not."""
+    return "; ".join(
+        f"{name} {here.get(name)}, not {there.get(name)}"
+        for name in {**there, **here}
+        if here.get(name) != there.get(name)
+    )
+
+
+def advice(failed: Comparison, measured: Figures, kept: Figures) -> str:
+    """Say what has become more, where, and what to do."""
+    was, now = kept[failed.client], measured[failed.client]
+    grown = Counter({name: each - was.get(name, 0) for name, each in now.items()})
+    parts = ", ".join(f"{name} {each:+,.0f}" for name, each in grown.most_common(_GROWN))
+    return (
+        f"{failed.client}, {failed.what}: {failed.ratio - 1:+.1%} against {_FILE.name}, and "
+        f"{failed.most - 1:+.0%} is allowed. Most of it in {parts}. If that is not meant, look at "
+        "it with `valgrind --tool=callgrind` and `callgrind_annotate`; if it is worth its cost, "
+        f"`{ANEW}` writes the file anew: commit that with the reason."
+    )
