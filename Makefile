@@ -49,6 +49,7 @@ test: $(VENV)/.built ## build, start a PostgreSQL of our own, run all the tests
 SPINNING := --only wait_select --only greenwait-poll --only spin --only spin-auto
 THOUSAND := --pgbouncer --connections 32 --connections 1000 --rounds 9 \
     --only hub --only gevent --only psycogreen --only asyncpg-uvloop
+MORE_WORK := $(addprefix --work ,rows-1 rows-100 rows-1000 pooled)
 bench: $(VENV)/.bench ## build, start a PostgreSQL of our own, compare the callbacks briefly
 	$(BIN)/python benchmarks/compare.py --quick $(SAME_CORE) --report report.html
 
@@ -58,6 +59,7 @@ bench-full: $(VENV)/.bench ## the whole comparison, free and on one core, and wh
 	$(BIN)/python benchmarks/stalls.py
 	$(BIN)/python benchmarks/instructions.py --if-possible
 	$(BIN)/python benchmarks/concurrency.py --plot report-concurrency.svg
+	$(BIN)/python benchmarks/concurrency.py --rounds 9 $(MORE_WORK)
 ifeq ($(shell uname -s),Linux)
 	$(BIN)/python benchmarks/compare.py --cores apart --workload select-1-unix --workload sleep-10ms $(SPINNING)
 	$(BIN)/python benchmarks/concurrency.py $(THOUSAND)
@@ -247,8 +249,10 @@ results: $(VENV)/.docs ## measure for the docs anew, on a quiet machine, and dra
 	$(BIN)/python benchmarks/compare.py --workload 'rows-*' --workload '*-busy' --json build/results.json
 	$(KEEP) two-cores build/results.json
 	sleep 90
-	$(BIN)/python benchmarks/concurrency.py --json build/results.json
+	$(BIN)/python benchmarks/concurrency.py --work select-1 $(MORE_WORK) --json build/results.json
 	$(KEEP) many-at-once build/results.json
+	$(BIN)/python benchmarks/instructions.py --json build/results.json
+	$(KEEP) instructions build/results.json
 	$(MAKE) figures
 
 # What is in dist/ is what would be published. W101: a file of ours is not in the wheel; the C that Cython

@@ -18,8 +18,9 @@ from benchmarks.plots import TITLE, client_bars, panels, svg_text
 
 _RESULTS = Path(__file__).parent / "results"
 
-#: What is kept: compare.py's with client and server on one core, and left free; concurrency.py's.
-NAMES = ("one-core", "two-cores", "many-at-once")
+#: What is kept: compare.py's with client and server on one core, and left free; concurrency.py's;
+#: instructions.py's.
+NAMES = ("one-core", "two-cores", "many-at-once", "instructions")
 _ROWS = ("rows-1", "rows-100", "rows-1000")
 _PLOTTED = ("select-1-unix", "select-1-tls", "rows-200k", "rows-200k-busy")
 
@@ -27,16 +28,19 @@ _PLOTTED = ("select-1-unix", "select-1-tls", "rows-200k", "rows-200k-busy")
 def keep(name: str, path: Path) -> None:
     """Keep a benchmark's JSON file as *name*, without the samples."""
     found = json.loads(path.read_text(encoding="utf-8"))
-    groups = found.get("workloads", [found])
-    for group in groups:
+    for group in found.get("workloads", ()):
         for entry in (group.get("contestants") or group["clients"]).values():
             del entry["samples"]
     text = json.dumps(found, indent=1, ensure_ascii=False) + "\n"
-    (_RESULTS / f"{name}.json").write_text(text, encoding="utf-8")
+    _path(name).write_text(text, encoding="utf-8")
+
+
+def _path(name: str) -> Path:
+    return _RESULTS / f"{name}.json"
 
 
 def _load(name: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((_RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+    found: dict[str, Any] = json.loads(_path(name).read_text(encoding="utf-8"))
     return found
 
 
@@ -159,6 +163,22 @@ def rows_at_once() -> str:
         for name, client in ordered
     ]
     return _table(["CPU per query", *(work["title"] for work in works)], rows)
+
+
+def instructions() -> str:
+    """Return the table of instructions.py's kinds of use, with goals and peers."""
+    if not _path("instructions").exists():
+        return _NOT_YET
+    rows = [
+        [
+            f"**{kind['title']}**",
+            f"{kind['instructions']:,.0f}",
+            f"{kind['goal']:,}",
+            ", ".join(f"{title} {each:,.0f}" for title, each in kind["peers"].items()),
+        ]
+        for kind in _load("instructions")["goals"]
+    ]
+    return _table(["instructions per query", "", "goal", "peers"], rows)
 
 
 def many_at_once_ratios() -> str:
