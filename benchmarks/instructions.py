@@ -22,6 +22,7 @@ Needs valgrind and libfaketime (``callgrind.py`` says what for), and
 
 import argparse
 import json
+import platform
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -277,20 +278,24 @@ def _check(*, is_kept: bool) -> None:
     if is_kept:
         baseline.keep(measured, here)
         return
-    kept, there = baseline.load()
+    found = baseline.load()
+    if found is None:
+        version = platform.python_version()
+        sys.exit(f"There are no figures for Python {version} yet: `{baseline.ANEW}` adds them.")
+    kept, there = found
     elsewhere = baseline.differences(here, there)
     if elsewhere:
-        print(f"The figures that were kept are of other programs: {elsewhere}.")
-        print("So the limits are wider, and of what depends less on them (benchmarks/baseline.py).")
-    found = baseline.compare(measured, kept, is_same=not elsewhere)
-    for each in found:
+        print(f"The figures in the file are of other programs: {elsewhere}.")
+        print("What is compared depends less on them (benchmarks/baseline.py says how).")
+    compared = baseline.compare(measured, kept, is_same=not elsewhere)
+    for each in compared:
         print(f"{each.client}, {each.what}: {each.ratio - 1:+.1%}, at most {each.most - 1:+.0%}")
-    failed = [each for each in found if not each.is_kept]
+    failed = [each for each in compared if not each.is_kept]
     for each in failed:
         print(baseline.advice(each, measured, kept), file=sys.stderr)
     if failed:
         sys.exit(1)
-    if not elsewhere and all(each.ratio < 0.98 for each in found if each.what == "all"):
+    if not elsewhere and all(each.ratio < 0.98 for each in compared if each.what == "all"):
         print(f"It has become less: `{baseline.ANEW}` keeps it so.")
 
 

@@ -106,7 +106,7 @@ def test_an_interpreter_that_runs_more_for_everything_passes():
 
 
 def test_more_calls_of_python_fail_with_another_interpreter_too():
-    assert compared(is_same=False, blocking=1.3, libpython=28_000).keys() == {"as a multiple"}
+    assert compared(is_same=False, blocking=1.3, libpython=24_000).keys() == {"as a multiple"}
 
 
 def test_more_of_greenwait_fails_with_another_interpreter_too():
@@ -129,7 +129,17 @@ def test_another_environment_is_told():
     assert told == "Python 3.13.1, not 3.11.7"
 
 
+def test_each_python_has_figures_of_its_own(monkeypatch, tmp_path):
+    monkeypatch.setattr(baseline, "_FILE", tmp_path / "baseline.json")
+    baseline.keep(BEFORE, HERE, "3.11")
+    baseline.keep({}, HERE, "3.12")
+    assert baseline.load("3.11") == (BEFORE, HERE)
+    assert baseline.load("3.13") is None
+
+
 def test_the_file_has_what_is_compared():
-    figures, there = baseline.load()
+    found = baseline.load("3.11")
+    assert found is not None
+    figures, there = found
     assert figures.keys() == {"blocking", "greenwait-poll", "hub", "aio"}
     assert there["Python"].startswith("CPython 3.")
