@@ -18,7 +18,7 @@ import platform
 import re
 import sys
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -147,14 +147,21 @@ def differences(here: Environment, there: Environment) -> str:
     )
 
 
-def advice(failed: Comparison, measured: Figures, kept: Figures) -> str:
+def advice(failed: Sequence[Comparison], measured: Figures, kept: Figures) -> str:
     """Say what has become more, where, and what to do."""
-    was, now = kept[failed.client], measured[failed.client]
-    grown = Counter({name: each - was.get(name, 0) for name, each in now.items()})
-    parts = ", ".join(f"{name} {each:+,.0f}" for name, each in grown.most_common(_GROWN))
-    return (
-        f"{failed.client}, {failed.what}: {failed.ratio - 1:+.1%} against {_FILE.name}, and "
-        f"{failed.most - 1:+.0%} is allowed. Most of it in {parts}. If that is not meant, look at "
-        "it with `valgrind --tool=callgrind` and `callgrind_annotate`; if it is worth its cost, "
-        f"`{ANEW}` writes the file anew: commit that with the reason."
+    lines = []
+    for each in failed:
+        was, now = kept[each.client], measured[each.client]
+        grown = Counter({name: count - was.get(name, 0) for name, count in now.items()})
+        parts = [f"{name} {more:+,.0f}" for name, more in grown.most_common(_GROWN) if more >= 1]
+        lines.append(
+            f"{each.client}, {each.what}: {each.ratio - 1:+.1%} against {_FILE.name}, and "
+            f"{each.most - 1:+.0%} is allowed. It is in {', '.join(parts)}."
+        )
+    return "\n".join(
+        (
+            *lines,
+            "If that is not meant, `valgrind --tool=callgrind` and `callgrind_annotate` find it.",
+            f"If it is worth its cost, `{ANEW}` writes the file anew: commit that with the reason.",
+        )
     )

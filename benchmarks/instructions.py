@@ -291,10 +291,8 @@ def _check(*, is_kept: bool) -> None:
     for each in compared:
         print(f"{each.client}, {each.what}: {each.ratio - 1:+.1%}, at most {each.most - 1:+.0%}")
     failed = [each for each in compared if not each.is_kept]
-    for each in failed:
-        print(baseline.advice(each, measured, kept), file=sys.stderr)
     if failed:
-        sys.exit(1)
+        sys.exit(baseline.advice(failed, measured, kept))
     if not elsewhere and all(each.ratio < 0.98 for each in compared if each.what == "all"):
         print(f"It has become less: `{baseline.ANEW}` keeps it so.")
 

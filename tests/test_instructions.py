@@ -117,7 +117,7 @@ def test_more_of_greenwait_fails_with_another_interpreter_too():
 def test_the_advice_names_what_has_grown_and_how_to_write_the_file_anew():
     measured = {"hub": BEFORE["hub"] | {"greenwait/_poll": 4000.0}}
     failed = baseline.Comparison("hub", "all", 20_000, 21_000, 1.02)
-    advice = baseline.advice(failed, measured, BEFORE)
+    advice = baseline.advice([failed], measured, BEFORE)
     assert "hub, all: +5.0% against baseline.json, and +2% is allowed." in advice
     assert "greenwait/_poll +1,000" in advice
     assert baseline.ANEW in advice
