@@ -248,6 +248,8 @@ def _report(options: argparse.Namespace) -> None:
         return [*tables, report.against_goals()]
 
     facts = run(measure)
+    layouts = str(options.layouts)
+    facts["settings"] = {"connections": str(_CONNECTIONS), "memory layouts": layouts}
     if options.json is not None:
         document = {"format": 1, "counted": report.counted, "goals": report.goals} | facts
         options.json.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")

@@ -61,6 +61,8 @@ def draw(directory: Path) -> None:
 
 # -- Tables, in Markdown
 
+_NOT_YET = "Not in the file: `make results` measures it.\n"
+
 
 def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [headings, ["---"] * len(headings), *rows]
@@ -78,13 +80,18 @@ def _ratios(workload: dict[str, Any], names: Sequence[str]) -> list[str]:
     return [ratio_text(entries[name]["ratio_to_blocking"]["median"]) for name in names]
 
 
-def facts(name: str) -> str:
-    """Return a paragraph that says when, where and with what *name* was measured."""
+def facts(name: str, *, is_time: bool = True) -> str:
+    """Return a paragraph that says when, where and with what *name* was measured.
+
+    :param is_time: the figures are times, which a busy machine makes longer.
+    """
+    if not _path(name).exists():
+        return _NOT_YET
     result = _load(name)
     machine, versions, settings = result["machine"], result["versions"], result["settings"]
     virtual = " of a virtual machine" if machine["virtual machine"] == "yes" else ""
     is_busy = float(machine["load before"]) > int(machine["CPUs"].split(",")[0]) / 2
-    doubt = ", **a busy machine: the figures are rough**" if is_busy else ""
+    doubt = ", **a busy machine: the figures are rough**" if is_busy and is_time else ""
     return (
         f"{machine['date']}, {machine['CPU']}, {machine['CPUs']} CPUs{virtual}, "
         f"{machine['system']}, load {machine['load before']} before{doubt};\n"
@@ -125,9 +132,6 @@ def _work(result: dict[str, Any], name: str) -> dict[str, Any] | None:
 def _by_cpu(work: dict[str, Any]) -> list[dict[str, Any]]:
     clients: list[dict[str, Any]] = list(work["clients"].values())
     return sorted(clients, key=lambda client: float(client["cpu_seconds"]["median"]))
-
-
-_NOT_YET = "Not in the file: `make results` measures it.\n"
 
 
 def many_at_once(name: str = "select-1") -> str:
