@@ -13,8 +13,8 @@ SAME_CORE := $(if $(filter Linux,$(shell uname -s)),--cores same)
 SOURCES := setup.py pyproject.toml $(shell find src/greenwait -name "*.p[yx][xd]" -o -name "*.h")
 
 .DELETE_ON_ERROR:
-.PHONY: help test bench bench-full bench-web conformance django sqlalchemy orms tracing plain no-epoll wine \
-    windows-rules source oldest next-pythons soak sanitize memcheck leaks coverage delivery-table types lint \
+.PHONY: help test bench bench-full bench-web instructions conformance django sqlalchemy orms tracing plain no-epoll \
+    wine windows-rules source oldest next-pythons soak sanitize memcheck leaks coverage delivery-table types lint \
     test-servers docs figures explore results sdist wheel check-dist release-wheels identifiers workflows cross \
     aarch64 aarch64-full musl clean
 
@@ -53,6 +53,7 @@ test: $(VENV)/.built ## build, start a PostgreSQL of our own, run all the tests
 SPINNING := --only wait_select --only greenwait-poll --only spin --only spin-auto
 THOUSAND := --pgbouncer --connections 32 --connections 1000 --rounds 9 \
     --only hub --only gevent --only psycogreen --only asyncpg-uvloop
+MORE_WORK := $(addprefix --work ,rows-1 rows-100 rows-1000 pooled)
 bench: $(VENV)/.bench ## build, start a PostgreSQL of our own, compare the callbacks briefly
 	$(BIN)/python benchmarks/compare.py --quick $(SAME_CORE) --report report.html
 
@@ -62,11 +63,17 @@ bench-full: $(VENV)/.bench ## the whole comparison, free and on one core, and wh
 	$(BIN)/python benchmarks/stalls.py
 	$(BIN)/python benchmarks/instructions.py --if-possible
 	$(BIN)/python benchmarks/concurrency.py --plot report-concurrency.svg
+	$(BIN)/python benchmarks/concurrency.py --rounds 9 $(MORE_WORK)
 ifeq ($(shell uname -s),Linux)
 	$(BIN)/python benchmarks/compare.py --cores apart --workload select-1-unix --workload sleep-10ms $(SPINNING)
 	$(BIN)/python benchmarks/concurrency.py $(THOUSAND)
 	$(BIN)/python benchmarks/concurrency.py --connections 400 --rounds 3 --only hub
 endif
+
+ARGS ?=
+# ARGS=--keep writes the file, benchmarks/baseline.json, when a change is worth what it costs.
+instructions: $(VENV)/.bench ## does a query cost more instructions than the file says? needs valgrind and libfaketime
+	$(BIN)/python benchmarks/instructions.py --check $(ARGS)
 
 WEB_LOOP ?= uvloop
 bench-web: $(VENV)/.bench ## what SQLAlchemy and a request in FastAPI cost, beside asyncpg and psycopg 3; WEB_LOOP=asyncio
@@ -82,7 +89,6 @@ django: $(VENV)/.built ## Django's own test-suites, on its backend and on ours, 
 	$(BIN)/python -m tools.django_suites $(addprefix --django=,$(DJANGO))
 
 # Psycopg 3 is of the benchmark's extra. ARGS="--version 2.0.0 --suite orm" is another one, and a part.
-ARGS ?=
 sqlalchemy: $(VENV)/.bench ## SQLAlchemy's own test-suites, on its dialects and on ours; ARGS=--slice takes five minutes
 	$(BIN)/python -m tools.sqlalchemy_suites $(ARGS)
 
@@ -250,8 +256,10 @@ results: $(VENV)/.docs ## measure for the docs anew, on a quiet machine, and dra
 	$(BIN)/python benchmarks/compare.py --workload 'rows-*' --workload '*-busy' --json build/results.json
 	$(KEEP) two-cores build/results.json
 	sleep 90
-	$(BIN)/python benchmarks/concurrency.py --json build/results.json
+	$(BIN)/python benchmarks/concurrency.py --work select-1 $(MORE_WORK) --json build/results.json
 	$(KEEP) many-at-once build/results.json
+	$(BIN)/python benchmarks/instructions.py --json build/results.json
+	$(KEEP) instructions build/results.json
 	$(MAKE) figures
 
 # What is in dist/ is what would be published. W101: a file of ours is not in the wheel; the C that Cython

@@ -14,7 +14,17 @@ from psycopg2.extensions import connection, libpq_version
 
 import greenwait
 
-_PEERS = ("aiopg", "asyncpg", "eventlet", "gevent", "psycogreen", "psycopg", "uvloop")
+_PEERS = (
+    "aiopg",
+    "asyncpg",
+    "eventlet",
+    "gevent",
+    "psqlpy",
+    "psycogreen",
+    "psycopg",
+    "psycopg-pool",
+    "uvloop",
+)
 Pinning = Literal["free", "same", "apart"]
 
 

@@ -60,10 +60,10 @@ def panels(workloads: Sequence[dict[str, Any]], title: str, most_columns: int = 
     return figure
 
 
-def client_bars(clients: Sequence[dict[str, Any]], connections: str) -> "Figure":
+def client_bars(clients: Sequence[dict[str, Any]], connections: str, work: str) -> "Figure":
     """Draw the CPU time of the *clients* of concurrency.py's JSON."""
     figure = _new_figure(8.4, 0.3 * len(clients) + 0.9)
-    title = f"Client CPU per select 1, µs, {connections} connections"
+    title = f"Client CPU per {work}, µs, {connections} connections"
     _draw_bars(figure.subplots(), title, clients, "cpu_seconds", lambda cpu: f"{cpu * 1e6:.1f}")
     return figure
 

@@ -13,29 +13,34 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.callbacks import BLOCKING
-from benchmarks.figures import digits, ratio_text
+from benchmarks.figures import digits, ratio_text, time_text
 from benchmarks.plots import TITLE, client_bars, panels, svg_text
 
 _RESULTS = Path(__file__).parent / "results"
 
-#: What is kept: compare.py's with client and server on one core, and left free; concurrency.py's.
-NAMES = ("one-core", "two-cores", "many-at-once")
+#: What is kept: compare.py's with client and server on one core, and left free; concurrency.py's;
+#: instructions.py's.
+NAMES = ("one-core", "two-cores", "many-at-once", "instructions")
+_ROWS = ("rows-1", "rows-100", "rows-1000")
 _PLOTTED = ("select-1-unix", "select-1-tls", "rows-200k", "rows-200k-busy")
 
 
 def keep(name: str, path: Path) -> None:
     """Keep a benchmark's JSON file as *name*, without the samples."""
     found = json.loads(path.read_text(encoding="utf-8"))
-    groups = found.get("workloads", [found])
-    for group in groups:
+    for group in found.get("workloads", ()):
         for entry in (group.get("contestants") or group["clients"]).values():
             del entry["samples"]
     text = json.dumps(found, indent=1, ensure_ascii=False) + "\n"
-    (_RESULTS / f"{name}.json").write_text(text, encoding="utf-8")
+    _path(name).write_text(text, encoding="utf-8")
+
+
+def _path(name: str) -> Path:
+    return _RESULTS / f"{name}.json"
 
 
 def _load(name: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((_RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+    found: dict[str, Any] = json.loads(_path(name).read_text(encoding="utf-8"))
     return found
 
 
@@ -46,12 +51,17 @@ def draw(directory: Path) -> None:
     title = f"{TITLE}\nClient and server on one core · {result['machine']['CPU']}"
     one_query = panels([by_name[name] for name in _PLOTTED], title, most_columns=2)
     result = _load("many-at-once")
-    many_at_once = client_bars(_by_cpu(result), result["settings"]["connections"])
+    work = _work(result, "select-1")
+    assert work is not None
+    connections = result["settings"]["connections"]
+    many_at_once = client_bars(_by_cpu(work), connections, work["title"])
     for name, figure in (("one-query", one_query), ("many-at-once", many_at_once)):
         (directory / f"{name}.svg").write_text(svg_text(figure), encoding="utf-8")
 
 
 # -- Tables, in Markdown
+
+_NOT_YET = "Not in the file: `make results` measures it.\n"
 
 
 def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -70,13 +80,18 @@ def _ratios(workload: dict[str, Any], names: Sequence[str]) -> list[str]:
     return [ratio_text(entries[name]["ratio_to_blocking"]["median"]) for name in names]
 
 
-def facts(name: str) -> str:
-    """Return a paragraph that says when, where and with what *name* was measured."""
+def facts(name: str, *, is_time: bool = True) -> str:
+    """Return a paragraph that says when, where and with what *name* was measured.
+
+    :param is_time: the figures are times, which a busy machine makes longer.
+    """
+    if not _path(name).exists():
+        return _NOT_YET
     result = _load(name)
     machine, versions, settings = result["machine"], result["versions"], result["settings"]
     virtual = " of a virtual machine" if machine["virtual machine"] == "yes" else ""
     is_busy = float(machine["load before"]) > int(machine["CPUs"].split(",")[0]) / 2
-    doubt = ", **a busy machine: the figures are rough**" if is_busy else ""
+    doubt = ", **a busy machine: the figures are rough**" if is_busy and is_time else ""
     return (
         f"{machine['date']}, {machine['CPU']}, {machine['CPUs']} CPUs{virtual}, "
         f"{machine['system']}, load {machine['load before']} before{doubt};\n"
@@ -109,15 +124,23 @@ def in_short() -> str:
     return _table(["", *headings], rows)
 
 
-def _by_cpu(result: dict[str, Any]) -> list[dict[str, Any]]:
-    clients: list[dict[str, Any]] = list(result["clients"].values())
+def _work(result: dict[str, Any], name: str) -> dict[str, Any] | None:
+    """Return what concurrency.py has found for that work, None if it was not asked for."""
+    return next((each for each in result["workloads"] if each["name"] == name), None)
+
+
+def _by_cpu(work: dict[str, Any]) -> list[dict[str, Any]]:
+    clients: list[dict[str, Any]] = list(work["clients"].values())
     return sorted(clients, key=lambda client: float(client["cpu_seconds"]["median"]))
 
 
-def many_at_once() -> str:
+def many_at_once(name: str = "select-1") -> str:
     """Return the table of concurrency.py's clients, the least CPU first."""
+    work = _work(_load("many-at-once"), name)
+    if work is None:
+        return _NOT_YET
     rows = []
-    for client in _by_cpu(_load("many-at-once")):
+    for client in _by_cpu(work):
         median, low, high = (
             digits(client["cpu_seconds"][which] * 1e6) for which in ("median", "p10", "p90")
         )
@@ -126,10 +149,50 @@ def many_at_once() -> str:
     return _table(["client", "CPU per query", "8 of 10 rounds", "queries/s"], rows)
 
 
+def rows_at_once() -> str:
+    """Return the table of the clients' CPU for rows, the least for a hundred rows first."""
+    result = _load("many-at-once")
+    works = [work for name in _ROWS if (work := _work(result, name)) is not None]
+    if not works:
+        return _NOT_YET
+    ordered = sorted(
+        works[len(works) // 2]["clients"].items(),
+        key=lambda item: float(item[1]["cpu_seconds"]["median"]),
+    )
+    rows = [
+        [
+            _title(client),
+            *(time_text(work["clients"][name]["cpu_seconds"]["median"]) for work in works),
+        ]
+        for name, client in ordered
+    ]
+    return _table(["CPU per query", *(work["title"] for work in works)], rows)
+
+
+def instructions() -> str:
+    """Return the table of instructions.py's kinds of use, with goals and peers."""
+    if not _path("instructions").exists():
+        return _NOT_YET
+    rows = [
+        [
+            f"**{kind['title']}**",
+            f"{kind['instructions']:,.0f}",
+            f"{kind['goal']:,}",
+            ", ".join(f"{title} {each:,.0f}" for title, each in kind["peers"].items()),
+        ]
+        for kind in _load("instructions")["goals"]
+    ]
+    return _table(["instructions per query", "", "goal", "peers"], rows)
+
+
 def many_at_once_ratios() -> str:
-    """Return the table of what concurrency.py compares with its goals."""
-    rows = [[each["title"], each["cpu"], each["goal"]] for each in _load("many-at-once")["ratios"]]
-    return _table(["CPU per query, as a multiple", "", "goal"], rows)
+    """Return the table of what concurrency.py compares, with the goals that there are."""
+    rows = [
+        [work["title"], each["title"], each["cpu"], each["goal"]]
+        for work in _load("many-at-once")["workloads"]
+        for each in work["ratios"]
+    ]
+    return _table(["", "CPU per query, as a multiple", "", "goal"], rows)
 
 
 def main() -> None:
