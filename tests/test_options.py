@@ -118,6 +118,12 @@ def test_callback_can_not_be_changed():
         callback.other = 1  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
 
 
+@pytest.mark.parametrize(("arguments", "options"), [((), {}), ((1, 2), {}), ((1,), {"conn": 2})])
+def test_other_arguments_than_a_connection_are_a_type_error(arguments, options):
+    with pytest.raises(TypeError, match="one argument, the connection"):
+        greenwait.WaitCallback()(*arguments, **options)
+
+
 def test_class_in_place_of_an_instance_is_told(connect):
     set_wait_callback(greenwait.WaitCallback)
     with pytest.raises(TypeError, match=r"register an instance"):

@@ -40,6 +40,16 @@ def test_type_of_a_job_can_be_written_down():
     assert get_origin(greenwait.Job[int]) is greenwait.Job
 
 
+def test_any_number_of_jobs_begin_in_order():
+    begun: list[int] = []
+    with greenwait.installed(), greenwait.Hub() as hub:
+        for number in range(500):
+            hub.spawn(begun.append, number)
+            if number % 150 == 0:
+                hub.sleep(0)
+    assert begun == list(range(500))
+
+
 def test_leaving_the_block_waits(conns):
     own = conns(2)
     done = []
