@@ -67,29 +67,16 @@ class _Worker(Worker):
 cdef object HubWorker = _Worker
 
 
-cdef extern from *:
-    """
-    #include <structmember.h>
+cdef extern from "slot.h":
+    Py_ssize_t slot_offset(object cls, const char* name) except -1
+    PyObject* slot_value(object obj, Py_ssize_t offset) noexcept
 
-    /* Where a member of __slots__ lies in each object of the class. */
-    static Py_ssize_t
-    slot_offset(PyObject *member)
-    {
-        if (!Py_IS_TYPE(member, &PyMemberDescr_Type)) {
-            PyErr_SetString(PyExc_TypeError, "not a member of __slots__");
-            return -1;
-        }
-        return ((PyMemberDescrObject *)member)->d_member->offset;
-    }
-    """
-    Py_ssize_t slot_offset(object member) except -1
-
-cdef Py_ssize_t execution_offset = slot_offset(Worker.execution)
+cdef Py_ssize_t EXECUTION = slot_offset(Worker, "execution")
 
 
 cdef inline Job execution_of(object worker):
     """Return ``worker.execution`` without a look-up: each wait needs it."""
-    cdef PyObject* execution = (<PyObject**>(<char*><PyObject*>worker + execution_offset))[0]
+    cdef PyObject* execution = slot_value(worker, EXECUTION)
     return None if execution is NULL else <Job>execution
 
 
