@@ -316,7 +316,8 @@ identifiers: $(RELEASE)/.built ## does cibuildwheel build the wheels that a rele
 
 workflows: identifiers ## check .github/workflows, and what they would publish
 	$(RELEASE_BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
-	$(RELEASE_BIN)/zizmor --offline --quiet --persona pedantic .github/workflows
+	$(RELEASE_BIN)/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
+	$(RELEASE_BIN)/zizmor --offline --quiet --persona pedantic .github/workflows .github/dependabot.yml
 	$(RELEASE_BIN)/actionlint -shellcheck= -pyflakes= .github/workflows/*.yml
 
 cross: $(VENV)/.dev ## compile the generated C for systems that are not here
