@@ -317,7 +317,7 @@ def test_interrupt_before_a_commit_begins_is_forgotten_with_it(connect, callback
         raise Limit
 
     conn = connect(connection_factory=Connection)
-    conn.autocommit = True
+    conn.cursor().execute("select 1")
     monkeypatch.setattr(connection, "begin_method", begin)
     with pytest.raises(Limit):
         conn.commit()
