@@ -34,6 +34,7 @@ from greenwait._psycopg.libpq cimport (
     can_cancel_in_thread,
     libpq,
 )
+from greenwait._psycopg.proxy cimport without_proxy
 from greenwait._psycopg.state cimport is_in_query, pgconn_of
 from greenwait._stats cimport counters
 from greenwait._system.sealed_type cimport seal_type
@@ -63,7 +64,6 @@ cdef object close = os.close
 cdef object read = os.read
 cdef object set_blocking = os.set_blocking if hasattr(os, "set_blocking") else None
 cdef object strerror = os.strerror
-cdef int MOST_PROXIES = 8  # one around the other
 
 
 cdef object cancel_request(object conn):
@@ -194,15 +194,6 @@ seal_type(CancelRequest, "it is made by cancel()")
 seal_type(ThreadedCancelRequest, "it is made by cancel()")
 
 
-cdef object unwrapped(object conn):
-    """Return the connection that a library for tracing may have wrapped."""
-    for _ in range(MOST_PROXIES):
-        if PyObject_TypeCheck(conn, <PyTypeObject*>connection_type):
-            break
-        conn = getattr(conn, "__wrapped__", conn)
-    return conn
-
-
 def cancel(conn, /, timeout=1.0):
     """Cancel the query of *conn* on the server.
 
@@ -230,7 +221,7 @@ def cancel(conn, /, timeout=1.0):
     cdef timeout_block block = nearest_block() if blocks_entered > 0 else None
     cdef Wait wait
     seconds = checked_seconds("timeout", timeout, "")
-    conn = unwrapped(conn)
+    conn = without_proxy(conn)
     if not PyObject_TypeCheck(conn, <PyTypeObject*>connection_type):
         raise TypeError(f"cancel() takes a psycopg2 connection, not {type(conn).__name__!r}")
     if conn.closed:

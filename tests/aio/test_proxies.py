@@ -20,6 +20,12 @@ class Proxy:
     def __getattr__(self, name):
         return getattr(self.__wrapped__, name)
 
+    def __setattr__(self, name, value):
+        if name in ("__wrapped__", "seen"):
+            object.__setattr__(self, name, value)
+        else:
+            setattr(self.__wrapped__, name, value)
+
 
 class TracedCursor(Proxy):
     def __init__(self, wrapped, seen):
@@ -99,9 +105,17 @@ def test_synchronous_code_gets_the_proxy(run, dsn, seen):
         conn.cursor().execute("select 1")
         assert list(greenwait.notifies(conn, 0)) == []
         conn.close()
+        pool = greenwait.Pool(dsn, max_size=1)
+        for _ in range(2):
+            with pool.connection() as lent:
+                assert isinstance(lent.cursor(), TracedCursor)
+                lent.autocommit = not lent.autocommit
+                lent.cursor().execute("select 2")
+        assert (pool.stats().made, pool.stats().in_use) == (1, 0)
+        pool.close()
 
     async def main():
         await aio.run(work)
 
     run(main())
-    assert len(seen) == 2
+    assert len(seen) == 6

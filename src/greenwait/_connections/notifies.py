@@ -9,6 +9,7 @@ from psycopg2.extensions import POLL_OK, POLL_READ, Notify
 from greenwait._callback import wait_at_most
 from greenwait._connections.semaphore import check_deadline, give_way
 from greenwait._deadline import deadline_after
+from greenwait._psycopg.proxy import without_proxy
 
 __all__ = ["Listening", "notifies"]
 
@@ -47,7 +48,7 @@ class Listening:
     def __init__(self, conn: Any, deadline: float | None) -> None:
         if not hasattr(conn, "notifies"):
             raise TypeError(f"notifies() takes a psycopg2 connection, not {type(conn).__name__!r}")
-        self.conn = conn
+        self.conn = without_proxy(conn)
         self._deadline = deadline
         self._is_over = False
 

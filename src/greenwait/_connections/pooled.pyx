@@ -7,6 +7,7 @@ from libc.stdint cimport int64_t
 
 from greenwait._deadline cimport after
 from greenwait._psycopg.attributes cimport value_of
+from greenwait._psycopg.proxy cimport without_proxy
 from greenwait._system.clock cimport monotonic_ns
 from greenwait._system.readiness cimport READINESS_READ, readiness_now
 
@@ -46,7 +47,8 @@ cdef list ATTRIBUTES = [getattr(connection_type, name) for name in SETTINGS]
 
 cdef tuple settings_of(object conn):
     """Return the settings of a new connection, which ``is_restored()`` restores."""
-    return tuple([value_of(attribute, conn) for attribute in ATTRIBUTES])
+    own = without_proxy(conn)
+    return tuple([value_of(attribute, own) for attribute in ATTRIBUTES])
 
 
 cdef int configure(object conn, object function) except -1:
@@ -61,13 +63,13 @@ cdef int configure(object conn, object function) except -1:
 
 
 cdef inline bint is_open(object conn) except -1:
-    cdef long closed = value_of(connection_closed, conn)
+    cdef long closed = value_of(connection_closed, without_proxy(conn))
     return closed == 0
 
 
 cdef inline bint is_in_transaction(object conn) except -1:
     """Is there a transaction on the server, or is it lost?"""
-    cdef int status = PyObject_CallOneArg(transaction_status, conn)
+    cdef int status = PyObject_CallOneArg(transaction_status, without_proxy(conn))
     return status != IDLE
 
 
@@ -103,7 +105,7 @@ cdef bint is_restored(object conn, tuple settings, object reset) except -1:
             if not is_open(conn) or not finish(conn):
                 return False
         for i in range(len(SETTINGS)):
-            value = value_of(ATTRIBUTES[i], conn)
+            value = value_of(ATTRIBUTES[i], without_proxy(conn))
             if value is not settings[i] and value != settings[i]:
                 setattr(conn, SETTINGS[i], settings[i])
     except Psycopg2Error as exc:
@@ -123,12 +125,12 @@ cdef bint is_rolled_back(object conn) except -1:
             return False
     if not is_open(conn):
         return False
-    status = value_of(connection_status, conn)
+    status = value_of(connection_status, without_proxy(conn))
     if status == STATUS_BEGIN:
         # A rollback was done, and interrupted: psycopg2 has seen an error, and does not
         # know that there is no transaction. After a commit it does, whatever that does.
         conn.commit()
-        status = value_of(connection_status, conn)
+        status = value_of(connection_status, without_proxy(conn))
     # If prepared: psycopg2 wants that to be ended here or nowhere.
     return status == STATUS_READY
 

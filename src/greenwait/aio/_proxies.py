@@ -8,7 +8,7 @@ cursors go through that inside of their calls, where they wait.
 
 from typing import Any
 
-from greenwait._psycopg.psycopg2 import connection
+from greenwait._psycopg.proxy import without_proxy
 from greenwait.aio._call import awaited
 
 __all__ = ["out_of_proxy", "through_proxy"]
@@ -19,10 +19,7 @@ _classes: dict[type, type] = {}
 
 def out_of_proxy(found: Any) -> Any:
     """Return the connection that is in a proxy, if it is in one, and have it know the proxy."""
-    conn = found
-    # By type(): isinstance() tells of what is in the proxy.
-    while not issubclass(type(conn), connection) and hasattr(conn, "__wrapped__"):
-        conn = conn.__wrapped__
+    conn = without_proxy(found)
     if conn is not found:
         conn._proxy = found
     return conn
