@@ -6,7 +6,7 @@
 #include <structmember.h>
 
 /* Returns the offset in instances of the class and of its subclasses, or -1 with an exception. */
-static Py_ssize_t
+static inline Py_ssize_t
 slot_offset(PyObject *cls, const char *name)
 {
     Py_ssize_t offset = -1;
