@@ -17,10 +17,10 @@ from cpython.ref cimport Py_INCREF
 from greenwait._psycopg.state cimport ConnectionState
 from greenwait._raised cimport take_raised
 from greenwait._ranks cimport append, chain
+from greenwait._system.switching cimport current_greenlet
 
 import sys
 
-from greenlet import getcurrent
 
 from greenwait._psycopg import psycopg2
 
@@ -31,7 +31,6 @@ cdef extern from "Python.h":
     PyFrameObject* PyEval_GetFrame() noexcept
     void PyErr_Restore(PyObject* kind, PyObject* exc, PyObject* traceback) noexcept
 
-cdef object current_greenlet = getcurrent
 cdef object new_error = psycopg2.Error.__new__
 cdef object OperationalError = psycopg2.OperationalError
 cdef tuple UNKNOWN = ("unknown error",)

@@ -20,17 +20,16 @@ from greenwait._system.method cimport (
     make_method_class,
 )
 from greenwait._system.sealed_type cimport seal_type
+from greenwait._system.switching cimport current_greenlet
 from greenwait._waiter cimport is_hub_itself, waiters_entered
 
 from functools import update_wrapper
 
-from greenlet import getcurrent
 
 from greenwait._psycopg.psycopg2 import STATUS_BEGIN, ProgrammingError, connection
 
 __all__ = ["FairLock", "block_alone", "block_end", "cursor_with_lock", "with_lock"]
 
-cdef object current_greenlet = getcurrent
 cdef object programming_error = ProgrammingError
 cdef object at_exit = object()  # the owner when the greenlet module is gone
 cdef object end_of_block = connection.__exit__

@@ -15,12 +15,12 @@ from greenwait._deadline cimport after, checked_seconds, to_ns
 from greenwait._greenlets.execution cimport Execution
 from greenwait._greenlets.scheduler cimport SuspendedWait, new_suspended_wait
 from greenwait._greenlets.synchronous cimport check_synchronous
-from greenwait._greenlets.switching cimport current_greenlet, switch_to
 from greenwait._greenlets.waiter cimport GreenletWaiter, InterruptTarget
 from greenwait._ranks cimport higher
 from greenwait._system.clock cimport NO_DEADLINE, monotonic_ns
 from greenwait._system.periods cimport CLOSED_NS, SIGNALS_NS
 from greenwait._system.sealed_type cimport seal_type
+from greenwait._system.switching cimport current_greenlet, switch_to
 from greenwait._system.threads cimport is_main_thread
 from greenwait._waiter cimport (
     Waiter,

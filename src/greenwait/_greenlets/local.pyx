@@ -16,10 +16,10 @@ from cpython.object cimport PyObject
 from cpython.pystate cimport PyThreadState_GetDict
 from cpython.type cimport PyType_IsSubtype
 
-from greenwait._greenlets.switching cimport current_greenlet
 from greenwait._ranks cimport higher
 from greenwait._system.finalizing cimport Py_IsFinalizing
 from greenwait._system.sealed_type cimport seal_type
+from greenwait._system.switching cimport current_greenlet
 from greenwait._system.threads cimport forks
 
 from weakref import ref

@@ -13,10 +13,10 @@ from cpython.pythread cimport PyThread_get_thread_ident
 from libc.stdint cimport int64_t
 
 from greenwait._greenlets.scheduler cimport SuspendedWait, new_scheduler, new_suspended_wait
-from greenwait._greenlets.switching cimport current_greenlet, switch_to
 from greenwait._psycopg.state cimport ConnectionState
 from greenwait._ranks cimport higher
 from greenwait._system.clock cimport NO_DEADLINE, monotonic_ns
+from greenwait._system.switching cimport current_greenlet, switch_to
 from greenwait._waiter cimport Waiter
 
 from greenwait import _errors

@@ -8,14 +8,22 @@
 
 #include <Python.h>
 
+/* Have a type called by the vectorcall function that lies at this offset of its objects. */
+static inline void
+set_vectorcall(PyTypeObject *type, Py_ssize_t offset)
+{
+    type->tp_vectorcall_offset = offset;
+    type->tp_flags |= Py_TPFLAGS_HAVE_VECTORCALL;
+    PyType_Modified(type);
+}
+
 /* For a type that has tp_descr_get; it would not inherit the flags of a method everywhere. */
 static inline void
 set_method_slots(PyTypeObject *type, Py_ssize_t vectorcall_offset)
 {
-    type->tp_vectorcall_offset = vectorcall_offset;
     type->tp_call = PyVectorcall_Call;
-    type->tp_flags |= Py_TPFLAGS_HAVE_VECTORCALL | Py_TPFLAGS_METHOD_DESCRIPTOR;
-    PyType_Modified(type);
+    type->tp_flags |= Py_TPFLAGS_METHOD_DESCRIPTOR;
+    set_vectorcall(type, vectorcall_offset);
 }
 
 static inline PyObject *

@@ -7,6 +7,7 @@ cdef extern from "Python.h":
     object PyObject_Vectorcall(object function, PyObject** args, size_t nargsf, PyObject* names)
 
 cdef extern from "method.h":
+    void set_vectorcall(type cls, Py_ssize_t offset) noexcept
     tuple tuple_of_vector(PyObject** args, Py_ssize_t count)
     dict dict_of_vector(PyObject** values, PyObject* names)
 

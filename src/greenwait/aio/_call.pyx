@@ -10,7 +10,6 @@ from cpython.contextvars cimport PyContext_CopyCurrent
 from cpython.object cimport PyObject
 
 from greenwait._greenlets.scheduler cimport SuspendedWait, new_suspended_wait
-from greenwait._greenlets.switching cimport current_greenlet
 from greenwait._greenlets.waiter cimport InterruptTarget
 from greenwait._system.clock cimport NO_DEADLINE
 from greenwait._system.method cimport (
@@ -22,6 +21,7 @@ from greenwait._system.method cimport (
     tuple_of_vector,
 )
 from greenwait._system.sealed_type cimport seal_type
+from greenwait._system.switching cimport current_greenlet
 from greenwait._waiter cimport hubs_entered
 from greenwait.aio._loop cimport (
     INHERITED,

@@ -21,7 +21,6 @@ from cpython.pythread cimport PyThread_get_thread_ident
 from libc.stdint cimport int64_t
 
 from greenwait._greenlets.scheduler cimport SuspendedWait, new_suspended_wait
-from greenwait._greenlets.switching cimport current_greenlet, switch_to
 from greenwait._greenlets.waiter cimport GreenletWaiter, InterruptTarget
 from greenwait._psycopg.state cimport ConnectionState
 from greenwait._system.clock cimport NO_DEADLINE, monotonic_ns
@@ -30,6 +29,7 @@ from greenwait._system.periods cimport CLOSED_MS
 from greenwait._system.readiness cimport READINESS_READ, READINESS_WRITE
 from greenwait._system.readiness_set cimport readiness_set_fileno
 from greenwait._system.sealed_type cimport seal_type
+from greenwait._system.switching cimport current_greenlet, switch_to
 from greenwait._waiter cimport (
     Adapter,
     Waiter,

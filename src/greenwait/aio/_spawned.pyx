@@ -9,11 +9,11 @@ switches to the task, and the event loop's waiter resumes that when the wait is 
 cimport cython
 from cpython.contextvars cimport PyContext_CopyCurrent
 
-from greenwait._greenlets.switching cimport current_greenlet
 from greenwait._greenlets.waiter cimport InterruptTarget
 from greenwait._ranks cimport append, higher
 from greenwait._system.clock cimport monotonic_ns
 from greenwait._system.sealed_type cimport seal_type
+from greenwait._system.switching cimport current_greenlet
 from greenwait._waiter cimport Adapter, Waiter, register_first
 from greenwait.aio._loop cimport EventLoop, PendingCall, known_loop_of, spawned_key
 

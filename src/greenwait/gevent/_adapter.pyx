@@ -18,7 +18,6 @@ from greenwait._greenlets.scheduler cimport (
     new_scheduler,
     new_suspended_wait,
 )
-from greenwait._greenlets.switching cimport current_greenlet, switch_to
 from greenwait._psycopg.state cimport ConnectionState
 from greenwait._system.clock cimport NO_DEADLINE
 from greenwait._system.finalizing cimport Py_IsFinalizing
@@ -26,6 +25,7 @@ from greenwait._system.periods cimport CLOSED_MS
 from greenwait._system.readiness cimport READINESS_READ, READINESS_WRITE
 from greenwait._system.readiness_set cimport readiness_set_fileno
 from greenwait._system.sealed_type cimport seal_type
+from greenwait._system.switching cimport current_greenlet, switch_to
 from greenwait._waiter cimport Adapter, Waiter, seconds_until
 
 import os

@@ -4,10 +4,10 @@ They are the dialects' methods, compiled since each statement calls one. An inte
 of psycopg2 itself is told from one of an event hook's: it leaves the connection usable, as a rule.
 """
 
+from greenwait._system.switching cimport current_greenlet
 from greenwait._waiter cimport Waiter, waiter_here, waiters_entered
 from greenwait.aio._spawned cimport is_spawned_greenlet, suspend_once
 
-from greenlet import getcurrent
 from psycopg2 import Error
 from psycopg2.extensions import STATUS_PREPARED as PREPARED
 from psycopg2.extensions import STATUS_READY as READY
@@ -27,7 +27,6 @@ __all__ = [
     "do_rollback",
 ]
 
-cdef object current_greenlet = getcurrent
 cdef object psycopg2_error = Error
 cdef object first_class = _AdhocProxiedConnection  # the proxy of an engine's first connection
 cdef int STATUS_READY = READY

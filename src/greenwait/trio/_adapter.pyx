@@ -11,18 +11,17 @@ from libc.stdint cimport int64_t
 from greenwait._greenlets.execution cimport Execution
 from greenwait._psycopg.state cimport ConnectionState
 from greenwait._system.readiness cimport READINESS_READ, readiness_check
+from greenwait._system.switching cimport current_greenlet
 from greenwait._system.threads cimport forks
 from greenwait._waiter cimport Adapter, seconds_until_look
 
 import trio
-from greenlet import getcurrent
 
 from greenwait._greenlets.local import Worker
 from greenwait.trio._request import CHECKPOINT, Request
 
 __all__ = ["TrioAdapter", "TrioWorker"]
 
-cdef object current_greenlet = getcurrent
 cdef object cancelled = trio.Cancelled
 
 
