@@ -10,6 +10,7 @@ from typing import Any
 import psycopg2
 import psycopg2.extras
 import pytest
+from psycopg2.extensions import get_wait_callback
 
 import greenwait
 from greenwait import aio
@@ -76,6 +77,12 @@ def borrow_twice(pool):
 
 def decorated_generator(lab):
     @greenwait.timeout(1)
+    def generator():
+        yield
+
+
+def installed_generator(lab):
+    @greenwait.installed()
     def generator():
         yield
 
@@ -175,9 +182,10 @@ MISTAKES: dict[str, Any] = {
     "timeout('5')": (TypeError, "seconds " + SECONDS, lambda lab: lab.any.timeout("5")),
     "timeout(-1)": (ValueError, "seconds=-1: " + NOT_NEGATIVE, lambda lab: greenwait.timeout(-1)),
     "timeout(nan)": (ValueError, NOT_NEGATIVE, lambda lab: greenwait.timeout(float("nan"))),
-    "timeout(1)(2)": (TypeError, "write 'with greenwait.timeout",
+    "timeout(1)(2)": (TypeError, r"timeout\(\) decorates functions, not 'int'.*write a with block",
         lambda lab: lab.any.timeout(1)(2)),
     "timeout() of a generator": (TypeError, "write a with block there", decorated_generator),
+    "installed() of a generator": (TypeError, "write a with block there", installed_generator),
     "timeout() of an async generator": (TypeError, "write a with block there",
         decorated_async_generator),
     # Pools
@@ -298,6 +306,19 @@ def test_timeout_decorates(server, kind):
                     sleep(conn)
                 conn.rollback()
             conn.close()
+
+
+def test_installed_decorates_async_functions():
+    @greenwait.installed(timeout=3)
+    async def during():
+        await asyncio.sleep(0)
+        return get_wait_callback()
+
+    before = get_wait_callback()
+    assert asyncio.iscoroutinefunction(during)
+    found: Any = asyncio.run(during())
+    assert found.timeout == 3
+    assert get_wait_callback() is before
 
 
 def test_callback_can_be_copied_and_pickled():

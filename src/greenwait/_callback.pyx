@@ -19,6 +19,7 @@ from greenwait._sleep cimport (
     WARN_IN_DEBUG_MODE,
 )
 from greenwait._stats cimport counters
+from greenwait._system.method cimport PyVectorcall_NARGS, set_vectorcall
 
 from functools import partial
 
@@ -87,20 +88,6 @@ def wait(conn, /):
     """
     return wait_counted(conn, &default_options)
 
-
-cdef extern from *:
-    """
-    /* Have a type called by the vectorcall function that lies at this offset of its objects. */
-    static void
-    set_vectorcall(PyTypeObject *type, Py_ssize_t offset)
-    {
-        type->tp_vectorcall_offset = offset;
-        type->tp_flags |= Py_TPFLAGS_HAVE_VECTORCALL;
-        PyType_Modified(type);
-    }
-    """
-    void set_vectorcall(type cls, Py_ssize_t offset) noexcept
-    Py_ssize_t PyVectorcall_NARGS(size_t nargs) noexcept
 
 ctypedef object (*Vectorcall)(object self, PyObject** args, size_t nargs, PyObject* keywords)
 

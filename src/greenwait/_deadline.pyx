@@ -24,6 +24,7 @@ import warnings
 from functools import partial
 
 from greenwait import _errors
+from greenwait._decorator import decorated
 from greenwait._psycopg import psycopg2
 
 __all__ = ["deadline_after", "timeout"]
@@ -122,14 +123,7 @@ cdef class timeout:
         return self
 
     def __call__(self, function, /):
-        from greenwait._timeout_decorator import with_timeout
-
-        if not callable(function):
-            raise TypeError(
-                f"timeout() decorates functions, not {type(function).__name__!r}; around other "
-                "code write 'with greenwait.timeout(seconds):'"
-            )
-        return with_timeout(partial(timeout, self._seconds), function)
+        return decorated("timeout()", function, partial(timeout, self._seconds))
 
     def __exit__(self, kind=None, exc=None, traceback=None):
         self.leave()

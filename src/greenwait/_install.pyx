@@ -14,9 +14,9 @@ from cpython.exc cimport PyErr_CheckSignals
 import sys
 import warnings
 from contextlib import ContextDecorator
-from functools import update_wrapper
 
 from greenwait._callback import WaitCallback, wait
+from greenwait._decorator import decorated
 from greenwait._django_warning import unwatch, watch
 from greenwait._psycopg.psycopg2 import get_wait_callback, set_wait_callback
 
@@ -160,12 +160,7 @@ class installed(ContextDecorator):
         unregister(self._entered.pop())
 
     def __call__(self, function, /):
-        # Not ContextDecorator's, whose with statement is Python code.
-        def call(*args, **kwargs):
-            with self:
-                return function(*args, **kwargs)
-
-        return update_wrapper(call, function)
+        return decorated("installed()", function, lambda: self)
 
 
 def is_registered():

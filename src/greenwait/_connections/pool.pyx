@@ -96,8 +96,18 @@ cdef class Borrowed:
             if exc is None and member.conn.closed != 1 and member.places is self.pool.places:
                 member.conn.commit()
         finally:
-            self.is_entered = member.is_in_block = False
-            self.pool.take_back(member)
+            self.give_back(member)
+
+    def leave_clean(self):
+        """Leave the block without ``commit()``: there is nothing to commit."""
+        cdef Member member = self.member
+        self.member = None
+        self.give_back(member)
+
+    cdef int give_back(self, Member member) except -1:
+        self.is_entered = member.is_in_block = False
+        self.pool.take_back(member)
+        return 0
 
 
 seal_type(Member, "a Pool makes it")

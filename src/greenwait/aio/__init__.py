@@ -14,7 +14,6 @@ async def main():
 are awaited.
 """
 
-import sys
 from collections.abc import (
     AsyncGenerator,
     AsyncIterator,
@@ -50,6 +49,7 @@ from greenwait.aio._large_object import awaited_large_object
 from greenwait.aio._loop import end_connection, is_inherited
 from greenwait.aio._pool import AsyncPool, NewPool
 from greenwait.aio._proxies import out_of_proxy, through_proxy
+from greenwait.aio._psycopg2 import check_caller
 from greenwait.aio._replication import AwaitedReplication, AwaitedStream, with_awaited_stream
 
 if TYPE_CHECKING:
@@ -268,7 +268,7 @@ class AsyncConnection(  # type: ignore[misc]  # pyright: ignore[reportIncompatib
         """
         factory = cursor_factory or self.cursor_factory
         if factory is cursor and not in_call():
-            _check_caller()
+            check_caller()
         if factory is None:
             factory = AsyncCursor
         elif isinstance(factory, type):
@@ -329,23 +329,6 @@ _end_of_block = _of_connection("__exit__")
 
 
 # -- Cursors
-
-
-def _check_caller() -> None:
-    """Raise TypeError if a function of psycopg2's, which would not await, has called the caller."""
-    frame = sys._getframe(2)  # pyright: ignore[reportPrivateUsage]
-    if frame.f_globals.get("__name__") not in ("psycopg2.extras", "psycopg2._range"):
-        return
-    while frame.f_back is not None and frame.f_back.f_globals.get("__name__", "").startswith(
-        "psycopg2."
-    ):
-        frame = frame.f_back
-    name = frame.f_code.co_name
-    raise TypeError(
-        f"psycopg2's {name}() does not await the methods of an AsyncConnection or AsyncCursor: "
-        f"write await greenwait.aio.run({name}, ...)"
-    )
-
 
 _METHODS = ("execute", "executemany", "callproc")
 # ... and the parameters that are files.
@@ -421,7 +404,7 @@ class _Awaited(_CursorMethods):
     def mogrify(self, *args: Any, **kwargs: Any) -> Any:
         """Return a query as it would be sent, with its parameters, as bytes."""
         if not in_call():
-            _check_caller()
+            check_caller()
         return self._base.mogrify(self, *args, **kwargs)
 
     async def __aenter__(self) -> "Self":

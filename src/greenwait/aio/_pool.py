@@ -173,10 +173,6 @@ def _lend(lent: list[Any], lend: Callable[..., Any], *args: Any) -> None:
     lent.append(lend(*args))
 
 
-#: In place of an exception, with which a block does not call ``commit()``.
-_NOTHING_TO_COMMIT: Any = object()
-
-
 class _Borrowed(Generic[_Connection]):
     """An ``async with`` block that borrows a connection of a pool."""
 
@@ -185,7 +181,7 @@ class _Borrowed(Generic[_Connection]):
 
     def __init__(self, pool: "Pool[Any]", timeout: float | None) -> None:
         self._pool = pool
-        self._block = pool.connection(timeout)
+        self._block: Any = pool.connection(timeout)
 
     async def __aenter__(self) -> _Connection:
         lent: list[_Connection] = []
@@ -206,6 +202,6 @@ class _Borrowed(Generic[_Connection]):
             give_up(self._pool, self._conn)
             return
         if is_as_lent(self._pool, self._conn):
-            self._block.__exit__(None, _NOTHING_TO_COMMIT, None)  # at once: it need not wait
+            self._block.leave_clean()  # at once: it need not wait
             return
         await Call(self._block.__exit__, exc_info, {})
