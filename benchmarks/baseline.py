@@ -106,7 +106,7 @@ def keep(figures: Figures, here: Environment, python: str = _PYTHON) -> None:
 
 
 def load(python: str = _PYTHON) -> tuple[Figures, Environment] | None:
-    """Return the figures for this Python, and where they hold; None if there are none."""
+    """Return the figures for this Python, and where they hold; None if the file has none."""
     found = _load()["by_python"].get(python)
     return found and (found["instructions"], found["holds_for"])
 
