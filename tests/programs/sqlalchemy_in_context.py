@@ -34,7 +34,7 @@ class Thing(Base):
 
 
 def new_engine(**options):
-    connect_args = parse_dsn(DSN)
+    connect_args = parse_dsn(DSN) | {"application_name": f"sqlalchemy {os.getpid()}"}
     return sqlalchemy.create_engine("postgresql+greenwait://", connect_args=connect_args, **options)
 
 
@@ -49,10 +49,13 @@ def pid_of(engine):
 
 
 def running(engine):
-    """Return how many statements run on the server beside this one."""
-    query = "select count(*) from pg_stat_activity where query like %s and state = 'active'"
+    """Return how many long statements of this program run on the server."""
+    query = (
+        "select count(*) from pg_stat_activity where query like 'select pg_sleep(20)%' "
+        "and state = 'active' and application_name = current_setting('application_name')"
+    )
     with engine.connect() as conn:
-        return conn.exec_driver_sql(query, ("select pg_sleep(20)%",)).scalar()
+        return conn.scalar(sqlalchemy.text(query))
 
 
 def checked_out(engine: Any) -> int:

@@ -1,6 +1,7 @@
 """Engines of the asynchronous dialect, on each kind of event loop."""
 
 import contextlib
+import uuid
 
 import pytest
 import sqlalchemy
@@ -18,8 +19,9 @@ def run(request):
 
 @pytest.fixture
 def arguments(server):
-    """The connection's arguments for an engine."""
-    return {"connect_args": parse_dsn(server.dsn(server.transports[0]))}
+    """The connection's arguments for an engine; its connections have a name of the test's own."""
+    name = {"application_name": f"sqlalchemy {uuid.uuid4()}"}
+    return {"connect_args": parse_dsn(server.dsn(server.transports[0])) | name}
 
 
 @pytest.fixture

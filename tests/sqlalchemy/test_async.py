@@ -68,11 +68,13 @@ async def pid_of(engine):
 
 
 async def running(engine):
-    """Return how many long statements run on the server."""
-    query = "select count(*) from pg_stat_activity where query like %s and state = 'active'"
+    """Return how many long statements of this test's engines run on the server."""
+    query = (
+        "select count(*) from pg_stat_activity where query like 'select pg_sleep(20)%' "
+        "and state = 'active' and application_name = current_setting('application_name')"
+    )
     async with engine.connect() as conn:
-        result = await conn.exec_driver_sql(query, ("select pg_sleep(20)%",))
-        return result.scalar()
+        return await conn.scalar(text(query))
 
 
 async def hang(engine, query="select pg_sleep(20)"):
