@@ -12,6 +12,7 @@ import pytest
 from psycopg2.extensions import get_wait_callback, set_wait_callback
 
 import greenwait
+from greenwait import _install
 from greenwait._sleep import POLLERS
 from tests.lab import programs, servers
 from tests.lab.bounds import bound
@@ -55,10 +56,12 @@ def _tickers_are_made() -> None:
 
 @pytest.fixture(autouse=True)
 def _callback_is_put_back() -> Iterator[None]:
-    """Leave psycopg2's one callback of the process as it was."""
+    """Leave psycopg2's one callback of the process as it was; who installs also uninstalls."""
     before = get_wait_callback()
+    installed = list(_install._entries)
     yield
     set_wait_callback(before)
+    assert _install._entries == installed
 
 
 @pytest.fixture(params=POLLERS)

@@ -10,14 +10,6 @@ import greenwait
 from greenwait import _install
 
 
-@pytest.fixture(autouse=True)
-def _nothing_is_left_installed():
-    yield
-    left = list(_install._entries)
-    _install._entries.clear()
-    assert left == []
-
-
 def test_install_registers_a_configured_callback():
     callback = greenwait.install(spin="auto")
     assert get_wait_callback() is callback

@@ -166,7 +166,6 @@ def test_block_that_leaves_nothing_to_do_ends_without_a_call(run, dsn, monkeypat
 )
 def test_block_that_leaves_another_setting_restores_it(run, dsn, name, value):
     """And the event loop is not stopped by that, for which an exception would be raised."""
-    greenwait.install(on_event_loop="raise")
 
     async def main():
         async with await aio.create_pool(dsn, max_size=1, configure=_plain) as pool:
@@ -178,7 +177,8 @@ def test_block_that_leaves_another_setting_restores_it(run, dsn, name, value):
                 assert again is conn
                 assert getattr(conn, name) == before
 
-    run(main())
+    with greenwait.installed(on_event_loop="raise"):
+        run(main())
 
 
 def test_block_that_leaves_a_transaction_by_hand_rolls_it_back(run, dsn):
