@@ -51,8 +51,11 @@ test: $(VENV)/.built ## build, start a PostgreSQL of our own, run all the tests
 	$(BIN)/python -m pytest $(PARALLEL) $(PYTEST_ARGS)
 
 SPINNING := --only wait_select --only greenwait-poll --only spin --only spin-auto
-THOUSAND := --pgbouncer --connections 32 --connections 1000 --rounds 9 \
+# PgBouncer has one descriptor for each connection, of which a process may often have no more than 20,000.
+THOUSAND := --pgbouncer --connections 32 --connections 1000 --rounds 9 --only pgbench \
     --only hub --only gevent --only psycogreen --only asyncpg-uvloop
+THOUSANDS := --pgbouncer --connections 32 --connections 5000 --rounds 9 --only pgbench \
+    --only hub --only psycogreen
 MORE_WORK := $(addprefix --work ,rows-1 rows-100 rows-1000 pooled)
 bench: $(VENV)/.bench ## build, start a PostgreSQL of our own, compare the callbacks briefly
 	$(BIN)/python benchmarks/compare.py --quick $(SAME_CORE) --report report.html
@@ -67,6 +70,7 @@ bench-full: $(VENV)/.bench ## the whole comparison, free and on one core, and wh
 ifeq ($(shell uname -s),Linux)
 	$(BIN)/python benchmarks/compare.py --cores apart --workload select-1-unix --workload sleep-10ms $(SPINNING)
 	$(BIN)/python benchmarks/concurrency.py $(THOUSAND)
+	$(BIN)/python benchmarks/concurrency.py $(THOUSANDS)
 	$(BIN)/python benchmarks/concurrency.py --connections 400 --rounds 3 --only hub
 endif
 

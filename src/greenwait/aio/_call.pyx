@@ -116,18 +116,18 @@ cdef class Call:
         """Begin it now; for a call that need not be awaited."""
         if self.is_begun:
             raise RuntimeError("this call was begun before, or closed: call the function again")
-        self.start()
+        self.start(False)
         return self
 
-    cdef int start(self) except -1:
+    cdef int start(self, bint can_be_late) except -1:
         try:
-            self.start_in(running_loop())
+            self.start_in(running_loop(), can_be_late)
         except BaseException:
             self.is_begun = self.is_closed = True
             raise
         return 0
 
-    cdef int start_in(self, object event_loop) except -1:
+    cdef int start_in(self, object event_loop, bint can_be_late) except -1:
         cdef Suspension begun
         cdef EventLoop loop
         here = current_greenlet()
@@ -148,6 +148,7 @@ cdef class Call:
         begun.loop, begun.event_loop, begun.conn = loop, event_loop, self.conn
         begun.function, begun.args, begun.kwargs = self.function, self.args, self.kwargs
         begun.target = InterruptTarget.__new__(InterruptTarget)
+        begun.can_be_late = can_be_late
         begun.context = PyContext_CopyCurrent()
         self.function = self.args = self.kwargs = self.conn = None
         self.begun = begun
@@ -168,7 +169,7 @@ cdef object step(Call call, object _value, int* is_over):
             call.is_begun = is_over[0] = True
             return call_local(call)
         if not call.is_begun:
-            call.start()
+            call.start(True)
         begun = call.begun
         if not begun.is_over:
             begun._asyncio_future_blocking = True
@@ -196,7 +197,8 @@ cdef class Suspension(PendingCall):
 
     cdef int run(self) except -1:
         """Call the function, and keep what it returns or raises."""
-        self.execute()
+        if not self.is_late or self.wait_for_turn():
+            self.execute()
         if isinstance(self.exception_raised, StopIteration):  # it would be a result, PEP 479
             told = RuntimeError("the function raised StopIteration")
             told.__cause__ = self.exception_raised
@@ -205,6 +207,17 @@ cdef class Suspension(PendingCall):
         self.is_over = True
         self.context = self.target = self.conn = None
         return 0
+
+    cdef bint wait_for_turn(self) except -1:
+        """Let the event loop run first; return False if the call was cancelled meanwhile."""
+        cdef SuspendedWait suspended = new_suspended_wait(-1, NO_DEADLINE)
+        self.loop.make_due(suspended)
+        try:
+            self.loop.suspend(suspended)
+        except BaseException as exc:
+            self.exception_raised = exc
+            self.function = self.args = self.kwargs = None
+        return self.exception_raised is None
 
     def fail(self, exc):
         """End the call for its task, in a forked child, where its function never goes on."""

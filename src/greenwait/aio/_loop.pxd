@@ -15,6 +15,8 @@ cdef class PendingCall(Execution):
     cdef bint is_under_way
     cdef Py_ssize_t place        # in the event loop's list while it is under way
     cdef bint is_beginning       # it has not waited yet
+    cdef bint can_be_late        # its function need not run at once
+    cdef bint is_late            # it runs in the event loop's next turn
     cdef object wake_up          # the task's function, to be called when it is over
     cdef object wake_up_context
     cdef int run(self) except -1
@@ -43,6 +45,7 @@ cdef class EventLoop(GreenletWaiter):
     cdef object pop_over
     cdef bint is_serving        # the greenlets that are due are being run
     cdef int64_t until_ns       # ... until then at the longest
+    cdef int64_t begun_ns       # how long tasks have begun calls since the last serve()
     cdef bint is_resuming       # the tasks of calls that are over are being resumed
     cdef bint is_scheduled      # the event loop is to call serve() soon
     cdef bint is_listening      # the event loop watches our descriptor
@@ -71,6 +74,7 @@ cdef class EventLoop(GreenletWaiter):
     cdef object pop_due(self)
     cdef int set_alarm(self) except -1
     cdef int schedule(self) except -1
+    cdef int take_turn(self) except -1
     cdef int switch_to_due(self, int64_t until_ns) except -1
     cdef int resume_tasks(self, int64_t until_ns) except -1
     cdef int step_back(self) except -1

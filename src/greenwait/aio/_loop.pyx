@@ -110,7 +110,8 @@ cdef str IS_FUTURE = "_asyncio_future_blocking"
 cdef str GET_LOOP = "get_loop"
 cdef object cancelled_error = asyncio.CancelledError
 
-# How long our greenlets may run before the event loop does, however many are due.
+# How long our greenlets may run before the event loop does, however many are due, and how long
+# tasks may begin calls; what comes later waits for the next turn.
 cdef int64_t LONGEST_TURN_NS = 3_000_000
 cdef double TICK_SECONDS = CLOSED_MS / 1000.0
 # The period of the checks whether the event loop is back in the thread of its calls.
@@ -244,8 +245,12 @@ cdef class EventLoop(GreenletWaiter):
 
     cdef int begin_call(self, PendingCall call, object here) except -1:
         """Run its function, in a greenlet, until it waits or returns; *here* is the greenlet."""
+        cdef int64_t began_ns = 0
         if not self.is_active():
             self.move_here()
+        if not self.is_resuming:  # which has a limit of its own
+            began_ns = monotonic_ns()
+            call.is_late = call.can_be_late and self.begun_ns > LONGEST_TURN_NS
         # Set only during its work: greenlet frees the main greenlet of a thread that ends, even if
         # it is referenced (ThreadState's destructor takes the last reference for a leaked one).
         global busy_loop, workers_entered
@@ -267,6 +272,8 @@ cdef class EventLoop(GreenletWaiter):
             workers_entered -= 1
             call.is_beginning = False
             self.entered_by = outer
+            if began_ns > 0:
+                self.begun_ns += monotonic_ns() - began_ns
         if not call.is_over:
             try:
                 self.tell_event_loop()
@@ -481,11 +488,16 @@ cdef class EventLoop(GreenletWaiter):
         return 0
 
     def serve(self):
+        """Take the turn that was scheduled."""
+        self.is_scheduled = False
+        self.take_turn()
+
+    cdef int take_turn(self) except -1:
         """Run the greenlets whose waits are over, then the tasks whose calls are."""
         cdef int64_t until_ns = monotonic_ns() + LONGEST_TURN_NS
-        self.is_scheduled = False
+        self.begun_ns = 0
         if self.is_inherited():
-            return
+            return 0
         try:
             if not self.is_active():
                 self.step_back()
@@ -496,6 +508,7 @@ cdef class EventLoop(GreenletWaiter):
             self.resume_tasks(until_ns)
         finally:  # a signal handler may strike in a method of the event loop
             self.reschedule()
+        return 0
 
     # These two restore the state before them for an event loop that runs within one of its own
     # callbacks, which nest_asyncio makes possible.
@@ -552,18 +565,23 @@ cdef class EventLoop(GreenletWaiter):
         return 0
 
     def serve_in_no_context(self):
-        """Call ``serve()`` outside of the context, when the descriptor is ready.
+        """Take a turn outside of the context, when the descriptor is ready.
+
+        Unless one is scheduled and comes soon: one in each iteration of the event loop is enough.
 
         asyncio has one handle for the descriptor, with one context, which can't be entered twice:
         an event loop that runs within a task that is resumed here, nest_asyncio's, enters it again.
         """
         cdef PyObject* entered = entered_context()
+        if self.is_scheduled:
+            return
         if entered is NULL:
-            return self.serve()
+            self.take_turn()
+            return
         context = <object>entered
         PyContext_Exit(context)
         try:
-            self.serve()
+            self.take_turn()
         finally:
             PyContext_Enter(context)
 
@@ -581,7 +599,7 @@ cdef class EventLoop(GreenletWaiter):
     def expire(self):
         """Serve the waits whose time is up."""
         self.timer = None
-        self.serve()
+        self.take_turn()
 
     def tick(self):
         """Check for descriptors that were closed during a wait, and for the right thread."""
@@ -595,7 +613,7 @@ cdef class EventLoop(GreenletWaiter):
                 self.is_listening = False
         elif self.is_active():
             self.ticker = event_loop.call_later(TICK_SECONDS, self.tick)
-            self.serve()
+            self.take_turn()
         else:
             self.step_back()
 
