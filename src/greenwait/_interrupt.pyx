@@ -283,7 +283,8 @@ cdef object stop(object conn, Wait* wait, object interruption):
         return lost_error(conn, wait, interruption)
     if not is_deadline:
         reason = raised_by(interruption)
-    if not (state.is_async or is_active(conn)):
+    # libpq may have received the whole answer, and psycopg2 not yet taken it.
+    if not (state.is_async or wait.is_answered or is_active(conn)):
         # Not called by psycopg2, which would have sent something to the server.
         if is_deadline:
             reason = timeout_error(
