@@ -21,13 +21,18 @@ SOURCES := setup.py pyproject.toml $(shell find src/greenwait -name "*.p[yx][xd]
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
 
+# matplotlib would keep its caches at home.
+export MPLCONFIGDIR := $(CURDIR)/build/matplotlib
+
 $(VENV)/.built: $(SOURCES)
+	@echo "installing into $(VENV), and compiling greenwait: two minutes or so"
 	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
 	$(PIP) install --upgrade pip
 	$(PIP) install --editable '.[$(PSYCOPG2),test]'
 	touch $@
 
 $(VENV)/.bench: $(VENV)/.built pyproject.toml
+	@echo "installing what greenwait is compared with, and what draws the report: a minute or so"
 	$(PIP) install 'greenwait[bench]'  # the one that is installed: nothing is compiled again
 	touch $@
 

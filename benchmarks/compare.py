@@ -4,14 +4,14 @@ python benchmarks/compare.py --quick --report report.html
 """
 
 import argparse
+import contextlib
 import fnmatch
 import json
 import math
-import os
 import random
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -21,12 +21,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 try:
     from rich.console import Console
+    from rich.markup import escape
 
-    from benchmarks import report
+    from benchmarks import headline, report
     from benchmarks.callbacks import BLOCKING, DEFAULT, NAMES, contestants
-    from benchmarks.figures import console, positive, print_facts
-    from benchmarks.machine import Cores, Pinning, machine, versions
+    from benchmarks.figures import console, positive, print_facts, step
+    from benchmarks.leading import Leading
+    from benchmarks.machine import Cores, Pinning, is_busy, machine, versions
     from benchmarks.measure import measure
+    from benchmarks.page import page
     from benchmarks.runner import connected
     from benchmarks.workloads import Workload, workloads
     from tests.lab.postgres import ExternalServer, Server
@@ -38,7 +41,7 @@ except ImportError as exc:
     sys.exit(2)
 
 _TRANSPORTS = ("unix", "tcp", "tls")  # of a server of our own
-_QUICK_SECONDS = 6.5  # for a workload, on a slow or busy machine too
+_QUICK_SECONDS = 5.0  # for a workload, on a slow or busy machine too
 
 
 def _new_file(text: str) -> Path:
@@ -120,6 +123,33 @@ def _choose_workloads(
     ]
 
 
+@contextlib.contextmanager
+def _server(options: argparse.Namespace) -> Iterator[ExternalServer | Server]:
+    """Run the server that is measured."""
+    if options.dsn:
+        yield ExternalServer(options.dsn)
+        return
+    server = Server()
+    with contextlib.ExitStack() as cleanup:
+        with step("starting a PostgreSQL for the run"):
+            cleanup.enter_context(server)
+        yield server
+
+
+def _lead(parts: Leading, terminal: Console) -> dict[str, Any]:
+    """Measure what the report leads with, and print its tables."""
+    found: dict[str, Any] = {"behaviour": parts.behaviour()}
+    terminal.print(report.behaviour_table(found["behaviour"]), "")
+    found["many_at_once"], tables = parts.many_at_once()
+    for table in tables:
+        terminal.print(table, "")
+    found["busy"] = parts.busy()
+    found["spin"] = parts.spin()
+    for workload in filter(None, (*found["busy"], found["spin"])):
+        terminal.print(report.workload_table(workload), "")
+    return found
+
+
 def _compare(
     options: argparse.Namespace, chosen: Sequence[tuple[Workload, int]], terminal: Console
 ) -> dict[str, Any]:
@@ -129,26 +159,32 @@ def _compare(
     rng = random.Random(seed)
     entries = contestants({BLOCKING, *(options.only or DEFAULT)})
     here = machine()
-    if float(here["load before"]) > (os.cpu_count() or 1) / 2:
+    if is_busy(here):
         print("the machine is busy: expect a wide spread", file=sys.stderr)
     # Rounds that were asked for by number are run, however long they take.
     most_seconds = _QUICK_SECONDS if options.quick and not options.rounds else math.inf
-    terminal.print(report.EXPLANATION, "")
-    measured = []
-    with ExternalServer(options.dsn) if options.dsn else Server() as server:
+    measured: list[dict[str, Any]] = []
+    leading: dict[str, Any] = {}
+    with _server(options) as server:
         with connected(server.dsn(server.transports[0]), None) as conn:
             with_what = versions(conn)
         started = time.monotonic()
+        # Somebody's own server can't be frozen; and who asks for a part gets that.
+        if isinstance(server, Server) and not (options.workload or options.only):
+            leading = _lead(Leading(server, rng, is_quick=options.quick), terminal)
+        terminal.print(report.EXPLANATION, "")
         for workload, rounds in chosen:
-            found = measure(
-                workload,
-                entries,
-                server.dsn(workload.transport),
-                rounds,
-                rng,
-                most_seconds=most_seconds,
-                cores=cores,
-            )
+            with step(f"{workload.title}: {len(entries)} ways to wait") as told:
+                found = measure(
+                    workload,
+                    entries,
+                    server.dsn(workload.transport),
+                    rounds,
+                    rng,
+                    most_seconds=most_seconds,
+                    cores=cores,
+                    told=told,
+                )
             measured.append(found)
             terminal.print(report.workload_table(found), "")
         seconds = time.monotonic() - started
@@ -163,8 +199,13 @@ def _compare(
             "rounds": str(options.rounds or ("quick" if options.quick else "full")),
             "took": f"{seconds:.0f} s",
         },
+        "leading": leading,
         "workloads": measured,
     }
+    terminal.print("[bold]In short[/]")
+    for sentence in headline.sentences(document):
+        terminal.print("-", escape(str(sentence)))
+    terminal.print()
     for table in report.summaries(document):
         terminal.print(table, "")
     print_facts({name: document[name] for name in report.FACTS}, terminal)
@@ -180,7 +221,7 @@ def main() -> None:
     if options.json is not None:
         options.json.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     if options.report is not None:
-        options.report.write_text(report.page(document, terminal), encoding="utf-8")
+        options.report.write_text(page(document, terminal.export_text()), encoding="utf-8")
     for path in filter(None, (options.json, options.report)):
         print("written:", path.resolve())
 

@@ -26,7 +26,7 @@ import random
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from statistics import median
@@ -153,8 +153,15 @@ def _begin(case: _Case, dsn: str, directory: Path) -> _Process | Pgbench:
     return Pgbench(program, script, case.connections, STATEMENTS[case.statement], dsn)
 
 
-def _measure(cases: Sequence[_Case], rounds: int, dsn: str) -> _Figures:
+def _measure(
+    cases: Sequence[_Case],
+    rounds: int,
+    dsn: str,
+    portion: int,
+    told: Callable[[int, int], object],
+) -> _Figures:
     """Return the figures of each, and the samples that they are from. Times are in seconds."""
+    queries = {case: max(1, case.queries // portion) for case in cases}
     clients: dict[_Case, _Process | Pgbench] = {}
     samples: dict[_Case, list[Sample]] = {case: [] for case in cases}
     with contextlib.ExitStack() as cleanup:
@@ -162,10 +169,11 @@ def _measure(cases: Sequence[_Case], rounds: int, dsn: str) -> _Figures:
         for case in cases:
             clients[case] = _begin(case, dsn, directory)
             cleanup.callback(clients[case].end)
-            clients[case].run(case.queries)  # the warm-up
-        for _ in range(rounds):
+            clients[case].run(queries[case])  # the warm-up
+        for done in range(rounds):
             for case in random.sample(cases, len(cases)):
-                samples[case].append(clients[case].run(case.queries))
+                samples[case].append(clients[case].run(queries[case]))
+            told(done + 1, rounds)
     return {
         case: {
             "title": case.title,
@@ -220,7 +228,7 @@ def _tables(work: str, found: _Figures, ratios: Sequence[dict[str, str]]) -> Ite
         yield table_of("CPU, as a multiple", ("", "goal"), compared)
 
 
-def _clients_of(work: str, only: Sequence[str]) -> list[str]:
+def clients_of(work: str, only: Sequence[str]) -> list[str]:
     """Return the clients that do *work*, of those that are asked for; tell of those not here."""
     able = [name for name, each in CLIENTS.items() if each.is_pooled == (work == _POOLED)]
     if work != _POOLED:
@@ -249,6 +257,28 @@ def _workload(work: str, found: _Figures) -> dict[str, Any]:
     }
 
 
+def compare(
+    work: str,
+    clients: Sequence[str],
+    counts: Sequence[int],
+    rounds: int,
+    dsn: str,
+    *,
+    portion: int = 1,
+    told: Callable[[int, int], object] = lambda done, of: None,
+) -> tuple[dict[str, Any], list[Table]]:
+    """Compare *clients* with so many connections each; return what JSON says of it, and the tables.
+
+    :param portion: run this part of the queries in a round, one in so many.
+    :param told: is called after each round with their number, and with that of all.
+    :raises WrongResultError: a client brought a wrong answer.
+    """
+    cases = [_Case(work, name, count) for name in clients for count in counts]
+    found = _measure(cases, rounds, dsn, portion, told)
+    workload = _workload(work, found)
+    return workload, [*_tables(work, found, workload["ratios"])]
+
+
 def main() -> None:
     """Measure, print the tables, and write what was asked for."""
     parser = argparse.ArgumentParser(description="Compare the ways to run many queries at once.")
@@ -266,7 +296,7 @@ def main() -> None:
     program = pgbouncer.find_program()
     if options.pgbouncer and program is None:
         parser.error(f"there is no PgBouncer here: {pgbouncer.HOW_TO_INSTALL}")
-    clients = {work: _clients_of(work, options.only) for work in options.work or ["select-1"]}
+    clients = {work: clients_of(work, options.only) for work in options.work or ["select-1"]}
     idle = [work for work, names in clients.items() if not names]
     if idle:
         parser.error(f"none of these clients does {', '.join(idle)}")
@@ -279,10 +309,9 @@ def main() -> None:
             if options.pgbouncer and program is not None:
                 dsn = cleanup.enter_context(pgbouncer.pooled(program, server, "transaction"))
             for work, names in clients.items():
-                cases = [_Case(work, name, count) for name in names for count in counts]
-                found = _measure(cases, options.rounds, dsn)
-                workloads.append(_workload(work, found))
-                tables += _tables(work, found, workloads[-1]["ratios"])
+                found, printed = compare(work, names, counts, options.rounds, dsn)
+                workloads.append(found)
+                tables += printed
         return tables
 
     facts = run(measure)

@@ -1,12 +1,14 @@
 """How figures are shown: numbers in readable units, tables, goals, what they were measured on."""
 
 import argparse
+import contextlib
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, JustifyMethod
 from rich.markup import escape
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 Facts = dict[str, dict[str, str]]  # by what they are about: the machine, the versions, the settings
@@ -49,6 +51,25 @@ def console() -> Console:
     """Return the console on stdout, which remembers; in a file or a pipe it is 100 columns wide."""
     width = None if sys.stdout.isatty() else 100
     return Console(width=width, highlight=False, record=True)
+
+
+@contextlib.contextmanager
+def step(title: str) -> Iterator[Callable[[int, int], object]]:
+    """Say on stderr what is done in the block; yield what tells how many of all there are done.
+
+    A terminal gets a bar. It is drawn when it is told something, and not by a thread of its own,
+    which would take the GIL from what is measured.
+    """
+    to = Console(stderr=True)
+    if not to.is_terminal:
+        print(f"{title} ...", file=sys.stderr, flush=True)
+        yield lambda done, of: None
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=to, auto_refresh=False, transient=True) as progress:
+        task = progress.add_task(title, total=None)
+        progress.refresh()
+        yield lambda done, of: progress.update(task, completed=done, total=of, refresh=True)
 
 
 def table_of(

@@ -45,6 +45,11 @@ def machine() -> dict[str, str]:
     }
 
 
+def is_busy(found: dict[str, str]) -> bool:
+    """Whether others had half of the CPUs of that machine, so that times on it are rough."""
+    return float(found["load before"]) > int(found["CPUs"].split(",")[0]) / 2
+
+
 def _cpu_count() -> str:
     count = os.cpu_count() or 0
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else count
@@ -111,6 +116,11 @@ class Cores:
                 f"the server's process {pid} can't be pinned ({exc}): it is another user's, or on "
                 "another machine; measure with a server started here"
             )
+
+    def release_client(self) -> None:
+        """Let this thread use again what it could use before."""
+        if self._pinning != "free":
+            os.sched_setaffinity(0, self._usable)
 
     def place_client(self) -> None:
         """Put this thread where it belongs; to be called before each block.

@@ -12,7 +12,7 @@ import math
 import random
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import repeat
 from typing import Any
@@ -126,10 +126,12 @@ def measure(
     *,
     most_seconds: float,
     cores: Cores,
+    told: Callable[[int, int], object] = lambda done, of: None,
 ) -> dict[str, Any]:
     """Run *rounds* rounds of *workload*; return what ``compare.py --json`` says of it.
 
-    After *most_seconds* no round is begun that the figures can do without.
+    After *most_seconds* no round is begun that the figures can do without. *told* is called after
+    each round with their number, and with that of all.
 
     :raises psycopg2.Error: the server, or the way to it, failed.
     :raises WrongResultError: a contestant brought a wrong answer.
@@ -138,6 +140,7 @@ def measure(
     enough = time.monotonic() + most_seconds
     with contextlib.ExitStack() as cleanup:
         cleanup.callback(set_wait_callback, before)
+        cleanup.callback(cores.release_client)
         cores.place_client()  # before the busy thread starts, which stays where this one is
         entries = [_Entry(each, workload, dsn, cleanup) for each in contestants]
         for entry in entries:
@@ -161,6 +164,7 @@ def measure(
             for entry in rng.sample(entries, len(entries)):
                 cores.place_client()
                 samples[entry.name].append(entry.block(queries, seconds))
+            told(done + 1, rounds)
     return _document(workload, contestants, block, samples)
 
 

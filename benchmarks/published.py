@@ -14,6 +14,7 @@ from typing import Any
 
 from benchmarks.callbacks import BLOCKING
 from benchmarks.figures import digits, ratio_text, time_text
+from benchmarks.machine import is_busy
 from benchmarks.plots import TITLE, client_bars, panels, svg_text
 
 _RESULTS = Path(__file__).parent / "results"
@@ -90,8 +91,7 @@ def facts(name: str, *, is_time: bool = True) -> str:
     result = _load(name)
     machine, versions, settings = result["machine"], result["versions"], result["settings"]
     virtual = " of a virtual machine" if machine["virtual machine"] == "yes" else ""
-    is_busy = float(machine["load before"]) > int(machine["CPUs"].split(",")[0]) / 2
-    doubt = ", **a busy machine: the figures are rough**" if is_busy and is_time else ""
+    doubt = ", **a busy machine: the figures are rough**" if is_busy(machine) and is_time else ""
     return (
         f"{machine['date']}, {machine['CPU']}, {machine['CPUs']} CPUs{virtual}, "
         f"{machine['system']}, load {machine['load before']} before{doubt};\n"

@@ -1,18 +1,17 @@
-"""What a comparison found out: its tables, and a page with them that needs no other file.
+"""The tables of what a comparison has found out, as they are printed.
 
 A *document* is what ``compare.py --json`` writes.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from benchmarks.callbacks import BLOCKING
 from benchmarks.figures import digits, ratio_text, table_of, time_text, unit_of
 from benchmarks.measure import FEWEST_TO_BE_SURE
-from benchmarks.plots import TITLE, panels, svg_text
 
 EXPLANATION = (
     "Medians per query, and between which values eight of ten rounds lie; the ratios are to "
@@ -20,27 +19,15 @@ EXPLANATION = (
 )
 FACTS = ("machine", "versions", "settings")
 
-# Braces of str.format. rich fills in what was printed, as {code}.
-_PAGE = """<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>greenwait benchmark</title>
-<style>
-body {{ max-width: 1120px; margin: 2rem auto; padding: 0 1rem; }}
-svg {{ width: 100%; height: auto; }}
-pre {{ overflow-x: auto; font-size: 12.5px; line-height: 1.3; }}
-</style>
-<h1>greenwait benchmark</h1>
-[plot]
-<pre>{code}</pre>
-</html>
-"""
-
 
 def _span(spread: dict[str, float]) -> str:
     unit, scale = unit_of(spread["median"])
     return f"{digits(spread['p10'] * scale)} - {digits(spread['p90'] * scale)} {unit}"
+
+
+def _note(workload: dict[str, Any]) -> str:
+    rounds = f"{workload['rounds']} x {workload['block']}"
+    return f"{workload['cores']}; {rounds}" if "cores" in workload else rounds
 
 
 def workload_table(workload: dict[str, Any]) -> Table:
@@ -49,7 +36,7 @@ def workload_table(workload: dict[str, Any]) -> Table:
         workload["title"],
         ("per query", "10 - 90 %", "client CPU", "ratio", "10 - 90 %"),
         (),
-        note=f"{workload['rounds']} x {workload['block']}",
+        note=_note(workload),
     )
     for name, entry in workload["contestants"].items():
         ratio = entry["ratio_to_blocking"]
@@ -84,9 +71,19 @@ def summaries(document: dict[str, Any]) -> Iterator[Table]:
         yield table_of("greenwait (poll) against the fastest Python callback", headings, rows)
 
 
-def page(document: dict[str, Any], printed: Console) -> str:
-    """Return the plot of it, and all that was *printed* on that console, as HTML."""
-    under = f"{document['settings']['pinning']} · {document['machine']['CPU']}"
-    svg = svg_text(panels(document["workloads"], f"{TITLE}\n{under}"))
-    svg = svg[svg.index("<svg") :].replace("{", "{{").replace("}", "}}")
-    return printed.export_html(code_format=_PAGE.replace("[plot]", svg), inline_styles=True)
+def behaviour_table(found: Mapping[str, Any]) -> Table:
+    """Return what each callback did in each situation."""
+    table = table_of("Behaviour, each tried", (), ())
+    for title in found["callbacks"].values():
+        table.add_column(title, min_width=16)
+    for row in found["situations"]:
+        cells = []
+        for name in found["callbacks"]:
+            lines = [
+                f"[{'green' if each['is_good'] else 'red'}]{'+' if each['is_good'] else '-'}[/] "
+                f"{escape(each['text'])}"
+                for each in row["cells"][name]
+            ]
+            cells.append("\n".join(lines))
+        table.add_row(row["title"], *cells)
+    return table

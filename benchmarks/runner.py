@@ -26,13 +26,19 @@ def connected(dsn: str, callback: Callback | None) -> Iterator[connection]:
         set_wait_callback(before)
 
 
+def facts_of(server: Server, here: dict[str, str] | None = None) -> Facts:
+    """Return what was measured where: *here* is the machine as it was before."""
+    here = here or machine()
+    with connected(server.dsn("unix"), None) as conn:
+        return {"machine": here, "versions": versions(conn)}
+
+
 def run(measure: Callable[[Server], Sequence[Table]]) -> Facts:
     """Start a server, print the tables that *measure* makes of it, and return where that was."""
     here = machine()
     with Server() as server:
         tables = measure(server)
-        with connected(server.dsn("unix"), None) as conn:
-            facts = {"machine": here, "versions": versions(conn)}
+        facts = facts_of(server, here)
     terminal = console()
     for table in tables:
         terminal.print(table, "")
