@@ -107,10 +107,11 @@ orms: $(VENV)/.orms ## what docs/orms.md says of pandas, records, dataset, peewe
 tracing: $(VENV)/.tracing ## what OpenTelemetry, Datadog, Elastic APM and New Relic see of queries, in each context
 	$(BIN)/python -m pytest $(PARALLEL) tests/tracing tests/test_pages.py -k 'tracing or observability' $(PYTEST_ARGS)
 
-# What the pages say, and the examples and Django's backend do, is tried in `make test`, not again in each
+# What the pages say, and the examples, the benchmark and Django's backend do, is tried in `make test`, not again in each
 # configuration. Each event at each step is tried with and without libpq called directly, and not with each
 # psycopg2 besides.
-ONCE := $(patsubst %,--ignore=tests/%,test_pages.py test_reference.py test_examples.py django sqlalchemy orms tracing)
+ONCE := $(patsubst %,--ignore=tests/%,test_pages.py test_reference.py test_examples.py benchmarks django sqlalchemy \
+    orms tracing)
 BUT_STEPS := $(ONCE) --ignore=tests/test_explorer.py
 plain: $(VENV)/.built ## the tests and psycopg2's own, without calling libpq directly
 	GREENWAIT_NO_LIBPQ=1 $(BIN)/python -m pytest $(PARALLEL) $(ONCE) $(PYTEST_ARGS)
@@ -238,7 +239,7 @@ test-servers: $(VENV)/.dev ## tests on every PostgreSQL at hand, and through PgB
 
 FIGURES = $(BIN)/python -m benchmarks.published draw $(1)
 COG := $(BIN)/cog -I . --verbosity 1
-WITH_TABLES := README.md docs/performance.md docs/when-a-query-must-stop.md
+WITH_TABLES := README.md docs/performance.md docs/why.md docs/when-a-query-must-stop.md
 
 docs: $(VENV)/.docs ## the pages as a site, in build/docs; warnings are errors
 	mkdir -p build/figures
@@ -267,6 +268,8 @@ results: $(VENV)/.docs ## measure for the docs anew, on a quiet machine, and dra
 	sleep 90
 	$(BIN)/python benchmarks/concurrency.py --work select-1 $(MORE_WORK) --json build/results.json
 	$(KEEP) many-at-once build/results.json
+	$(BIN)/python benchmarks/behaviour.py --json build/results.json
+	$(KEEP) behaviour build/results.json
 	$(BIN)/python benchmarks/instructions.py --json build/results.json
 	$(KEEP) instructions build/results.json
 	$(MAKE) figures

@@ -89,8 +89,8 @@ def sentences(document: Mapping[str, Any]) -> Iterator[Sentence]:
             yield comparison(subject, one, other, each["ratio"], found["rounds"], "CPU")
     if found := leading.get("spin"):
         yield comparison(
-            f"{found['title']} (a core each)",
-            'greenwait with spin="auto"',
+            f"{found['title']} ({found['cores']})",
+            "greenwait",
             "blocking psycopg2",
             _ratio(found, "spin-auto", BLOCKING),
             found["rounds"],

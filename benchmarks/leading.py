@@ -66,7 +66,7 @@ class Leading:
         """Receive 200,000 rows beside a busy thread, with the cores left free, and on one."""
         workload = self._workloads["rows-200k-busy"]
         return [
-            self._measured(workload, names, pinning, self._rounds("busy"))
+            self._measured(workload, "200,000 rows beside a busy thread", names, pinning, "busy")
             for pinning, names in _BESIDE_A_THREAD
             if pinning in self._cores
         ]
@@ -78,7 +78,7 @@ class Leading:
             return None
         names = (BLOCKING, "wait_select", GREENWAIT, _SPIN)
         shortest = next(iter(self._workloads.values()))
-        return self._measured(shortest, names, "apart", self._rounds("spin"))
+        return self._measured(shortest, 'select 1, spin="auto"', names, "apart", "spin")
 
     def many_at_once(self) -> tuple[dict[str, Any] | None, list[Table]]:
         """Run ``select 1`` on many connections at once; None: no client is installed.
@@ -108,22 +108,22 @@ class Leading:
         return found | {"connections": CONNECTIONS, "rounds": rounds}, tables
 
     def _measured(
-        self, workload: Workload, names: Collection[str], pinning: Pinning, rounds: int
+        self, workload: Workload, title: str, names: Collection[str], pinning: Pinning, what: str
     ) -> dict[str, Any]:
         entries = contestants(names)
         dsn, cores = self._server.dsn(workload.transport), self._cores[pinning]
-        with step(f"{workload.title}; {cores.title}") as told:
+        with step(f"{title}; {cores.title}") as told:
             found = measure(
                 workload,
                 entries,
                 dsn,
-                rounds,
+                self._rounds(what),
                 self._rng,
                 most_seconds=_QUICK_SECONDS if self._is_quick else math.inf,
                 cores=cores,
                 told=told,
             )
-        return found | {"cores": cores.title}
+        return found | {"title": title, "cores": cores.title}
 
 
 def _cpu_ratio(clients: dict[str, Any], name: str, to: str) -> dict[str, float]:

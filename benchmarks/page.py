@@ -3,7 +3,7 @@
 The bars are HTML: they are as wide as the screen has room for, and their text stays as large.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,9 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from benchmarks import headline
-from benchmarks.callbacks import BLOCKING
 from benchmarks.figures import digits, ratio_text
 from benchmarks.machine import is_busy
+from benchmarks.report import FACTS
 
 _TEMPLATE = "page.html.jinja"
 _MOST_OF_MEDIAN = 1.5  # one outlier must not squash the rest: a line may run out of the panel
@@ -105,10 +105,6 @@ def _warning(document: Mapping[str, Any]) -> str:
     )
 
 
-def _rest(document: Mapping[str, Any]) -> Sequence[Panel]:
-    return [workload_panel(each) for each in document["workloads"]]
-
-
 def page(document: Mapping[str, Any], printed: str) -> str:
     """Return the report on *document*, what ``compare.py --json`` writes, and all it has *printed*.
 
@@ -130,8 +126,7 @@ def page(document: Mapping[str, Any], printed: str) -> str:
         busy=[workload_panel(each) for each in leading.get("busy", ())],
         many=_clients_panel(many) if many else None,
         spin=workload_panel(spin) if spin else None,
-        rest=_rest(document),
-        facts={name: document[name] for name in ("machine", "versions", "settings")},
-        blocking=BLOCKING,
+        rest=[workload_panel(each) for each in document["workloads"]],
+        facts=[document[name] for name in FACTS],
         printed=printed,
     )

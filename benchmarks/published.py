@@ -20,8 +20,8 @@ from benchmarks.plots import TITLE, client_bars, panels, svg_text
 _RESULTS = Path(__file__).parent / "results"
 
 #: What is kept: compare.py's with client and server on one core, and left free; concurrency.py's;
-#: instructions.py's.
-NAMES = ("one-core", "two-cores", "many-at-once", "instructions")
+#: instructions.py's; behaviour.py's.
+NAMES = ("one-core", "two-cores", "many-at-once", "instructions", "behaviour")
 _ROWS = ("rows-1", "rows-100", "rows-1000")
 _PLOTTED = ("select-1-unix", "select-1-tls", "rows-200k", "rows-200k-busy")
 
@@ -29,6 +29,7 @@ _PLOTTED = ("select-1-unix", "select-1-tls", "rows-200k", "rows-200k-busy")
 def keep(name: str, path: Path) -> None:
     """Keep a benchmark's JSON file as *name*, without the samples."""
     found = json.loads(path.read_text(encoding="utf-8"))
+    found.pop("leading", None)  # the report's
     for group in found.get("workloads", ()):
         for entry in (group.get("contestants") or group["clients"]).values():
             del entry["samples"]
@@ -89,14 +90,16 @@ def facts(name: str, *, is_time: bool = True) -> str:
     if not _path(name).exists():
         return _NOT_YET
     result = _load(name)
-    machine, versions, settings = result["machine"], result["versions"], result["settings"]
+    machine, versions, settings = result["machine"], result["versions"], result.get("settings", {})
     virtual = " of a virtual machine" if machine["virtual machine"] == "yes" else ""
     doubt = ", **a busy machine: the figures are rough**" if is_busy(machine) and is_time else ""
+    told = [f"{title} {version}" for title, version in versions.items()]
+    chosen = [f"{title} {each}" for title, each in settings.items() if title != "seed"]
     return (
         f"{machine['date']}, {machine['CPU']}, {machine['CPUs']} CPUs{virtual}, "
         f"{machine['system']}, load {machine['load before']} before{doubt};\n"
-        f"{', '.join(f'{title} {version}' for title, version in versions.items())};\n"
-        f"{', '.join(f'{title} {each}' for title, each in settings.items() if title != 'seed')}.\n"
+        + ";\n".join(", ".join(each) for each in (told, chosen) if each)
+        + ".\n"
     )
 
 
@@ -193,6 +196,30 @@ def many_at_once_ratios() -> str:
         for each in work["ratios"]
     ]
     return _table(["", "CPU per query, as a multiple", "", "goal"], rows)
+
+
+def behaviour() -> str:
+    """Return behaviour.py's table: what each callback did where something goes wrong."""
+    if not _path("behaviour").exists():
+        return _NOT_YET
+    found = _load("behaviour")["behaviour"]
+    # Ours first: a narrow page shows only the first columns of a wide table.
+    names = sorted(found["callbacks"], key=lambda name: name != "greenwait")
+    rows = [
+        [
+            row["title"],
+            *(
+                "<br>".join(
+                    f"{'✓' if each['is_good'] else '✗'} {each['text']}"
+                    for each in row["cells"][name]
+                )
+                for name in names
+            ),
+        ]
+        for row in found["situations"]
+    ]
+    titles = (found["callbacks"][name] for name in names)
+    return _table(["", *(f"**{each}**" if each == "greenwait" else each for each in titles)], rows)
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 import codecs
 import os
+import random
 import signal
 import threading
 import time
@@ -26,7 +27,7 @@ from tests.lab.interrupts import (
     send,
 )
 from tests.lab.leaks import no_leaked_descriptors
-from tests.lab.marks import needs_its_own_tracer, needs_refusal
+from tests.lab.marks import needs_its_own_tracer, needs_refusal, needs_session
 from tests.lab.postgres import Server
 from tests.lab.queries import assert_stops, assert_usable, one
 from tests.lab.waiting import until, when_waiting
@@ -276,6 +277,32 @@ def test_query_within_psycopg2_s_call_does_not_take_it_away(
     assert answers
     assert set(answers) == {42}
     assert_usable(conn)
+
+
+@needs_refusal
+@needs_session
+def test_interrupt_while_notifications_follow_the_result_costs_nothing(
+    callback, connect, on_signal
+):
+    """psycopg2 has the result then, and libpq maybe all of the answer, which has no more to say."""
+    conn = connect()
+    conn.autocommit = True
+    conn.cursor().execute("listen following")
+    query = "select pg_notify('following', n::text) from generate_series(1, 2000) n"
+    on_signal(signal.SIGALRM, raising(LIMIT))
+    began = time.monotonic()
+    conn.cursor().execute(query)
+    took, rng = time.monotonic() - began, random.Random(1)
+    for _ in range(60):
+        del conn.notifies[:]
+        try:
+            signal.setitimer(signal.ITIMER_REAL, took * rng.uniform(0.2, 1))
+            conn.cursor().execute(query)
+            until(lambda: signal.getitimer(signal.ITIMER_REAL)[0] == 0)
+            pytest.fail("nothing was raised")
+        except Limit:
+            assert not conn.closed
+        assert len(conn.notifies) in (0, 2000)
 
 
 @needs_refusal
