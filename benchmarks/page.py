@@ -100,7 +100,8 @@ def _warning(document: Mapping[str, Any]) -> str:
     if not is_busy(here):
         return ""
     return (
-        f"The machine was busy: its load was {here['load before']} before, on {here['CPUs']} CPUs. "
+        f"The machine was busy: before, {here.get('CPUs in use before', 'not known')} of its CPUs "
+        f"were in use, with a load of {here['load before']}. "
         "The times are rough; measure again when it is quiet."
     )
 

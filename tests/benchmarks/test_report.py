@@ -8,10 +8,11 @@ pytest.importorskip("rich", reason="needs the extra bench")
 pytest.importorskip("jinja2")
 
 from benchmarks import headline
+from benchmarks.machine import is_busy, machine
 from benchmarks.measure import Spread
 from benchmarks.page import page, workload_panel
 
-MACHINE = {"CPU": "a <CPU>", "CPUs": "2", "load before": "0.3"}
+MACHINE = {"CPU": "a <CPU>", "CPUs": "2", "load before": "0.3", "CPUs in use before": "2 %"}
 
 
 def spread(median, low=None, high=None, p90=None):
@@ -65,9 +66,9 @@ BEHAVIOUR = {
 }
 
 
-def document(load="0.3", workloads=None, **leading):
+def document(in_use="2 %", workloads=None, **leading):
     return {
-        "machine": MACHINE | {"load before": load},
+        "machine": MACHINE | {"CPUs in use before": in_use},
         "versions": {"greenwait": "0.1.0"},
         "settings": {"pinning": "cores left free"},
         "leading": leading,
@@ -114,13 +115,23 @@ def test_what_differs_comes_before_a_short_query():
 
 
 def test_busy_machine_is_warned_of_before_anything_else():
-    html = page(document(load="1.6", behaviour=BEHAVIOUR), "")
+    html = page(document(in_use="60 %", behaviour=BEHAVIOUR), "")
     assert html.index('class="warning"') < html.index("<ul>") < html.index("<table")
-    assert "its load was 1.6" in html
+    assert "60 % of its CPUs" in html
 
 
 def test_quiet_machine_is_not_warned_of():
     assert 'class="warning"' not in page(document(), "")
+
+
+@pytest.mark.parametrize(("load", "busy"), [("0.9", False), ("1.1", True)])
+def test_load_tells_where_nothing_else_does(load, busy):
+    assert is_busy({"CPUs": "2, 1 of them for this process", "load before": load}) is busy
+
+
+def test_this_machine_is_described():
+    share = machine()["CPUs in use before"]
+    assert share == "not known" or 0 <= float(share.removesuffix(" %")) <= 100
 
 
 def test_table_of_behaviour_comes_before_the_bars():
