@@ -168,6 +168,8 @@ _ALL: tuple[tuple[str, str, Kind, Callable[[], Callback | None]], ...] = (
 NAMES = tuple(name for name, *_ in _ALL)
 #: Those that are compared unless others are named: spinning needs a core for each side.
 DEFAULT = NAMES[:-2]
+#: Those that are compared where a query takes long, and there is little time.
+FEW = (BLOCKING, "wait_select", "poll", "psycogreen", GREENWAIT)
 
 
 def contestants(names: Collection[str]) -> list[Contestant]:

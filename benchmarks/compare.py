@@ -24,7 +24,7 @@ try:
     from rich.markup import escape
 
     from benchmarks import headline, report
-    from benchmarks.callbacks import BLOCKING, DEFAULT, NAMES, contestants
+    from benchmarks.callbacks import BLOCKING, DEFAULT, FEW, NAMES, contestants
     from benchmarks.figures import console, positive, print_facts, step
     from benchmarks.leading import Leading
     from benchmarks.machine import Cores, Pinning, is_busy, machine, versions
@@ -157,7 +157,7 @@ def _compare(
     cores = Cores(options.cores)
     seed = random.SystemRandom().randrange(10**6) if options.seed is None else options.seed
     rng = random.Random(seed)
-    entries = contestants({BLOCKING, *(options.only or DEFAULT)})
+    everybody = contestants({BLOCKING, *(options.only or DEFAULT)})
     here = machine()
     if is_busy(here):
         print("the machine is busy: expect a wide spread", file=sys.stderr)
@@ -174,6 +174,9 @@ def _compare(
             leading = _lead(Leading(server, rng, is_quick=options.quick), terminal)
         terminal.print(report.EXPLANATION, "")
         for workload, rounds in chosen:
+            entries = everybody
+            if options.quick and not options.only and workload.most_queries == 1:
+                entries = [each for each in everybody if each.name in FEW]
             with step(f"{workload.title}: {len(entries)} ways to wait") as told:
                 found = measure(
                     workload,

@@ -14,7 +14,7 @@ from typing import Any
 from rich.table import Table
 
 from benchmarks import behaviour, concurrency
-from benchmarks.callbacks import BLOCKING, GREENWAIT, contestants
+from benchmarks.callbacks import BLOCKING, FEW, GREENWAIT, contestants
 from benchmarks.figures import step
 from benchmarks.machine import Cores, Pinning
 from benchmarks.measure import Sample, Spread, measure
@@ -27,7 +27,7 @@ _SPIN = "spin-auto"
 # Of those on two cores psycogreen would take half a minute.
 _BESIDE_A_THREAD: tuple[tuple[Pinning, Collection[str]], ...] = (
     ("free", (BLOCKING, "wait_select", GREENWAIT)),
-    ("same", (BLOCKING, "wait_select", "poll", "psycogreen", GREENWAIT)),
+    ("same", FEW),
 )
 _CLIENTS = ("hub", "aio", "aio-uvloop", "psycogreen", "asyncpg", "asyncpg-uvloop")
 #: Whose CPU time is compared with whose.
