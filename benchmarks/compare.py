@@ -205,10 +205,11 @@ def _compare(
         "leading": leading,
         "workloads": measured,
     }
-    terminal.print("[bold]In short[/]")
-    for sentence in headline.sentences(document):
-        terminal.print("-", escape(str(sentence)))
-    terminal.print()
+    if sentences := [*headline.sentences(document)]:
+        terminal.print("[bold]In short[/]")
+        for sentence in sentences:
+            terminal.print("-", escape(str(sentence)))
+        terminal.print()
     for table in report.summaries(document):
         terminal.print(table, "")
     print_facts({name: document[name] for name in report.FACTS}, terminal)
