@@ -8,14 +8,14 @@
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks.callbacks import BLOCKING
 from benchmarks.figures import digits, ratio_text, time_text
 from benchmarks.machine import is_busy
-from benchmarks.plots import TITLE, client_bars, panels, svg_text
+from benchmarks.plots import client_bars, panels, svg_text
 
 _RESULTS = Path(__file__).parent / "results"
 
@@ -23,7 +23,15 @@ _RESULTS = Path(__file__).parent / "results"
 #: instructions.py's; behaviour.py's.
 NAMES = ("one-core", "two-cores", "many-at-once", "instructions", "behaviour")
 _ROWS = ("rows-1", "rows-100", "rows-1000")
-_PLOTTED = ("select-1-unix", "select-1-tls", "rows-200k", "rows-200k-busy")
+_PLOTTED = ("rows-200k-busy", "select-1-unix")
+_BUSY = ", busy"
+#: As wide as a phone shows them without making the words small, in inches.
+_WIDTH = 4.6
+_TITLE = (
+    "Time as a multiple of blocking psycopg2's.\n"
+    "Bars are medians, lines go from the 10th to\n"
+    "the 90th percentile; shorter is better."
+)
 
 
 def keep(name: str, path: Path) -> None:
@@ -50,15 +58,16 @@ def draw(directory: Path) -> None:
     """Write the plots to *directory*."""
     result = _load("one-core")
     by_name = {each["name"]: each for each in result["workloads"]}
-    title = f"{TITLE}\nClient and server on one core · {result['machine']['CPU']}"
-    one_query = panels([by_name[name] for name in _PLOTTED], title, most_columns=2)
+    title = f"{_TITLE}\nClient and server on one core · {result['machine']['CPU']}"
+    one_query = panels([by_name[name] for name in _PLOTTED], title, most_columns=1)
     result = _load("many-at-once")
     work = _work(result, "select-1")
     assert work is not None
     connections = result["settings"]["connections"]
     many_at_once = client_bars(_by_cpu(work), connections, work["title"])
     for name, figure in (("one-query", one_query), ("many-at-once", many_at_once)):
-        (directory / f"{name}.svg").write_text(svg_text(figure), encoding="utf-8")
+        figure.set_size_inches(_WIDTH, figure.get_size_inches()[1])
+        (directory / f"plot-{name}.svg").write_text(svg_text(figure), encoding="utf-8")
 
 
 # -- Tables, in Markdown
@@ -104,27 +113,47 @@ def facts(name: str, *, is_time: bool = True) -> str:
 
 
 def ratios(name: str) -> str:
-    """Return a table of compare.py's: medians of the time as a multiple of blocking psycopg2's."""
+    """Return compare.py's tables: medians of the time as a multiple of blocking psycopg2's.
+
+    The rows are callbacks, so that no column is cut; what was measured beside a busy thread is a
+    table of its own.
+    """
     workloads = _load(name)["workloads"]
     everybody = workloads[0]["contestants"].items()
-    # Ours first: a narrow page shows only the first columns of a wide table.
     ordered = sorted(everybody, key=lambda item: item[1]["kind"] != "greenwait")
     entries = {key: each for key, each in ordered if key != BLOCKING}
-    rows = [[each["title"], *_ratios(each, list(entries))] for each in workloads]
-    return _table(["", *map(_title, entries.values())], rows)
+    alone = [each for each in workloads if not each["title"].endswith(_BUSY)]
+    busy = [each for each in workloads if each["title"].endswith(_BUSY)]
+    tables = [
+        f"{caption}\n\n{_ratio_table(part, entries)}"
+        for caption, part in (("Alone:", alone), ("Beside one busy Python thread:", busy))
+    ]
+    return "\n".join(tables)
+
+
+def _ratio_table(workloads: Sequence[dict[str, Any]], entries: dict[str, dict[str, Any]]) -> str:
+    headings = [each["title"].removesuffix(_BUSY) for each in workloads]
+    columns = [_ratios(each, list(entries)) for each in workloads]
+    return _table(["callback", *headings], _turn(map(_title, entries.values()), columns))
+
+
+def _turn(names: Iterable[str], columns: Sequence[Sequence[str]]) -> list[list[str]]:
+    """Return the rows of a table that has a column for each workload."""
+    return [list(row) for row in zip(names, *columns, strict=True)]
 
 
 def in_short() -> str:
     """Return the README's table: what decides, of those callbacks that most programs have."""
-    names = ("wait_select", "psycogreen", "greenwait-poll")
-    headings = [_title(_load("one-core")["workloads"][0]["contestants"][name]) for name in names]
-    rows = [
-        [f"{each['title']}; {cores}", *_ratios(each, names)]
+    names = ("greenwait-poll", "wait_select", "psycogreen")
+    entries = _load("one-core")["workloads"][0]["contestants"]
+    found = [
+        (f"{each['title'].replace(', unix', '')}; {cores}", _ratios(each, names))
         for result, cores in (("one-core", "one core for both"), ("two-cores", "two cores"))
         for each in _load(result)["workloads"]
         if each["name"] in ("select-1-unix", "rows-200k-busy")
     ]
-    return _table(["", *headings], rows)
+    rows = _turn([_title(entries[name]) for name in names], [column for _, column in found])
+    return _table(["callback", *(heading for heading, _ in found)], rows)
 
 
 def _work(result: dict[str, Any], name: str) -> dict[str, Any] | None:

@@ -8,7 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import griffe
+from docutils import nodes
+from sphinx import addnodes
 from sphinx.util.inspect import stringify_signature
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -20,18 +27,36 @@ author = "The greenwait developers"
 release = version = greenwait.__version__
 html_title = f"greenwait {release}"
 
-extensions = ["myst_parser", "sphinx.ext.autodoc"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx_copybutton"]
 exclude_patterns = ["figures"]
+# Output has nothing to copy; a prompt is not copied with its command.
+copybutton_selector = "div.highlight-python pre, div.highlight-console pre"
+copybutton_prompt_text = "$ "
 myst_heading_anchors = 3
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
+maximum_signature_line_length = 88  # longer ones have a line for each parameter
 
 warnings.filterwarnings("ignore", message="(?s).*Eventlet is deprecated")
 
 html_theme = "furo"
-html_theme_options = {"navigation_with_keys": True}
+pygments_dark_style = "github-dark"
+html_theme_options: dict[str, Any] = {"navigation_with_keys": True}
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_js_files = ["site.js"]
 html_copy_source = False
 html_show_copyright = False
+
+# Links to a page's source, and to its editor, as soon as it is known where the repository is.
+_PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+_REPOSITORY = _PROJECT.get("urls", {}).get("Repository")
+if _REPOSITORY:
+    html_theme_options |= {
+        "source_repository": _REPOSITORY,
+        "source_branch": "main",
+        "source_directory": "docs/",
+    }
 
 # What is compiled has its docstrings at run time, but its types in the stubs; and a type as it
 # is written, TypeVars and all, is easier to read than what Python makes of it.
@@ -54,6 +79,23 @@ def _type(annotation: object) -> str:
     return re.sub(r"\b_(?=[A-Z])", "", str(annotation))
 
 
+def _types(name: str) -> dict[str, str]:
+    """Return the names of the parameters, and their types as they are written."""
+    return {each.name: _type(each.annotation or "") for each in _written(name).parameters}
+
+
+def _parameters(obj: Any, types: dict[str, str]) -> list[inspect.Parameter]:
+    """Return the parameters with their types; each option of ``**options: Unpack[Options]``."""
+    found = []
+    for each in inspect.signature(obj).parameters.values():
+        if types.get(each.name, "").startswith("Unpack[Options"):
+            options = "greenwait.WaitCallback"
+            found += _parameters(greenwait.WaitCallback, _types(options))
+        elif each.name in types and each.name != "self":
+            found.append(each.replace(annotation=types[each.name] or each.empty))
+    return found
+
+
 def typed_signature(
     _app: Any, what: str, name: str, obj: Any, _options: Any, signature: str | None, _returns: Any
 ) -> tuple[str, str | None] | None:
@@ -61,22 +103,22 @@ def typed_signature(
     written = _written(name)
     if written is None or signature is None:
         return None
-    names = {each.name for each in written.parameters} - {"self", "cls"}
-    if any(each not in signature for each in names):
-        return None  # the page has one of its own
-    types = {each.name: _type(each.annotation) for each in written.parameters if each.annotation}
     found = inspect.signature(obj)
-    parameters = [
-        each.replace(annotation=types.get(each.name, each.empty))
-        for each in found.parameters.values()
-        if each.name != "self"
-    ]
-    text = stringify_signature(
-        found.replace(parameters=parameters, return_annotation=found.empty), short_literals=True
-    )
+    if any(each not in signature for each in found.parameters if each != "self"):
+        return None  # the page has one of its own
+    found = found.replace(parameters=_parameters(obj, _types(name)), return_annotation=found.empty)
+    text = stringify_signature(found, short_literals=True)
     return text, _type(written.returns) if what != "class" and written.returns else None
+
+
+def name_type_variables(_app: Any, doctree: nodes.document) -> None:
+    """Take the underscore from the types of overloads too, which Sphinx reads by itself."""
+    for signature in doctree.findall(addnodes.desc_signature):
+        for text in list(signature.findall(nodes.Text)):
+            text.parent.replace(text, nodes.Text(_type(text)))
 
 
 def setup(app: Any) -> None:
     """Connect to what Sphinx tells of."""
     app.connect("autodoc-process-signature", typed_signature)
+    app.connect("doctree-read", name_type_variables)

@@ -13,7 +13,7 @@ import pytest
 import greenwait
 
 ROOT = Path(__file__).parent.parent
-PAGE = (ROOT / "docs" / "api.md").read_text()
+PAGES = "".join(page.read_text() for page in (ROOT / "docs" / "api").glob("*.md"))
 MODULES = [
     "greenwait",
     "greenwait.aio",
@@ -54,7 +54,7 @@ def documented():
     """Yield what people call: functions, classes but those that others make, their methods."""
     for name, item in PUBLIC.items():
         if inspect.isclass(item):
-            if f":: {name}(" not in PAGE:  # the page has no signature of its own for it
+            if f":: {name}(" not in PAGES:  # a page has no signature of its own for it
                 yield name, item
             for method, own in vars(item).items():
                 if not method.startswith("_") and callable(own) and own.__doc__:
@@ -74,8 +74,8 @@ def parameters_of(item):
     return [each.name for each in parameters if each.name not in ("self", "args")]
 
 
-def test_all_that_is_public_is_on_the_page():
-    on_page = re.findall(r"^\.\. (?:auto\w+|py:data):: ([\w.]+)", PAGE, re.MULTILINE)
+def test_all_that_is_public_is_on_a_page():
+    on_page = re.findall(r"^\.\. (?:auto\w+|py:data):: ([\w.]+)", PAGES, re.MULTILINE)
     assert sorted(on_page) == sorted(PUBLIC)
 
 
