@@ -15,7 +15,7 @@ SOURCES := setup.py pyproject.toml $(shell find src/greenwait -name "*.p[yx][xd]
 .DELETE_ON_ERROR:
 .PHONY: help test bench bench-full bench-web instructions conformance django sqlalchemy orms tracing plain no-epoll \
     wine windows-rules source oldest next-pythons soak sanitize memcheck leaks coverage delivery-table types lint \
-    test-servers docs figures explore results sdist wheel check-dist release-wheels identifiers workflows cross \
+    test-servers docs site figures explore results sdist wheel check-dist release-wheels identifiers workflows cross \
     aarch64 aarch64-full musl clean
 
 help: ## list the targets
@@ -242,11 +242,15 @@ COG := $(BIN)/cog -I . --verbosity 1
 WITH_TABLES := README.md docs/performance.md docs/why.md docs/when-a-query-must-stop.md
 
 docs: $(VENV)/.docs ## the pages as a site, in build/docs; warnings are errors
+	rm -rf build/figures
 	mkdir -p build/figures
 	$(call FIGURES,build/figures)
-	diff -r docs/figures build/figures > /dev/null || { echo "make figures: they are out of date" >&2; exit 1; }
+	diff -r --exclude 'timeline*' docs/figures build/figures > /dev/null || { echo "make figures: they are out of date" >&2; exit 1; }
 	$(COG) --check $(WITH_TABLES)
 	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --fresh-env -b html docs build/docs
+
+site: docs $(VENV)/.dev ## docs, and each page in a browser, at 1280 and 400 px, light and dark (Debian: chromium)
+	$(BIN)/python -m tools.site build/docs
 
 figures: $(VENV)/.docs ## the picture, the plots and the tables of the docs, from benchmarks/results
 	mkdir -p docs/figures
