@@ -1,7 +1,7 @@
 document.addEventListener("DOMContentLoaded", () => {
   // A long name in a table is broken between its words, and copied without the break.
   for (const code of document.querySelectorAll("article table.docutils code .pre")) {
-    const words = code.textContent.split(/(?<=[_./(=])(?=\w)/);
+    const words = code.textContent.split(/(?<=[a-z0-9)][_./(=])(?=[a-z0-9])/i);
     code.replaceChildren(...words.flatMap((word, i) => (i ? [document.createElement("wbr"), word] : [word])));
   }
   // On a phone the rows of a table are cards (site.css): each cell says which column it is of.
