@@ -81,16 +81,18 @@ def _type(annotation: object) -> str:
 
 def _types(name: str) -> dict[str, str]:
     """Return the names of the parameters, and their types as they are written."""
-    return {each.name: _type(each.annotation or "") for each in _written(name).parameters}
+    found = {each.name: _type(each.annotation or "") for each in _written(name).parameters}
+    if any(each.startswith("Unpack[") for each in found.values()):
+        found |= _types("greenwait.WaitCallback")
+    return found
 
 
 def _parameters(obj: Any, types: dict[str, str]) -> list[inspect.Parameter]:
-    """Return the parameters with their types; each option of ``**options: Unpack[Options]``."""
+    """Return the parameters with their types; in the place of ``**options`` each of them."""
     found = []
     for each in inspect.signature(obj).parameters.values():
-        if types.get(each.name, "").startswith("Unpack[Options"):
-            options = "greenwait.WaitCallback"
-            found += _parameters(greenwait.WaitCallback, _types(options))
+        if types.get(each.name, "").startswith("Unpack["):
+            found += _parameters(greenwait.WaitCallback, types)
         elif each.name in types and each.name != "self":
             found.append(each.replace(annotation=types[each.name] or each.empty))
     return found

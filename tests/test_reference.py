@@ -102,3 +102,10 @@ def test_docstring_names_every_parameter(name):
 def test_docstring_describes_no_parameter_that_is_not_there(name):
     described = re.findall(r":param (\w+):", DOCUMENTED[name].__doc__ or "")
     assert set(described) <= {*parameters_of(DOCUMENTED[name]), "dsn", "args"}
+
+
+def test_table_of_options_has_all_of_them_with_their_defaults():
+    page = (ROOT / "docs" / "getting-started.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \| `([^`]+)` \|", page, re.MULTILINE)
+    options = inspect.signature(greenwait.WaitCallback).parameters.values()
+    assert dict(rows) == {each.name: repr(each.default).replace("'", '"') for each in options}

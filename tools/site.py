@@ -44,8 +44,9 @@ _OVERFLOW = """
 }
 """
 
-# What a signature shows by mistake only.
-_FORBIDDEN = ("Unpack[", "_Connection", "<greenwait.", " object at 0x")
+# What a page shows by mistake only: markup on any of them, private names in a signature.
+_MARKUP = ("~~~{", "```{", ":start-after:", "[[[cog", "](")
+_PRIVATE = ("Unpack[", "_Connection", "<greenwait.", " object at 0x")
 
 
 def _chromium() -> str:
@@ -65,12 +66,13 @@ def _complaints(page: Page, name: str, width: int) -> Iterator[str]:
     yield from page.evaluate(_OVERFLOW)
     pictures = "[...document.images].filter(each => !each.naturalWidth).map(each => each.src)"
     yield from (f"no picture: {each}" for each in page.evaluate(pictures))
+    text = page.inner_text("article")
+    yield from (f"shows {each!r}" for each in _MARKUP if each in text)
     if width == DESK and _is_reference(name):
         height = page.evaluate("document.documentElement.scrollHeight")
         if height > LONGEST:
             yield f"{height} px high, more than {LONGEST}"
-        text = page.inner_text("article")
-        yield from (f"shows {each!r}" for each in _FORBIDDEN if each in text)
+        yield from (f"shows {each!r}" for each in _PRIVATE if each in text)
 
 
 def _look(page: Page, path: Path, name: str, shots: Path, most: int) -> Iterator[str]:

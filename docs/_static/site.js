@@ -10,6 +10,7 @@ document.addEventListener("DOMContentLoaded", () => {
     for (const row of table.querySelectorAll("tbody tr")) {
       [...row.cells].forEach((cell, column) => {
         const text = cell.textContent.trim();
+        if (!text) cell.classList.add("is-empty");
         if (headings[column]) cell.dataset.label = headings[column];
         if (column > 0 && headings[column] && /^[-+±]?[\d.,]+( \S+)?$/.test(text))
           cell.classList.add("is-short");
