@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import griffe
-from docutils import nodes
-from sphinx import addnodes
+from sphinx.pycode import ModuleAnalyzer
 from sphinx.util.inspect import stringify_signature
 
 if sys.version_info >= (3, 11):
@@ -113,14 +112,14 @@ def typed_signature(
     return text, _type(written.returns) if what != "class" and written.returns else None
 
 
-def name_type_variables(_app: Any, doctree: nodes.document) -> None:
-    """Take the underscore from the types of overloads too, which Sphinx reads by itself."""
-    for signature in doctree.findall(addnodes.desc_signature):
-        for text in list(signature.findall(nodes.Text)):
-            text.parent.replace(text, nodes.Text(_type(text)))
+def forget_overloads() -> None:
+    """Have one signature shown: what a type checker is told of a call says less to a reader."""
+    analyzer = ModuleAnalyzer.for_module("greenwait.aio")
+    analyzer.analyze()
+    analyzer.overloads.clear()
 
 
 def setup(app: Any) -> None:
     """Connect to what Sphinx tells of."""
+    forget_overloads()
     app.connect("autodoc-process-signature", typed_signature)
-    app.connect("doctree-read", name_type_variables)
