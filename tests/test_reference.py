@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 import greenwait
+from greenwait._types import Options, Unpack
 
 ROOT = Path(__file__).parent.parent
 PAGES = "".join(page.read_text() for page in (ROOT / "docs" / "api").glob("*.md"))
@@ -42,7 +43,8 @@ def functions_of_eventlet():
     for node in tree.body:
         if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
             node.body = node.body[:1]  # the docstring
-            found = {"Any": Any, "WaitCallback": greenwait.WaitCallback}
+            found: dict[str, Any] = {"Any": Any, "WaitCallback": greenwait.WaitCallback}
+            found |= {"Options": Options, "Unpack": Unpack}
             exec(compile(ast.Module([node], []), "eventlet.py", "exec"), found)
             yield f"greenwait.eventlet.{node.name}", found[node.name]
 
@@ -67,10 +69,9 @@ DOCUMENTED = dict(documented())
 
 
 def parameters_of(item):
-    try:
-        parameters = inspect.signature(item).parameters.values()
-    except ValueError:  # psycopg2's own, which are documented there
-        return []
+    if str(getattr(inspect.unwrap(item), "__module__", "")).startswith("psycopg2"):
+        return []  # its own, which are documented there
+    parameters = inspect.signature(item).parameters.values()
     return [each.name for each in parameters if each.name not in ("self", "args")]
 
 

@@ -22,11 +22,14 @@ from greenwait._stats cimport counters
 from greenwait._system.method cimport PyVectorcall_NARGS, set_vectorcall
 
 from functools import partial
+from typing import get_type_hints
 
 from greenwait._deadline import recognise
 from greenwait._errors import QueryTimeout
 from greenwait._psycopg.decoders import use_c_decoders
 from greenwait._sleep import POLLERS
+from greenwait._system.call_signature import CallSignature
+from greenwait._types import Pollable
 
 __all__ = [
     "EpollWaitCallback",
@@ -53,7 +56,7 @@ cdef inline object wait_counted(object conn, const Options* options):
     return None
 
 
-def wait(conn, /):
+def wait(conn: Pollable, /) -> None:
     """Wait until the server has answered: the wait callback.
 
     Register it once, ``psycopg2.extensions.set_wait_callback(greenwait.wait)``,
@@ -212,9 +215,15 @@ on_event_loop=None)
         """The reaction to a wait that stops an event loop: ``"warn"``, ``"raise"`` or None."""
         return self._on_event_loop
 
-    def __call__(self, conn, /):
+    def __call__(self, conn: Pollable, /) -> None:
         """Wait until the server has answered; see ``greenwait.wait``."""
         return wait_counted(conn, &self._options)
+
+    __signature__ = CallSignature(wait)
+
+    @property
+    def __annotations__(self):
+        return get_type_hints(wait)
 
     def __reduce__(self):
         options = {name: getattr(self, name) for name in OPTIONS}

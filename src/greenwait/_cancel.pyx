@@ -194,7 +194,7 @@ seal_type(CancelRequest, "it is made by cancel()")
 seal_type(ThreadedCancelRequest, "it is made by cancel()")
 
 
-def cancel(conn, /, timeout=1.0):
+def cancel(conn: psycopg2.connection, /, timeout: float = 1.0) -> None:
     """Cancel the query of *conn* on the server.
 
     :param conn: a psycopg2 connection, or the proxy of one that a library for tracing has made.

@@ -21,13 +21,18 @@ import gc
 import sys
 import time
 import warnings
+from collections.abc import Callable
 from functools import partial
+from typing import Any, TypeVar, get_type_hints
 
 from greenwait import _errors
 from greenwait._decorator import decorated
 from greenwait._psycopg import psycopg2
+from greenwait._system.call_signature import CallSignature
 
 __all__ = ["deadline_after", "timeout"]
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 cdef double LONGEST_SECONDS = 1e9  # 30 years; more would not fit into 64 bits of nanoseconds
 
@@ -62,6 +67,10 @@ cdef str FILE_OF_CONTEXTLIB = contextlib.__file__
 cdef type connection_type = psycopg2.connection
 cdef object connection_async = connection_type.async_
 cdef object query_timeout = _errors.QueryTimeout
+
+
+def decorating(function: _Function, /) -> _Function:
+    """Have the signature of a block that is used as a decorator."""
 
 
 @cython.no_gc  # it refers to blocks that were entered before it, and to numbers and strings
@@ -124,6 +133,12 @@ cdef class timeout:
 
     def __call__(self, function, /):
         return decorated("timeout()", function, partial(timeout, self._seconds))
+
+    __signature__ = CallSignature(decorating)
+
+    @property
+    def __annotations__(self):
+        return get_type_hints(decorating)
 
     def __exit__(self, kind=None, exc=None, traceback=None):
         self.leave()

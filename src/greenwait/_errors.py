@@ -31,11 +31,12 @@ class QueryTimeout(QueryCanceled):
 
     It is a ``psycopg2.extensions.QueryCanceledError``, and an ``OperationalError``;
     ``pgcode`` is 57014. The connection is open, and usable after ``rollback()``. If the
-    deadline passed while connecting, there is no connection.
+    deadline passed while connecting, there is no connection. ``timeout`` is the block whose
+    deadline it was.
     """
 
-    #: The ``greenwait.timeout()`` block whose deadline passed; None for that of ``WaitCallback``.
     timeout: Any = None
+    """The ``timeout()`` block whose deadline passed; None for that of ``WaitCallback``."""
 
     def __init__(self, *args: object) -> None:
         """Leave *args* as they are: psycopg2 calls this again, with the server's message."""

@@ -1,11 +1,21 @@
+"""Registering with psycopg2: the shim around ``set_wait_callback()``.
+
+psycopg2 has one wait callback for the whole process. Each ``install()`` or
+``installed()`` is an entry that remembers the callback it replaced, and restores
+exactly that when it ends.
+
+It is compiled because neither an interrupt nor another thread must come between two of its
+steps. A lock would not do: CPython 3.14 may leave the lock's ``with`` block without releasing it
+(cpython issue 148874).
+"""
+
 from collections.abc import Callable
 from contextlib import ContextDecorator
 from types import TracebackType
 from typing import Any, TypeVar
 
-from typing_extensions import Unpack
-
-from greenwait._callback import Options, WaitCallback
+from greenwait._callback import WaitCallback
+from greenwait._types import Options, Unpack
 
 __all__ = ["check_registered", "install", "installed", "is_registered", "uninstall"]
 
@@ -13,12 +23,43 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 _entries: list[Any]
 
-def install(**options: Unpack[Options]) -> WaitCallback: ...
-def uninstall() -> None: ...
-def is_registered() -> bool: ...
-def check_registered(what: str) -> None: ...
+def install(**options: Unpack[Options]) -> WaitCallback:
+    """Register ``WaitCallback(**options)`` as the wait callback of the process.
+
+    :param options: as for :class:`WaitCallback`.
+    :returns: the callback now registered. ``uninstall()`` restores the one it
+        replaced; calls nest.
+    :raises ValueError: an option's value is not available here.
+    :raises TypeError: an option is unknown or has the wrong type.
+
+    Connections opened before use the callback too, from their next statement on. In a
+    process that gevent or eventlet has patched it warns, once: call
+    ``greenwait.gevent.patch_psycopg()``, or eventlet's, instead. It warns where Django's own
+    backend has been imported on psycopg 3, or will be.
+    """
+
+def uninstall() -> None:
+    """Restore the callback that the last ``install()`` replaced.
+
+    :raises RuntimeError: nothing is installed, or another callback was
+        registered meanwhile, which is left in place.
+    """
+
+def is_registered() -> bool:
+    """Return whether psycopg2 calls greenwait where it waits."""
+
+def check_registered(what: str) -> None:
+    """Raise RuntimeError unless psycopg2 calls greenwait where it waits, as *what* needs."""
 
 class installed(ContextDecorator):  # noqa: N801, used like a function
+    """Register ``WaitCallback(**options)`` for a ``with`` block, or for each call of a function.
+
+    :param options: as for :class:`WaitCallback`; checked at once.
+    :raises RuntimeError: on leaving, when another callback was registered
+        meanwhile, which is left in place.
+
+    The callback is the process's: other threads use it too while the block runs.
+    """
     def __call__(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, function: _Function, /
     ) -> _Function: ...

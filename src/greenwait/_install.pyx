@@ -13,14 +13,19 @@ from cpython.exc cimport PyErr_CheckSignals
 
 import sys
 import warnings
+from collections.abc import Callable
 from contextlib import ContextDecorator
+from typing import Any, TypeVar
 
 from greenwait._callback import WaitCallback, wait
 from greenwait._decorator import decorated
 from greenwait._django_warning import unwatch, watch
 from greenwait._psycopg.psycopg2 import get_wait_callback, set_wait_callback
+from greenwait._types import Options, Unpack
 
 __all__ = ["check_registered", "install", "installed", "is_registered", "uninstall"]
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 class _Entry:
@@ -72,7 +77,7 @@ cdef int unregister(object entry) except -1:
     return 0
 
 
-def install(*args, **options):
+def install(*args: Any, **options: Unpack[Options]) -> WaitCallback:
     """Register ``WaitCallback(**options)`` as the wait callback of the process.
 
     :param options: as for :class:`WaitCallback`.
@@ -122,7 +127,7 @@ cdef int warn_of_patches() except -1:
     return 0
 
 
-def uninstall():
+def uninstall() -> None:
     """Restore the callback that the last ``install()`` replaced.
 
     :raises RuntimeError: nothing is installed, or another callback was
@@ -146,10 +151,12 @@ class installed(ContextDecorator):
     The callback is the process's: other threads use it too while the block runs.
     """
 
-    def __init__(self, *args, **options):
+    def __init__(self, *args: Any, **options: Unpack[Options]) -> None:
         check_names("installed", args)
         self._callback = WaitCallback(**options)
         self._entered = []  # a decorated function may be recursive
+        # As a decorator it can be asked for its types, too.
+        self.__annotations__ = {"function": _Function, "return": _Function}
 
     def __enter__(self):
         PyErr_CheckSignals()  # see timeout.__enter__()
@@ -159,7 +166,7 @@ class installed(ContextDecorator):
     def __exit__(self, *exc_info):
         unregister(self._entered.pop())
 
-    def __call__(self, function, /):
+    def __call__(self, function: _Function, /) -> _Function:
         return decorated("installed()", function, lambda: self)
 
 

@@ -9,7 +9,7 @@ from greenwait._counts import Stats
 __all__ = ["stats"]
 
 
-def stats(*, reset=False):
+def stats(*, reset: bool = False) -> Stats:
     """Return greenwait's counters of this process.
 
     :param reset: start again from zero, in the same step: nothing is counted twice or lost.

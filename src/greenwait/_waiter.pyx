@@ -107,7 +107,7 @@ cdef class Adapter(Waiter):
     """A framework's waiter, written in Python: a subclass has ``is_active()`` and ``wait()``."""
 
     cpdef bint is_active(self) except -1:
-        """Does the framework run this thread, and may this greenlet step aside?"""
+        """Return whether the framework runs this thread, and this greenlet may step aside."""
         raise NotImplementedError
 
     def wait(self, fd, events, seconds):
@@ -115,7 +115,7 @@ cdef class Adapter(Waiter):
         raise NotImplementedError
 
     cpdef bint is_hub_itself(self) except -1:
-        """Is the framework's own greenlet running, so that a wait stops all others?"""
+        """Return whether the framework's own greenlet runs, so that a wait stops all others."""
         return False
 
     cdef Waiter find_waiter(self):

@@ -3,7 +3,7 @@
 A drop-in for ``psycogreen.eventlet``. Eventlet itself advises against its use in new programs.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import eventlet  # pyright: ignore[reportMissingTypeStubs]  # there are none
 from eventlet import hubs, patcher  # pyright: ignore[reportMissingTypeStubs]
@@ -14,18 +14,14 @@ from greenwait._callback import WaitCallback
 from greenwait._greenlets.local import tell_ends
 from greenwait._install import install, is_registered
 from greenwait._ranks import time_limits
+from greenwait._types import Options, Unpack
 from greenwait._waiter import READ, WRITE, Adapter, register
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
-
-    from greenwait._callback import Options
 
 __all__ = ["patch_psycopg"]
 
 
 class _Eventlet(Adapter):
-    instead = "use eventlet.GreenPool"
+    _instead = "use eventlet.GreenPool"
 
     def is_active(self) -> bool:
         hub = getattr(hubs._threadlocal, "hub", None)  # pyright: ignore[reportPrivateUsage]
@@ -67,7 +63,7 @@ tell_ends(
 _adapter = _Eventlet()
 
 
-def patch_psycopg(**options: "Unpack[Options]") -> WaitCallback:
+def patch_psycopg(**options: Unpack[Options]) -> WaitCallback:
     """Make psycopg2's waits yield to other eventlet green threads, in the whole process.
 
     :param options: as for ``greenwait.WaitCallback``.

@@ -69,6 +69,13 @@ async def configure(conn: greenwait.aio.AsyncConnection) -> None:
     """Be called with new connections."""
 
 
+async def borrows_from(pool: greenwait.aio.AsyncPool) -> None:
+    """Name a pool without the class of its connections: they are greenwait's."""
+    async with pool.connection() as conn:
+        assert_type(conn, greenwait.aio.AsyncConnection)
+    assert_type(await pool.getconn(), greenwait.aio.AsyncConnection)
+
+
 async def pools() -> None:
     """A pool lends connections of its class."""
     async with await greenwait.aio.create_pool("", min_size=1) as pool:

@@ -82,6 +82,8 @@ def connecting() -> None:
     named = conn.cursor("rows", psycopg2.extras.DictCursor, withhold=True)
     assert_type(named, psycopg2.extras.DictCursor)
     assert_type(greenwait.cancel(conn, timeout=2), None)
+    assert_type(conn.tpc_recover(), list[psycopg2.extensions.Xid])
+    assert_type(conn.reset(), None)
     assert_type(greenwait.notifies(conn, timeout=1), Generator[Notify, None, None])
 
     greenwait.cancel("conn")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
@@ -130,6 +132,10 @@ def configure_own(conn: Own) -> None:
 
 def keeps_any(pool: greenwait.Pool) -> greenwait.Connection:
     """Name a pool without the class of its connections: they are greenwait's."""
+    assert_type(pool.connection(), AbstractContextManager[greenwait.Connection, None])
+    with pool.connection(timeout=1) as conn:
+        assert_type(conn, greenwait.Connection)
+        assert_type(conn.cursor(), greenwait.Cursor)
     return pool.getconn()
 
 

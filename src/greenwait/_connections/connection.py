@@ -8,7 +8,7 @@ first, and lets other greenlets run while it waits for that.
 
 import functools
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, overload
+from typing import Any, Literal, TypeVar, cast, overload
 
 from psycopg2.extensions import lobject as lobject_of_psycopg2
 
@@ -23,6 +23,7 @@ from greenwait._connections.lock import (
 )
 from greenwait._errors import CommitInDoubt
 from greenwait._outcome import lost_commit
+from greenwait._psycopg.prototypes import ClassSignature, with_signature
 from greenwait._psycopg.psycopg2 import (
     STATUS_PREPARED,
     STATUS_READY,
@@ -36,9 +37,7 @@ from greenwait._psycopg.psycopg2 import (
     cursor,
 )
 from greenwait._psycopg.state import begin_method, end_method
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
+from greenwait._types import Self
 
 __all__ = ["Connection", "Cursor", "guarded"]
 
@@ -64,7 +63,7 @@ def _told(
 ) -> Callable[..., _Result]:
     """Return psycopg2's *method*, announced to the callback; see ``begin_method()``."""
 
-    @functools.wraps(method)
+    @functools.wraps(with_signature(method))
     def told(self: Any, *args: Any, **kwargs: Any) -> _Result:
         status = self.status
         try:
@@ -115,7 +114,7 @@ class Connection(connection):
     _lock: FairLock
     _transactions = 0  # those that have ended
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> "Self":
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         # Not in __init__, which connects: the traceback of its exception would keep the
         # connection, and with it the socket.
         self = super().__new__(cls, *args, **kwargs)
@@ -127,8 +126,8 @@ class Connection(connection):
         self,
         name: str | bytes | None = None,
         cursor_factory: None = None,
-        withhold: bool = ...,
-        scrollable: bool | None = ...,
+        withhold: bool = False,
+        scrollable: bool | None = None,
     ) -> "Cursor": ...
     @overload
     def cursor(
@@ -136,16 +135,16 @@ class Connection(connection):
         name: str | bytes | None = None,
         *,
         cursor_factory: Callable[..., _Cursor],
-        withhold: bool = ...,
-        scrollable: bool | None = ...,
+        withhold: bool = False,
+        scrollable: bool | None = None,
     ) -> _Cursor: ...
     @overload
     def cursor(
         self,
         name: str | bytes | None,
         cursor_factory: Callable[..., _Cursor],
-        withhold: bool = ...,
-        scrollable: bool | None = ...,
+        withhold: bool = False,
+        scrollable: bool | None = None,
     ) -> _Cursor: ...
     def cursor(
         self,
@@ -293,7 +292,7 @@ def _close_if_there(close: Callable[[Any], None]) -> Callable[[Any], None]:
     A transaction has failed with that answer, and so its error is not kept from the caller.
     """
 
-    @functools.wraps(close)
+    @functools.wraps(with_signature(close))
     def close_if_there(self: Any) -> None:
         try:
             close(self)
@@ -327,6 +326,7 @@ class Cursor(CopyCursor):
     """
 
     _is_guarded = True
+    __signature__ = ClassSignature()
 
 
 _guarded_classes: dict[type, type] = {}

@@ -1,15 +1,13 @@
 """COPY for cursors: psycopg2's three methods, while greenwait's callback is registered."""
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import psycopg2.extensions
+from psycopg2.sql import Composable
 
 from greenwait._copy_data import check_can_copy, copy_by_callback, is_copied_by_callback
 from greenwait._psycopg.psycopg2 import cursor
-
-if TYPE_CHECKING:
-    from psycopg2.sql import Composable
 
 __all__ = ["CopyCursor"]
 
@@ -81,7 +79,7 @@ class CopyCursor(cursor):
             _nameless(self), _statement(self, "TO stdout", table, sep, null, columns), file, 0
         )
 
-    def copy_expert(self, sql: "str | bytes | Composable", file: Any, size: int = 8192) -> None:
+    def copy_expert(self, sql: str | bytes | Composable, file: Any, size: int = 8192) -> None:
         """Execute a COPY statement, with *file* in the place of STDIN or STDOUT.
 
         :param sql: the statement.

@@ -1,17 +1,27 @@
+"""A fair lock for greenlets and threads; each shared connection has one.
+
+psycopg2 has a mutex for each connection. A wait for it stops the thread, and with it the
+greenlet that is to release the mutex. So this lock is taken before.
+"""
+
 from collections.abc import Callable
 from typing import Any, TypeVar, final
 
 __all__ = ["FairLock", "block_alone", "block_end", "cursor_with_lock", "with_lock"]
 
 _Result = TypeVar("_Result")
+_Method = TypeVar("_Method", bound=Callable[..., Any])
 
 @final
 class FairLock:
+    """The lock of one connection."""
     @property
-    def is_taken(self) -> bool: ...
+    def is_taken(self) -> bool:
+        """Whether the lock is held, or about to be."""
     @property
     def is_left_open(self) -> bool: ...
-    def is_idle(self, conn: Any) -> bool: ...
+    def is_idle(self, conn: Any) -> bool:
+        """Return whether nobody is at work on the connection, and no transaction is open."""
     def run(
         self,
         conn: Any,
@@ -20,11 +30,37 @@ class FairLock:
         /,
         *args: Any,
         **kwargs: Any,
-    ) -> _Result: ...
+    ) -> _Result:
+        """Call the function while holding the lock, and return its result.
 
-def block_alone(base_method: Callable[..., Any]) -> Any: ...
-def block_end(base_method: Callable[..., Any]) -> Any: ...
-def with_lock(base_method: Callable[..., Any], name: str) -> Any: ...
+        :param conn: the connection.
+        :param what: the method of the connection, or of a cursor, that is called.
+        :raises psycopg2.ProgrammingError: psycopg2 is at work on the connection in this very
+            greenlet; or another greenlet holds the lock, and this one can't wait, because it is
+            an event loop's own, or at interpreter exit.
+
+        A method may call another one, and so may an adapter or a typecaster: psycopg2 calls them
+        without its mutex. A signal handler's exception, or a deadline, ends the wait. Python code
+        has no pair of methods to take the lock and to release it: an interrupt between the two
+        would keep it for ever.
+        """
+
+def block_alone(base_method: Callable[..., Any]) -> Any:
+    """Return a connection's ``__enter__()``, whose error explains why no block can be entered.
+
+    Compiled, as ``block_end()`` is: an interrupt between two lines would leave it entered.
+    """
+
+def block_end(base_method: Callable[..., Any]) -> Any:
+    """Return a connection's ``__exit__()``, which holds the lock."""
+
+def with_lock(base_method: _Method, name: str) -> _Method:
+    """Return a connection's method that holds the lock while *base_method* runs."""
+
 def cursor_with_lock(
-    base_method: Callable[..., Any], name: str, *, nameless: Callable[..., Any] | None = ...
-) -> Any: ...
+    base_method: Callable[..., Any], name: str, *, nameless: Callable[..., Any] | None = None
+) -> Any:
+    """Return a cursor's method that holds the lock while *base_method* runs.
+
+    :param nameless: what a cursor without a name calls instead, and without the lock, if given.
+    """

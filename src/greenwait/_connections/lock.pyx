@@ -25,7 +25,7 @@ from greenwait._waiter cimport is_hub_itself, waiters_entered
 
 from functools import update_wrapper
 
-
+from greenwait._psycopg.prototypes import with_signature
 from greenwait._psycopg.psycopg2 import STATUS_BEGIN, ProgrammingError, connection
 
 __all__ = ["FairLock", "block_alone", "block_end", "cursor_with_lock", "with_lock"]
@@ -240,4 +240,4 @@ def cursor_with_lock(base_method, str name, *, nameless=None):
 cdef Guard new_guard(object base_method, str name):
     cdef Guard guard = Guard.__new__(Guard)
     guard.base_method, guard.what = base_method, f"{name}()"
-    return update_wrapper(guard, base_method)
+    return update_wrapper(guard, with_signature(base_method))

@@ -27,7 +27,9 @@ from greenwait._system.sealed_type cimport seal_type
 import os
 import random
 from collections import deque
+from contextlib import AbstractContextManager
 from types import GenericAlias
+from typing import TypeVar
 from weakref import WeakSet
 
 from greenwait._connections.connect import connect
@@ -37,6 +39,8 @@ from greenwait._errors import PoolTimeout, QueryTimeout
 from greenwait._psycopg import psycopg2
 
 __all__ = ["Pool", "empty_pool", "fill", "give_up"]
+
+_Connection = TypeVar("_Connection", bound=psycopg2.connection)
 
 cdef object Psycopg2Error = psycopg2.Error
 cdef object OperationalError = psycopg2.OperationalError
@@ -192,7 +196,9 @@ check=None, configure=None, reset=None, **kwargs)
         self.taken = self.making = self.in_use = 0
         return 0
 
-    def connection(self, timeout=None):
+    def connection(
+        self, timeout: float | None = None
+    ) -> AbstractContextManager[_Connection, None]:
         """Return a ``with`` block with a connection; it commits, or rolls back on an exception.
 
         :param timeout: seconds to wait for one, instead of the pool's.
@@ -210,7 +216,7 @@ check=None, configure=None, reset=None, **kwargs)
         block.timeout = timeout
         return block
 
-    def getconn(self, timeout=None):
+    def getconn(self, timeout: float | None = None) -> _Connection:
         """Return a connection, to be given back by ``putconn()``.
 
         :param timeout: seconds to wait for one, instead of the pool's.
@@ -224,7 +230,9 @@ check=None, configure=None, reset=None, **kwargs)
         cdef int64_t deadline_ns = self.deadline_of(timeout)
         return self.lend(deadline_ns, deadline_ns).conn
 
-    def putconn(self, conn, *, close=False):
+    def putconn(
+        self, conn: psycopg2.connection, *, close: bool = False
+    ) -> None:
         """Give a connection back. Uncommitted changes are rolled back.
 
         :param conn: a connection that ``getconn()`` has returned.
@@ -239,7 +247,7 @@ check=None, configure=None, reset=None, **kwargs)
             raise ValueError("putconn() within connection()'s with block, which gives it back")
         self.take_back(member, not close)
 
-    def stats(self):
+    def stats(self) -> PoolStats:
         """Return the pool's counts, a ``PoolStats``; it takes no lock."""
         return PoolStats(
             size=len(self.members) + self.making,
@@ -255,7 +263,7 @@ check=None, configure=None, reset=None, **kwargs)
             discarded=self.discarded,
         )
 
-    def close(self, timeout=30.0):
+    def close(self, timeout: float = 30.0) -> None:
         """Lend no more, close what is idle, and wait for what is in use.
 
         :param timeout: seconds to wait for that.

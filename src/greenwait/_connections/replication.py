@@ -4,11 +4,12 @@ import contextlib
 import weakref
 from collections.abc import Callable
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import psycopg2.extras
 from psycopg2.extensions import POLL_OK
 from psycopg2.extras import ReplicationMessage
+from psycopg2.sql import Composable
 
 from greenwait._callback import wait_at_most
 from greenwait._connections.connection import Connection, Cursor
@@ -20,9 +21,6 @@ from greenwait._psycopg.psycopg2 import DatabaseError, InterfaceError, Programmi
 from greenwait._psycopg.psycopg2 import ReplicationConnection as _ReplicationConnection
 from greenwait._psycopg.psycopg2 import ReplicationCursor as _ReplicationCursor
 from greenwait._psycopg.state import expect_stream
-
-if TYPE_CHECKING:
-    from psycopg2.sql import Composable
 
 __all__ = [
     "LogicalReplicationConnection",
@@ -109,7 +107,7 @@ class ReplicationCursor(Cursor, psycopg2.extras.ReplicationCursor):
 
     def start_replication_expert(
         self,
-        command: "str | bytes | Composable",
+        command: str | bytes | Composable,
         decode: bool = False,
         status_interval: float = 10,
     ) -> None:

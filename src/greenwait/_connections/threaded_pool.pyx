@@ -8,12 +8,18 @@ It is compiled because an interrupt must not come between lending a connection a
 
 from greenwait._connections.pool cimport Pool, lend_now
 
+from collections.abc import Hashable
+from typing import TypeVar
+
+from psycopg2.extensions import connection
 from psycopg2.pool import AbstractConnectionPool, PoolError
 
 from greenwait._connections.pool import give_up
 from greenwait._errors import PoolTimeout
 
 __all__ = ["ThreadedConnectionPool"]
+
+_Connection = TypeVar("_Connection", bound=connection)
 
 
 class ThreadedConnectionPool(AbstractConnectionPool):
@@ -53,7 +59,7 @@ class ThreadedConnectionPool(AbstractConnectionPool):
         self._last_key = 0
         self._pool = Pool(min_size=self.minconn, max_size=self.maxconn, **kwargs)
 
-    def getconn(self, key=None):
+    def getconn(self, key: Hashable | None = None) -> _Connection:
         """Return a connection; with a key that is in use, the one that has it.
 
         :param key: a hashable object of the caller's; None: a new one.
@@ -83,7 +89,9 @@ class ThreadedConnectionPool(AbstractConnectionPool):
         self._keys[id(conn)] = key
         return conn
 
-    def putconn(self, conn=None, key=None, close=False):
+    def putconn(
+        self, conn: connection | None = None, key: Hashable | None = None, close: bool = False
+    ) -> None:
         """Give a connection back; what is not committed is rolled back.
 
         :param conn: the connection; None: that of the key.
@@ -100,7 +108,7 @@ class ThreadedConnectionPool(AbstractConnectionPool):
         self._used.pop(self._keys.pop(id(conn)), None)
         self._pool.putconn(conn, close=close)
 
-    def closeall(self):
+    def closeall(self) -> None:
         """Close all connections, those in use included, and lend no more.
 
         :raises psycopg2.pool.PoolError: the pool is closed already.

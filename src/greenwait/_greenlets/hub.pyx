@@ -32,8 +32,10 @@ from greenwait._waiter cimport (
 )
 
 import sys
+from collections.abc import Callable
 from concurrent.futures import CancelledError
 from types import GenericAlias
+from typing import ParamSpec, TypeVar
 
 from greenlet import GreenletExit
 
@@ -53,6 +55,9 @@ __all__ = [
     "join",
     "raise_first",
 ]
+
+_Parameters = ParamSpec("_Parameters")
+_Result = TypeVar("_Result")
 
 cdef object greenlet_exit = GreenletExit
 cdef type NoneType = type(None)
@@ -89,7 +94,10 @@ cdef enum:
 @cython.auto_pickle(False)
 @cython.final
 cdef class Job(Execution):
-    """A call of a function in a greenlet of its own; ``Hub.spawn()`` makes them."""
+    """Job()
+--
+
+    A call of a function in a greenlet of its own; ``Hub.spawn()`` makes them."""
 
     cdef Hub hub
     cdef int state
@@ -100,11 +108,11 @@ cdef class Job(Execution):
 
     __class_getitem__ = classmethod(GenericAlias)  # Job[int] is a type to annotate with
 
-    def done(self):
+    def done(self) -> bool:
         """Return whether it has ended: returned, failed or been cancelled."""
         return self.state == DONE
 
-    def result(self, timeout=None):
+    def result(self, timeout: float | None = None) -> _Result:
         """Return what the function has returned, or raise what it has raised.
 
         :param timeout: seconds to wait for that; None sets no limit.
@@ -130,7 +138,7 @@ cdef class Job(Execution):
             raise CancelledError("the job was cancelled")
         return self.outcome()
 
-    def cancel(self):
+    def cancel(self) -> bool:
         """Make the job's wait raise ``greenlet.GreenletExit``; its query stops on the server.
 
         :returns: whether there was something to cancel: False once it is done.
@@ -280,7 +288,7 @@ cdef class Hub(GreenletWaiter):
     jobs go on in the parent.
     """
 
-    instead = "leave the hub's with block first"
+    _instead = "leave the hub's with block first"
 
     cdef InterruptTarget target  # of the greenlet that entered it
     cdef bint is_main_thread
@@ -324,7 +332,13 @@ cdef class Hub(GreenletWaiter):
         elif failure is not exc:
             raise failure
 
-    def spawn(self, function, /, *args, **kwargs):
+    def spawn(
+        self,
+        function: Callable[_Parameters, _Result],
+        /,
+        *args: _Parameters.args,
+        **kwargs: _Parameters.kwargs,
+    ) -> Job[_Result]:
         """Run ``function(*args, **kwargs)`` as a job, and return that ``Job``.
 
         It begins when this greenlet waits next, in a copy of its context variables, so that
@@ -349,7 +363,7 @@ cdef class Hub(GreenletWaiter):
         self.scheduler.due.append(job)
         return job
 
-    def sleep(self, seconds, /):
+    def sleep(self, seconds: float, /) -> None:
         """Let other jobs run for that many seconds; 0 lets those run that are due.
 
         :param seconds: the time to sleep.
@@ -539,7 +553,7 @@ cdef int check_can_enter() except -1:
             "which join in"
         )
     if waiter is not None:
-        raise RuntimeError(f"a hub would stop all else in this thread: {waiter.instead}")
+        raise RuntimeError(f"a hub would stop all else in this thread: {waiter._instead}")
     check_registered("a hub")
     return 0
 

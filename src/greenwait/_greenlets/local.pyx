@@ -200,7 +200,7 @@ cdef class local:
         return None
 
 
-def scope():
+def scope() -> int:
     """Return the identity of the job, call, greenlet or thread that runs, an integer.
 
     :returns: a number that no other one has or had: jobs which run one after another in the same

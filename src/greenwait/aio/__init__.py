@@ -43,6 +43,7 @@ from greenwait._deadline import deadline_after
 from greenwait._greenlets.synchronous import check_synchronous
 from greenwait._psycopg.psycopg2 import ProgrammingError, connection, cursor
 from greenwait._system.identity import publish
+from greenwait._types import Self
 from greenwait.aio._call import Call, await_, awaited, in_call
 from greenwait.aio._files import with_async_file
 from greenwait.aio._large_object import awaited_large_object
@@ -58,7 +59,6 @@ if TYPE_CHECKING:
 
     from psycopg2.extensions import Xid
     from psycopg2.sql import Composable
-    from typing_extensions import Self
 
     _Query: TypeAlias = str | bytes | Composable
     _Values: TypeAlias = Sequence[Any] | Mapping[str, Any] | None
@@ -155,6 +155,7 @@ def _lobject(
     new_file: str | None = None,
     lobject_factory: Any = None,
 ) -> Any:
+    """Return a large object, whose methods are awaited; see ``greenwait.Connection.lobject()``."""
     factory = awaited_large_object(large_object_class(lobject_factory or LargeObject))
     return Connection.lobject(self, oid, mode, new_oid, new_file, factory)
 
@@ -164,31 +165,67 @@ class _AwaitedMethods:
 
     if TYPE_CHECKING:  # psycopg2's, awaitable
 
-        def commit(self) -> Awaitable[None]: ...
-        def rollback(self) -> Awaitable[None]: ...
-        def reset(self) -> Awaitable[None]: ...
+        def commit(self) -> Awaitable[None]:
+            """Commit the transaction; see ``greenwait.Connection.commit()``."""
+            ...
+
+        def rollback(self) -> Awaitable[None]:
+            """Roll the transaction back; see ``greenwait.Connection.rollback()``."""
+            ...
+
+        def reset(self) -> Awaitable[None]:
+            """Roll back, and set the connection's settings to their defaults."""
+            ...
+
         def set_session(
             self,
-            isolation_level: str | int | None = ...,
-            readonly: bool | Literal["default"] | None = ...,
-            deferrable: bool | Literal["default"] | None = ...,
-            autocommit: bool = ...,
-        ) -> Awaitable[None]: ...
-        def set_isolation_level(self, level: int | None, /) -> Awaitable[None]: ...
-        def set_client_encoding(self, encoding: str, /) -> Awaitable[None]: ...
+            isolation_level: str | int | None = None,
+            readonly: bool | Literal["default"] | None = None,
+            deferrable: bool | Literal["default"] | None = None,
+            autocommit: bool | None = None,
+        ) -> Awaitable[None]:
+            """Set parameters of the next transactions, as psycopg2 does."""
+            ...
+
+        def set_isolation_level(self, level: int | None, /) -> Awaitable[None]:
+            """Set the isolation level of the next transactions, as psycopg2 does."""
+            ...
+
+        def set_client_encoding(self, encoding: str, /) -> Awaitable[None]:
+            """Set the client's encoding, as psycopg2 does."""
+            ...
+
         def lobject(
             self,
-            oid: int = ...,
-            mode: str | None = ...,
-            new_oid: int = ...,
-            new_file: str | None = ...,
-            lobject_factory: Any = ...,
-        ) -> Awaitable[Any]: ...
-        def tpc_begin(self, xid: str | Xid, /) -> Awaitable[None]: ...
-        def tpc_prepare(self) -> Awaitable[None]: ...
-        def tpc_commit(self, xid: str | Xid = ..., /) -> Awaitable[None]: ...
-        def tpc_rollback(self, xid: str | Xid = ..., /) -> Awaitable[None]: ...
-        def tpc_recover(self) -> Awaitable[list[Xid]]: ...
+            oid: int = 0,
+            mode: str | None = "",
+            new_oid: int = 0,
+            new_file: str | None = None,
+            lobject_factory: Any = None,
+        ) -> Awaitable[Any]:
+            """Return a large object, whose methods are awaited."""
+            ...
+
+        def tpc_begin(self, xid: str | Xid, /) -> Awaitable[None]:
+            """Begin a two-phase transaction."""
+            ...
+
+        def tpc_prepare(self) -> Awaitable[None]:
+            """Do the first phase of a two-phase transaction."""
+            ...
+
+        def tpc_commit(self, xid: str | Xid = ..., /) -> Awaitable[None]:
+            """Commit a two-phase transaction."""
+            ...
+
+        def tpc_rollback(self, xid: str | Xid = ..., /) -> Awaitable[None]:
+            """Roll a two-phase transaction back."""
+            ...
+
+        def tpc_recover(self) -> Awaitable[list[Xid]]:
+            """Return the ids of the transactions that are prepared."""
+            ...
+
     else:
         commit = _of_connection("commit")
         rollback = _of_connection("rollback")
@@ -242,16 +279,16 @@ class AsyncConnection(  # type: ignore[misc]  # pyright: ignore[reportIncompatib
         self,
         name: str | bytes | None = None,
         cursor_factory: None = None,
-        withhold: bool = ...,
-        scrollable: bool | None = ...,
+        withhold: bool = False,
+        scrollable: bool | None = None,
     ) -> "AsyncCursor": ...
     @overload
     def cursor(
         self,
         name: str | bytes | None = None,
         cursor_factory: Callable[..., Any] | None = None,
-        withhold: bool = ...,
-        scrollable: bool | None = ...,
+        withhold: bool = False,
+        scrollable: bool | None = None,
     ) -> Any: ...
     def cursor(
         self,
@@ -308,7 +345,7 @@ class AsyncConnection(  # type: ignore[misc]  # pyright: ignore[reportIncompatib
             raise TypeError("write 'async with conn:', since its end waits for the server")
         return super().__enter__()
 
-    async def __aenter__(self) -> "Self":
+    async def __aenter__(self) -> Self:
         while self._lock.is_left_open:
             await self.rollback()
         super().__enter__()
@@ -345,9 +382,18 @@ if TYPE_CHECKING:
             self,
             query: _Query,
             vars: _Values = None,  # noqa: A002
-        ) -> Awaitable[None]: ...
-        def executemany(self, query: _Query, vars_list: Iterable[_Values]) -> Awaitable[None]: ...
-        def callproc(self, procname: str, parameters: _Values = None, /) -> Awaitable[None]: ...
+        ) -> Awaitable[None]:
+            """Execute a statement."""
+            ...
+
+        def executemany(self, query: _Query, vars_list: Iterable[_Values]) -> Awaitable[None]:
+            """Execute a statement once for each of the parameters."""
+            ...
+
+        def callproc(self, procname: str, parameters: _Values = None, /) -> Awaitable[None]:
+            """Call a function of the database."""
+            ...
+
         def copy_from(
             self,
             file: Any,
@@ -356,7 +402,10 @@ if TYPE_CHECKING:
             null: str = "\\N",
             size: int = 8192,
             columns: Iterable[str] | None = None,
-        ) -> Awaitable[None]: ...
+        ) -> Awaitable[None]:
+            """Copy a file to a table; see ``greenwait.Cursor.copy_from()``."""
+            ...
+
         def copy_to(
             self,
             file: Any,
@@ -364,14 +413,32 @@ if TYPE_CHECKING:
             sep: str = "\t",
             null: str = "\\N",
             columns: Iterable[str] | None = None,
-        ) -> Awaitable[None]: ...
-        def copy_expert(self, sql: _Query, file: Any, size: int = 8192) -> Awaitable[None]: ...
-        def fetchone(self) -> Awaitable[tuple[Any, ...] | None]: ...
-        def fetchmany(self, size: int | None = None) -> Awaitable[list[tuple[Any, ...]]]: ...
-        def fetchall(self) -> Awaitable[list[tuple[Any, ...]]]: ...
+        ) -> Awaitable[None]:
+            """Copy a table to a file; see ``greenwait.Cursor.copy_to()``."""
+            ...
+
+        def copy_expert(self, sql: _Query, file: Any, size: int = 8192) -> Awaitable[None]:
+            """Execute a COPY statement with a file; see ``greenwait.Cursor.copy_expert()``."""
+            ...
+
+        def fetchone(self) -> Awaitable[tuple[Any, ...] | None]:
+            """Return the next row, or None."""
+            ...
+
+        def fetchmany(self, size: int | None = None) -> Awaitable[list[tuple[Any, ...]]]:
+            """Return the next rows: *size*, or ``arraysize``."""
+            ...
+
+        def fetchall(self) -> Awaitable[list[tuple[Any, ...]]]:
+            """Return the other rows."""
+            ...
+
         def scroll(
             self, value: int, mode: Literal["relative", "absolute"] = "relative"
-        ) -> Awaitable[None]: ...
+        ) -> Awaitable[None]:
+            """Move the cursor."""
+            ...
+
 else:
     _CursorMethods = object
 
@@ -407,7 +474,7 @@ class _Awaited(_CursorMethods):
             check_caller()
         return self._base.mogrify(self, *args, **kwargs)
 
-    async def __aenter__(self) -> "Self":
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:

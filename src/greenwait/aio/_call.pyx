@@ -35,12 +35,16 @@ from greenwait.aio._loop cimport (
 )
 
 import asyncio
+from collections.abc import Awaitable
 from functools import update_wrapper
+from typing import TypeVar
 from warnings import warn
 
 from greenwait import _errors
 
 __all__ = ["Call", "await_", "awaited", "in_call"]
+
+_Result = TypeVar("_Result")
 
 cdef object running_loop = asyncio.get_running_loop
 cdef object cancelled_error = asyncio.CancelledError
@@ -374,7 +378,7 @@ cdef class Awaited:
 seal_type(Awaited, "it is made by await_()")
 
 
-def await_(awaitable):
+def await_(awaitable: Awaitable[_Result]) -> _Result:
     """Wait for an awaitable, in synchronous code below ``greenwait.aio.run()``.
 
     :param awaitable: a coroutine, for instance; it runs in a task of its own.

@@ -220,7 +220,7 @@ cdef PendingCall call_of(object here):
 cdef class EventLoop(GreenletWaiter):
     """The waiter of an asyncio event loop."""
 
-    instead = "use asyncio.gather() or a TaskGroup, and greenwait.aio.run() in its tasks"
+    _instead = "use asyncio.gather() or a TaskGroup, and greenwait.aio.run() in its tasks"
 
     def __cinit__(self):
         self.calls = []
@@ -928,7 +928,7 @@ cdef int check_no_other() except -1:
     if waiter is not None:
         raise RuntimeError(
             "greenwait.aio waits in asyncio's event loop, and in this thread another one "
-            f"waits: {waiter.instead}"
+            f"waits: {waiter._instead}"
         )
     return 0
 

@@ -1,3 +1,9 @@
+"""The messages of a replication stream, for ``async for``.
+
+A message that is there is taken without a coroutine: the awaitable of the next message returns
+it at once. Only where it must wait, a coroutine does that.
+"""
+
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator
 from typing import Any, final
 
@@ -9,6 +15,11 @@ __all__ = ["Messages"]
 
 @final
 class Messages(AsyncIterator[ReplicationMessage]):
+    """The iterator of an ``async for`` over a stream.
+
+    ``wait(cursor)`` returns a coroutine that waits for the next message and returns it, or raises
+    StopAsyncIteration.
+    """
     def __init__(
         self,
         cursor: Any,
@@ -20,9 +31,13 @@ class Messages(AsyncIterator[ReplicationMessage]):
 
 @final
 class NextMessage:
+    """The awaitable of a stream's next message. It takes the message when it is awaited."""
     def __await__(self) -> Generator[Any, Any, ReplicationMessage]: ...
     def __iter__(self) -> NextMessage: ...
     def __next__(self) -> Any: ...
-    def send(self, value: Any) -> Any: ...
-    def throw(self, exc: BaseException, *more: Any) -> Any: ...
-    def close(self) -> None: ...
+    def send(self, value: Any) -> Any:
+        """Go on; as of a coroutine."""
+    def throw(self, exc: BaseException, *more: Any) -> Any:
+        """Raise an exception where it waits; as of a coroutine."""
+    def close(self) -> None:
+        """End the wait; as of a coroutine."""

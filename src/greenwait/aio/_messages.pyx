@@ -30,8 +30,10 @@ cdef class Messages:
     """Messages(cursor, stream, wait)
 --
 
-    The iterator of an ``async for`` over a stream. ``wait(cursor)`` returns a coroutine that waits
-    for the next message and returns it, or raises StopAsyncIteration.
+    The iterator of an ``async for`` over a stream.
+
+    ``wait(cursor)`` returns a coroutine that waits for the next message and returns it, or raises
+    StopAsyncIteration.
     """
 
     cdef object cursor

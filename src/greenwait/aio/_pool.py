@@ -16,7 +16,11 @@ from greenwait.aio._loop import Loan, is_inherited
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
 
-    _Connection = TypeVar("_Connection", bound=psycopg2.extensions.connection, default=Any)
+    from greenwait.aio import AsyncConnection
+
+    _Connection = TypeVar(
+        "_Connection", bound=psycopg2.extensions.connection, default=AsyncConnection
+    )
 else:
     from typing import TypeVar
 

@@ -34,35 +34,56 @@ if TYPE_CHECKING:
         """The methods that with_awaited_stream() makes."""
 
         def create_replication_slot(
-            self, slot_name: str, slot_type: int | None = ..., output_plugin: str | None = ...
-        ) -> Awaitable[None]: ...
-        def drop_replication_slot(self, slot_name: str) -> Awaitable[None]: ...
+            self, slot_name: str, slot_type: int | None = None, output_plugin: str | None = None
+        ) -> Awaitable[None]:
+            """Create a slot."""
+            ...
+
+        def drop_replication_slot(self, slot_name: str) -> Awaitable[None]:
+            """Drop a slot."""
+            ...
+
         def start_replication(
             self,
-            slot_name: str | None = ...,
-            slot_type: int | None = ...,
-            start_lsn: str | int = ...,
-            timeline: int = ...,
-            options: dict[str, Any] | None = ...,
-            decode: bool = ...,
-            status_interval: float = ...,
-        ) -> Awaitable[None]: ...
+            slot_name: str | None = None,
+            slot_type: int | None = None,
+            start_lsn: str | int = 0,
+            timeline: int = 0,
+            options: dict[str, Any] | None = None,
+            decode: bool = False,
+            status_interval: float = 10,
+        ) -> Awaitable[None]:
+            """Begin the stream of a slot."""
+            ...
+
         def start_replication_expert(
             self,
             command: str | bytes | Composable,
-            decode: bool = ...,
-            status_interval: float = ...,
-        ) -> Awaitable[None]: ...
-        def stop_replication(self) -> Awaitable[None]: ...
-        def read_message(self) -> Awaitable[ReplicationMessage | None]: ...
+            decode: bool = False,
+            status_interval: float = 10,
+        ) -> Awaitable[None]:
+            """Begin a stream by a statement of one's own."""
+            ...
+
+        def stop_replication(self) -> Awaitable[None]:
+            """End the stream."""
+            ...
+
+        def read_message(self) -> Awaitable[ReplicationMessage | None]:
+            """Return the next message that is there, or None."""
+            ...
+
         def send_feedback(
             self,
-            write_lsn: int = ...,
-            flush_lsn: int = ...,
-            apply_lsn: int = ...,
-            reply: bool = ...,
-            force: bool = ...,
-        ) -> Awaitable[None]: ...
+            write_lsn: int = 0,
+            flush_lsn: int = 0,
+            apply_lsn: int = 0,
+            reply: bool = False,
+            force: bool = False,
+        ) -> Awaitable[None]:
+            """Tell the server how far the stream was processed."""
+            ...
+
 else:
     _Methods = object
 

@@ -3,17 +3,15 @@
 from collections.abc import Awaitable, Callable
 from functools import update_wrapper
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
+from typing import Any, Concatenate, ParamSpec
 
 from asgiref.sync import iscoroutinefunction
+from django.http import (  # pyright: ignore[reportMissingTypeStubs]  # Django has no types
+    HttpRequest,
+    HttpResponseBase,
+)
 
 from greenwait.aio import run
-
-if TYPE_CHECKING:
-    from django.http import (  # pyright: ignore[reportMissingTypeStubs]  # Django has no types
-        HttpRequest,
-        HttpResponseBase,
-    )
 
 __all__ = ["view"]
 
@@ -35,8 +33,8 @@ class _Everything(set[str]):
 
 
 def view(
-    function: "Callable[Concatenate[HttpRequest, _Parameters], HttpResponseBase]",
-) -> "Callable[Concatenate[HttpRequest, _Parameters], Awaitable[HttpResponseBase]]":
+    function: Callable[Concatenate[HttpRequest, _Parameters], HttpResponseBase],
+) -> Callable[Concatenate[HttpRequest, _Parameters], Awaitable[HttpResponseBase]]:
     """Make a synchronous view an asynchronous one, which runs by ``greenwait.aio.run()``.
 
     :param function: the view; one of ``View.as_view()``, too.
@@ -57,8 +55,8 @@ def view(
     everything = _Everything(getattr(function, "_non_atomic_requests", ()))
 
     async def called(
-        request: "HttpRequest", /, *args: _Parameters.args, **kwargs: _Parameters.kwargs
-    ) -> "HttpResponseBase":
+        request: HttpRequest, /, *args: _Parameters.args, **kwargs: _Parameters.kwargs
+    ) -> HttpResponseBase:
         synchronous = function
         for alias, settings in database.connections.settings.items():
             if settings["ATOMIC_REQUESTS"] and alias not in everything.named():

@@ -3,24 +3,18 @@
 A drop-in for ``psycogreen.gevent``. It works with gevent's monkey patching and without.
 """
 
-from typing import TYPE_CHECKING
-
 from greenwait._callback import WaitCallback
 from greenwait._install import install
+from greenwait._types import Options, Unpack
 from greenwait._waiter import register
 from greenwait.gevent._adapter import GeventAdapter
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
-
-    from greenwait._callback import Options
 
 __all__ = ["patch_psycopg"]
 
 _adapter = GeventAdapter()
 
 
-def patch_psycopg(**options: "Unpack[Options]") -> WaitCallback:
+def patch_psycopg(**options: Unpack[Options]) -> WaitCallback:
     """Make psycopg2's waits yield to other gevent greenlets, in the whole process.
 
     :param options: as for ``greenwait.WaitCallback``.

@@ -280,7 +280,7 @@ cdef GeventLoop loop_of(object hub):
 cdef class GeventAdapter(Adapter):
     """The adapter of gevent, for all threads that run one of its hubs."""
 
-    instead = "use gevent.spawn() and gevent.joinall(), or gevent.pool.Pool"
+    _instead = "use gevent.spawn() and gevent.joinall(), or gevent.pool.Pool"
 
     cpdef bint is_active(self) except -1:
         # A thread without a hub sleeps by itself, and so does a callback of the hub's own.

@@ -100,6 +100,7 @@ def do_executemany(execute_many):
     """
 
     def do_executemany(self, cursor, statement, parameters, context=None):
+        """Execute the statement once for each of the parameters."""
         check(self)
         try:
             execute_many(self, cursor, statement, parameters, context)
@@ -123,6 +124,7 @@ def do_prepare_twophase(prepare):
     """
 
     def do_prepare_twophase(self, connection, xid):
+        """Prepare the transaction; an interrupt leaves none of that on the server unknown."""
         check(self)
         conn = connection.connection
         try:
@@ -163,6 +165,7 @@ def do_rollback(roll_back):
     """
 
     def do_rollback(self, dbapi_connection):
+        """Roll back; an interrupt is raised in the next wait, if that is possible."""
         check(self)
         try:
             roll_back(self, dbapi_connection)

@@ -52,7 +52,7 @@ def _execute():
 cdef class TrioAdapter(Adapter):
     """The adapter of trio, for all threads that run it."""
 
-    instead = "use a nursery, and greenwait.trio.run() in its tasks"
+    _instead = "use a nursery, and greenwait.trio.run() in its tasks"
 
     cpdef bint is_active(self) except -1:
         here = current_greenlet()
