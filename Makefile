@@ -199,10 +199,11 @@ oldest: $(OLDEST)/.built ## the tests to which psycopg2 or SQLAlchemy matters, w
 next-pythons: $(VENV)/.dev ## the tests on CPython 3.14 and 3.15 from Debian sid; needs a Debian on amd64
 	$(BIN)/python -m tools.next_pythons $(PARALLEL) $(ONCE) $(PYTEST_ARGS)
 
-types: $(VENV)/.dev $(VENV)/.bench ## mypy, pyright, and the stubs against the extension
+types: $(VENV)/.dev $(VENV)/.bench ## mypy, pyright, and the stubs, docstrings too, against the extension
 	$(BIN)/mypy
 	$(BIN)/basedpyright --pythonpath $(BIN)/python
 	$(BIN)/stubtest --mypy-config-file pyproject.toml --allowlist tools/stubtest_allowlist.txt greenwait
+	$(BIN)/python -m tools.stub_docs --check
 
 lint: types ## types; style, spelling
 	$(BIN)/ruff check
@@ -286,9 +287,13 @@ IN_WHEELS := $(patsubst %,--expected-files '%',*.dist-info/licenses/LICENSE !*.c
 CHECK_WHEELS = $(1)/twine check --strict dist/*.whl && $(1)/check-wheel-contents dist/*.whl \
     && $(1)/pydistcheck $(IN_WHEELS) dist/*.whl
 
+# Pyroma asks for addresses; see REPOSITORY in pyproject.toml.
+UNKNOWN_YET := AuthorEmail,Url
+
 sdist: $(VENV)/.dev ## what a release is built from, in dist/, checked: all that git tracks, and nothing else
 	rm -f dist/greenwait-*
 	$(BIN)/check-manifest --no-build-isolation
+	$(BIN)/pyroma --skip-tests=$(UNKNOWN_YET) --min=10 .
 	$(BIN)/uv build --quiet --sdist --out-dir dist
 	$(call CHECK_SDIST,$(BIN))
 
