@@ -163,7 +163,8 @@ def test_types_of_the_extension_are_those_of_the_stub(stub):
         each = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
         each += filter(None, (arguments.vararg, arguments.kwarg))
         types = {one.arg: ast.unparse(one.annotation) for one in each if one.annotation}
-        types["return"] = ast.unparse(node.returns)
+        if node.returns:
+            types["return"] = ast.unparse(node.returns)
         for name, annotation in written.items():
             if isinstance(annotation, str) and name in types:
                 assert without_modules(types[name]) == without_modules(annotation), node.name
