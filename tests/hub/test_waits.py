@@ -325,3 +325,27 @@ def test_look_for_closed_descriptors_disturbs_no_open_one(conns):
     """It is once a second; os.fstat() takes no socket on Windows."""
     results = greenwait.map(lambda conn: sleep_and_say(conn, 1.5, 7), conns(2))
     assert list(results) == [7, 7]
+
+
+def test_waits_end_in_the_order_of_their_deadlines(callback, server):
+    """Also beside those that end before theirs, which leave the timers from anywhere."""
+    order = []
+    count = 40
+    steps = [number * 17 % count for number in range(count)]
+    began = time.monotonic()
+
+    def sleep_until(step):
+        hub.sleep(max(0.001, began + 0.2 + step * 0.01 - time.monotonic()))
+        order.append(step)
+
+    with greenwait.Pool(server.dsn("unix"), max_size=1) as pool, greenwait.Hub() as hub:
+
+        def borrow():
+            with pool.connection():
+                hub.sleep(0.002)
+
+        for step in steps:
+            hub.spawn(sleep_until, step)
+            hub.spawn(borrow)  # its deadline is far behind all of them
+    assert order == sorted(steps)
+    assert pool.stats().timeouts == 0

@@ -14,6 +14,7 @@ cdef class SuspendedWait:
     cdef WatchedFd watched  # its descriptor's, while it is the wait for it
     cdef int revents
     cdef int64_t deadline_ns
+    cdef Py_ssize_t place   # among the timers; < 0: none
 
 cdef class WatchedFd:
     cdef SuspendedWait suspended  # the wait for it
@@ -31,15 +32,25 @@ cdef class DueQueue:
     cdef int clear(self) except -1
     cdef int grow(self) except -1
 
+cdef class Timers:
+    cdef list waits
+    cdef int64_t first_ns(self) except -1
+    cdef int add(self, SuspendedWait suspended) except -1
+    cdef int remove(self, SuspendedWait suspended) except -1
+    cdef SuspendedWait pop(self)
+    cdef int clear(self) except -1
+    cdef int put(self, SuspendedWait suspended, Py_ssize_t place) except -1
+    cdef int move_up(self, SuspendedWait suspended) except -1
+    cdef int move_down(self, SuspendedWait suspended) except -1
+
 cdef class Scheduler:
     cdef DueQueue due             # waits that are over, and a hub's jobs to begin, in order
     cdef bint is_open
     cdef bint is_stale            # a descriptor in the set is closed: rebuild_set()
     cdef readiness_set_t ready_set
     cdef list watched             # by descriptor
-    cdef list timers              # a heap
+    cdef Timers timers
     cdef uint32_t generation
-    cdef Py_ssize_t timers_left   # their number when they were last cleared
     cdef int64_t last_look_ns     # the last check for closed descriptors
     cdef WakeupFd wakeup_fd       # for other threads; None until a wait depends on one
     cdef object woken             # waits that other threads have ended
@@ -56,8 +67,6 @@ cdef class Scheduler:
     cdef int wake(self, object wakeup) except -1
     cdef int listen(self) except -1
     cdef int collect_woken(self) except -1
-    cdef int set_timer(self, SuspendedWait suspended) except -1
-    cdef int64_t first_deadline_ns(self) except -1
     cdef int poll(self, int64_t longest_ns) except -1
     cdef int look_for_closed(self) except -1
 

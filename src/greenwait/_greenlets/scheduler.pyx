@@ -26,17 +26,13 @@ from greenwait._system.readiness_set cimport (
 from greenwait._system.sealed_type cimport seal_type
 from greenwait._waiter cimport WakeupFd
 
-import heapq
 import os
 from collections import deque
-
-cdef object push = heapq.heappush
-cdef object pop = heapq.heappop
-cdef object heapify = heapq.heapify
 
 cdef enum:
     BATCH = 128
     FIRST_SLOTS = 64
+    NO_PLACE = -1
 
 
 @cython.auto_pickle(False)
@@ -56,6 +52,7 @@ cdef SuspendedWait new_suspended_wait(int fd, int64_t deadline_ns):
     cdef SuspendedWait suspended = SuspendedWait.__new__(SuspendedWait)
     suspended.fd = fd
     suspended.deadline_ns = deadline_ns
+    suspended.place = NO_PLACE
     return suspended
 
 
@@ -117,6 +114,96 @@ cdef class DueQueue:
 
 @cython.auto_pickle(False)
 @cython.final
+cdef class Timers:
+    """The waits that have a deadline, while they last: a heap, with the earliest one first.
+
+    Unlike heapq's, it lets a wait leave from anywhere, since most are over before their deadlines.
+    A wait's deadline does not change meanwhile.
+    """
+
+    def __cinit__(self):
+        self.waits = []
+
+    cdef int64_t first_ns(self) except -1:
+        """Return the earliest deadline, or NO_DEADLINE."""
+        return (<SuspendedWait>self.waits[0]).deadline_ns if self.waits else NO_DEADLINE
+
+    cdef int add(self, SuspendedWait suspended) except -1:
+        self.waits.append(suspended)
+        suspended.place = len(self.waits) - 1
+        return self.move_up(suspended)
+
+    cdef int remove(self, SuspendedWait suspended) except -1:
+        """Remove it, if it is there."""
+        cdef SuspendedWait last
+        if suspended.place == NO_PLACE:
+            return 0
+        last = self.waits.pop()
+        if last is not suspended:
+            self.put(last, suspended.place)
+            self.move_up(last)
+            self.move_down(last)
+        suspended.place = NO_PLACE
+        return 0
+
+    cdef SuspendedWait pop(self):
+        """Remove the earliest one, and return it."""
+        cdef SuspendedWait first = self.waits[0]
+        self.remove(first)
+        return first
+
+    cdef int clear(self) except -1:
+        for suspended in self.waits:
+            (<SuspendedWait>suspended).place = NO_PLACE
+        self.waits = []
+        return 0
+
+    @cython.boundscheck(False)
+    @cython.wraparound(False)
+    cdef int put(self, SuspendedWait suspended, Py_ssize_t place) except -1:
+        self.waits[place] = suspended
+        suspended.place = place
+        return 0
+
+    @cython.boundscheck(False)
+    @cython.wraparound(False)
+    cdef int move_up(self, SuspendedWait suspended) except -1:
+        """Let it change places with those above it, each at (place - 1) / 2, that are later."""
+        cdef Py_ssize_t place = suspended.place
+        cdef SuspendedWait above
+        while suspended.place > 0:
+            place = (suspended.place - 1) // 2
+            above = <SuspendedWait>self.waits[place]
+            if above.deadline_ns <= suspended.deadline_ns:
+                break
+            self.put(above, suspended.place)
+            self.put(suspended, place)
+        return 0
+
+    @cython.boundscheck(False)
+    @cython.wraparound(False)
+    cdef int move_down(self, SuspendedWait suspended) except -1:
+        """Let it change places with those below it that are earlier."""
+        cdef Py_ssize_t count = len(self.waits)
+        cdef Py_ssize_t place
+        cdef SuspendedWait below, other
+        while 2 * suspended.place + 1 < count:
+            place = 2 * suspended.place + 1
+            below = <SuspendedWait>self.waits[place]
+            if place + 1 < count:
+                other = <SuspendedWait>self.waits[place + 1]
+                if other.deadline_ns < below.deadline_ns:
+                    below = other
+            if suspended.deadline_ns <= below.deadline_ns:
+                break
+            place = below.place
+            self.put(below, suspended.place)
+            self.put(suspended, place)
+        return 0
+
+
+@cython.auto_pickle(False)
+@cython.final
 cdef class Scheduler:
     """A set of descriptors, timers, and the queue of the waits that are due."""
 
@@ -124,7 +211,7 @@ cdef class Scheduler:
         self.due = DueQueue.__new__(DueQueue)
         self.woken = deque()
         self.watched = []
-        self.timers = []
+        self.timers = Timers.__new__(Timers)
 
     def __dealloc__(self):
         if self.is_open:
@@ -268,24 +355,6 @@ cdef class Scheduler:
             self.due.append(self.woken.popleft())
         return 0
 
-    # -- Timers
-
-    cdef int set_timer(self, SuspendedWait suspended) except -1:
-        # Most waits are over before their deadlines: these are cleared away now and then.
-        if len(self.timers) > 64 and len(self.timers) > 2 * self.timers_left:
-            self.timers = [timer for timer in self.timers if not (<SuspendedWait>timer[2]).is_due]
-            heapify(self.timers)
-            self.timers_left = len(self.timers)
-        self.generation += 1
-        push(self.timers, (suspended.deadline_ns, self.generation, suspended))
-        return 0
-
-    cdef int64_t first_deadline_ns(self) except -1:
-        """Return the first deadline of a wait that is not over, or NO_DEADLINE."""
-        while self.timers and (<SuspendedWait>self.timers[0][2]).is_due:
-            pop(self.timers)
-        return self.timers[0][0] if self.timers else NO_DEADLINE
-
     # -- What is due
 
     cdef int poll(self, int64_t longest_ns) except -1:
@@ -295,8 +364,8 @@ cdef class Scheduler:
         cdef int64_t now_ns
         cdef int i, count
         cdef WatchedFd watched
-        if longest_ns > 0 and self.timers:
-            longest_ns = min(longest_ns, <int64_t>self.timers[0][0] - began_ns)
+        if longest_ns > 0:
+            longest_ns = min(longest_ns, self.timers.first_ns() - began_ns)
         if longest_ns <= 0:
             count = readiness_set_wait(&self.ready_set, ready, BATCH, 0)
         else:
@@ -318,8 +387,8 @@ cdef class Scheduler:
             else:
                 watched.suspended.revents = ready[i].revents
                 self.due.append(watched.suspended)
-        while self.timers and <int64_t>self.timers[0][0] <= now_ns:
-            self.due.append(pop(self.timers)[2])
+        while self.timers.first_ns() <= now_ns:
+            self.due.append(self.timers.pop())
         if now_ns - self.last_look_ns >= CLOSED_NS:
             self.last_look_ns = now_ns
             self.look_for_closed()
@@ -350,4 +419,5 @@ cdef Scheduler new_scheduler():
 seal_type(SuspendedWait, "a greenlet that waits makes it")
 seal_type(WatchedFd, "a Scheduler makes it")
 seal_type(DueQueue, "a Scheduler makes it")
+seal_type(Timers, "a Scheduler makes it")
 seal_type(Scheduler, "a hub makes it, or the adapter of an event loop")

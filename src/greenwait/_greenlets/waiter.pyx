@@ -92,7 +92,7 @@ cdef class GreenletWaiter(Waiter):
                     is_limited = True
                     suspended.deadline_ns = target.limit_ns
             if suspended.deadline_ns != NO_DEADLINE:
-                self.scheduler.set_timer(suspended)
+                self.scheduler.timers.add(suspended)
             while not suspended.is_due:
                 due = self.next_due(suspended)
                 if type(due) is SuspendedWait:
@@ -100,7 +100,8 @@ cdef class GreenletWaiter(Waiter):
                 elif due is not None:
                     self.begin(due, here)
         finally:
-            suspended.is_due = True  # for its timer, and if it was made due since
+            suspended.is_due = True  # if it was made due since
+            self.scheduler.timers.remove(suspended)
             if target is not None:
                 target.innermost = outer
         if target is not None:

@@ -467,7 +467,7 @@ cdef class EventLoop(GreenletWaiter):
 
     cdef int set_alarm(self) except -1:
         """Make the event loop call us when the first timer expires."""
-        cdef int64_t deadline_ns = self.scheduler.first_deadline_ns()
+        cdef int64_t deadline_ns = self.scheduler.timers.first_ns()
         if deadline_ns == NO_DEADLINE:
             return 0
         if self.timer is not None:
@@ -625,7 +625,6 @@ cdef class EventLoop(GreenletWaiter):
             if self.timer is not None:
                 self.timer.cancel()
                 self.timer = None
-            self.scheduler.timers = []
             self.event_loop = None
         return 0
 
@@ -695,7 +694,7 @@ cdef class EventLoop(GreenletWaiter):
             if not conn._lock.is_taken:
                 conn.close()  # if psycopg2 has not: the query may have ended just then
         self.scheduler.due.clear()
-        self.scheduler.timers = []
+        self.scheduler.timers.clear()
         return 0
 
     cdef int close_if_unused(self) except -1:
