@@ -8,7 +8,8 @@ first, and lets other greenlets run while it waits for that.
 
 import functools
 from collections.abc import Callable
-from typing import Any, Literal, TypeVar, cast, overload
+from types import BuiltinMethodType
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, overload
 
 from psycopg2.extensions import lobject as lobject_of_psycopg2
 
@@ -18,7 +19,9 @@ from greenwait._connections.lock import (
     FairLock,
     block_alone,
     block_end,
+    cursor_block_end,
     cursor_with_lock,
+    unless_idle,
     with_lock,
 )
 from greenwait._errors import CommitInDoubt
@@ -164,11 +167,15 @@ class Connection(connection):
             factory = Cursor
         elif isinstance(factory, type):
             factory = guarded(factory)
+        new_cursor = super().cursor
+        if not (args or kwargs) and type(new_cursor) is BuiltinMethodType:  # psycopg2's own
+            return new_cursor(name, factory)  # that costs least
         if args:
-            return super().cursor(name, factory, *args, **kwargs)
+            return new_cursor(name, factory, *args, **kwargs)
         # By keyword: psycopg2.extras.LoggingConnection's takes it so.
-        return super().cursor(name, cursor_factory=factory, **kwargs)
+        return new_cursor(name, cursor_factory=factory, **kwargs)
 
+    @unless_idle  # the end of a pool's block asks for it, also after a query in autocommit mode
     def commit(self) -> None:
         """Commit all changes to the database.
 
@@ -177,14 +184,11 @@ class Connection(connection):
         :raises CommitInDoubt: the outcome is unknown: none came within the callback's
             ``cancel_grace``, or the connection was lost.
         """
-        if self._lock.is_idle(self):
-            return  # the end of a pool's block asks for it, also after a query in autocommit mode
         self._lock.run(self, "commit()", _end, self, "commit", super().commit)
 
+    @unless_idle
     def rollback(self) -> None:
         """Roll back all changes to the database; it is not cancelled either."""
-        if self._lock.is_idle(self):
-            return  # a pool asks for it at each return
         self._lock.run(self, "rollback()", _end, self, "rollback", super().rollback)
 
     def tpc_commit(self, *xid: Any) -> None:
@@ -312,6 +316,8 @@ def _guard(cls: _Class) -> _Class:
         method = getattr(base, name)
         named = _close_if_there(method) if name == "close" else method
         setattr(cls, name, cursor_with_lock(named, name, nameless=method))
+    if base.__exit__ is cursor.__exit__:
+        cast(Any, cls).__exit__ = cursor_block_end
     return cls
 
 

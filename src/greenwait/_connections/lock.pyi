@@ -7,7 +7,15 @@ greenlet that is to release the mutex. So this lock is taken before.
 from collections.abc import Callable
 from typing import Any, TypeVar, final
 
-__all__ = ["FairLock", "block_alone", "block_end", "cursor_with_lock", "with_lock"]
+__all__ = [
+    "FairLock",
+    "block_alone",
+    "block_end",
+    "cursor_block_end",
+    "cursor_with_lock",
+    "unless_idle",
+    "with_lock",
+]
 
 _Result = TypeVar("_Result")
 _Method = TypeVar("_Method", bound=Callable[..., Any])
@@ -57,6 +65,8 @@ def block_end(base_method: Callable[..., Any]) -> Any:
 def with_lock(base_method: _Method, name: str) -> _Method:
     """Return a connection's method that holds the lock while *base_method* runs."""
 
+def cursor_block_end(self: Any, /, kind: Any, exc: Any, traceback: Any) -> None: ...
+def unless_idle(base_method: _Method) -> _Method: ...
 def cursor_with_lock(
     base_method: Callable[..., Any], name: str, *, nameless: Callable[..., Any] | None = None
 ) -> Any:

@@ -28,7 +28,15 @@ from functools import update_wrapper
 from greenwait._psycopg.prototypes import with_signature
 from greenwait._psycopg.psycopg2 import STATUS_BEGIN, ProgrammingError, connection
 
-__all__ = ["FairLock", "block_alone", "block_end", "cursor_with_lock", "with_lock"]
+__all__ = [
+    "FairLock",
+    "block_alone",
+    "block_end",
+    "cursor_block_end",
+    "cursor_with_lock",
+    "unless_idle",
+    "with_lock",
+]
 
 cdef object programming_error = ProgrammingError
 cdef object at_exit = object()  # the owner when the greenlet module is gone
@@ -50,12 +58,6 @@ cdef str ENTERED = (
 cdef class FairLock:
     """The lock of one connection."""
 
-    cdef FairSemaphore semaphore
-    cdef object owner  # the greenlet that holds it, or None; each thread has at least one
-    # The end of a block was interrupted before it held the lock: the block is not committed, and
-    # the next owner rolls it back.
-    cdef readonly bint is_left_open
-
     def __cinit__(self):
         self.semaphore = FairSemaphore(1)
 
@@ -64,7 +66,7 @@ cdef class FairLock:
         """Whether the lock is held, or about to be."""
         return self.semaphore.free == 0
 
-    def is_idle(self, conn):
+    cpdef bint is_idle(self, conn) except -1:
         """Return whether nobody is at work on the connection, and no transaction is open."""
         return (
             self.semaphore.free > 0
@@ -183,6 +185,11 @@ def block_end(base_method):
     return update_wrapper(__exit__, base_method)
 
 
+def cursor_block_end(self, /, kind, exc, traceback):
+    """Close the cursor. psycopg2's does the same, but looks for close() by a new str each time."""
+    self.close()
+
+
 @cython.auto_pickle(False)
 @cython.final
 @cython.internal
@@ -220,6 +227,38 @@ cdef object call_guarded(Guard guard, PyObject** args, size_t nargsf, PyObject* 
 
 make_method_class(Guard)
 seal_type(Guard, "a connection's or a cursor's class makes it")
+
+
+@cython.auto_pickle(False)
+@cython.final
+@cython.internal
+cdef class Ending(Method):
+    """A method that ends a transaction, and need not do anything while none is open."""
+
+    cdef object base_method
+
+    def __cinit__(self):
+        self.vectorcall = <void*>call_ending
+
+
+cdef object call_ending(Ending ending, PyObject** args, size_t nargsf, PyObject* names):
+    if PyVectorcall_NARGS(nargsf) == 1 and names is NULL:
+        conn = <object>args[0]
+        lock = getattr(conn, "_lock", None)
+        if type(lock) is FairLock and (<FairLock>lock).is_idle(conn):
+            return None
+    return PyObject_Vectorcall(ending.base_method, args, nargsf, names)
+
+
+make_method_class(Ending)
+seal_type(Ending, "a connection's class makes it")
+
+
+def unless_idle(base_method):
+    """Return a connection's method that calls *base_method* unless no transaction is open."""
+    cdef Ending ending = Ending.__new__(Ending)
+    ending.base_method = base_method
+    return update_wrapper(ending, base_method)
 
 
 def with_lock(base_method, str name):
