@@ -214,3 +214,18 @@ def test_block_calls_a_commit_and_a_reset_of_ones_own(run, dsn):
             assert resets == [conn]
 
     run(main())
+
+
+def test_block_that_is_entered_twice_keeps_its_connection(run, dsn):
+    async def main():
+        async with await aio.create_pool(dsn, max_size=1) as pool:
+            block = pool.connection()
+            async with block as conn:
+                with pytest.raises(RuntimeError, match="entered already"):
+                    async with block:
+                        pass
+                assert pool.stats().in_use == 1
+                assert await one(conn, "select 1") == 1
+            assert pool.stats().in_use == 0
+
+    run(main())

@@ -9,7 +9,7 @@ first, and lets other greenlets run while it waits for that.
 import functools
 from collections.abc import Callable
 from types import BuiltinMethodType
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, overload
+from typing import Any, Literal, TypeVar, cast, overload
 
 from psycopg2.extensions import lobject as lobject_of_psycopg2
 

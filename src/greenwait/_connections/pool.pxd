@@ -13,6 +13,14 @@ cdef class Member:
     cdef int64_t idle_since_ns
     cdef tuple settings
 
+cdef class Borrowed:
+    cdef Pool pool
+    cdef object timeout
+    cdef readonly bint is_entered
+    cdef Member member          # None: it has no connection
+    cdef int leave_clean(self) except -1
+    cdef int give_back(self, Member member) except -1
+
 cdef class Pool:
     cdef str dsn
     cdef dict options
@@ -26,7 +34,7 @@ cdef class Pool:
     cdef object reset
     cdef FairSemaphore places
     cdef dict members       # by the connection's id(); not those that are being made
-    cdef object idle        # members; the one given back last is lent first
+    cdef list idle          # members; the one given back last is lent first
     cdef bint is_closed
     cdef FairSemaphore empty  # opened when no place is taken; close() waits for that
     cdef Py_ssize_t taken   # places
@@ -42,11 +50,11 @@ cdef class Pool:
 
     cdef int begin(self) except -1
     cdef int fill(self) except -1
-    cdef Member lend(self, int64_t place_ns, int64_t deadline_ns)
-    cdef int64_t deadline_of(self, object timeout) except -1
+    cdef Member lend(self, int64_t timeout_ns, bint waits_for_place=*)
+    cdef int64_t timeout_of(self, object timeout) except -1
     cdef int check_open(self) except -1
     cdef Member find(self, int64_t began_ns, int64_t deadline_ns)
-    cdef bint is_fit(self, Member member) except -1
+    cdef bint is_fit(self, Member member, int64_t now_ns) except -1
     cdef Member make(self, int64_t deadline_ns)
     cdef object too_late(self, int64_t began_ns, object cause)
     cdef int take_back(self, Member member, bint is_wanted=*) except -1

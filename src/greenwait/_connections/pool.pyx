@@ -26,7 +26,6 @@ from greenwait._system.sealed_type cimport seal_type
 
 import os
 import random
-from collections import deque
 from contextlib import AbstractContextManager
 from types import GenericAlias
 from typing import TypeVar
@@ -65,24 +64,21 @@ cdef class Member:
 
 @cython.auto_pickle(False)
 @cython.final
-@cython.internal
 cdef class Borrowed:
     """A ``with`` block that borrows a connection of the pool."""
 
-    cdef Pool pool
-    cdef object timeout
-    cdef bint is_entered
-    cdef Member member
+    @property
+    def has_connection(self):
+        """Whether it has a connection, which is to be given back."""
+        return self.member is not None
 
     def __enter__(self):
-        cdef int64_t deadline_ns
         PyErr_CheckSignals()  # see timeout.__enter__()
         if self.is_entered:
             raise RuntimeError("this block is entered already: call connection() for each")
         self.is_entered = True
         try:
-            deadline_ns = self.pool.deadline_of(self.timeout)
-            self.member = self.pool.lend(deadline_ns, deadline_ns)
+            self.member = self.pool.lend(self.pool.timeout_of(self.timeout))
         except BaseException:
             self.is_entered = False
             raise
@@ -102,16 +98,15 @@ cdef class Borrowed:
         finally:
             self.give_back(member)
 
-    def leave_clean(self):
+    cdef int leave_clean(self) except -1:
         """Leave the block without ``commit()``: there is nothing to commit."""
         cdef Member member = self.member
         self.member = None
-        self.give_back(member)
+        return self.give_back(member)
 
     cdef int give_back(self, Member member) except -1:
         self.is_entered = member.is_in_block = False
-        self.pool.take_back(member)
-        return 0
+        return self.pool.take_back(member)
 
 
 seal_type(Member, "a Pool makes it")
@@ -192,7 +187,7 @@ check=None, configure=None, reset=None, **kwargs)
         self.places = FairSemaphore(self.max_size)
         self.empty = FairSemaphore(0)
         self.members = {}
-        self.idle = deque()
+        self.idle = []
         self.taken = self.making = self.in_use = 0
         return 0
 
@@ -227,8 +222,7 @@ check=None, configure=None, reset=None, **kwargs)
 
         The wait ends as in ``connection()``.
         """
-        cdef int64_t deadline_ns = self.deadline_of(timeout)
-        return self.lend(deadline_ns, deadline_ns).conn
+        return self.lend(self.timeout_of(timeout)).conn
 
     def putconn(
         self, conn: psycopg2.connection, *, close: bool = False
@@ -301,18 +295,19 @@ check=None, configure=None, reset=None, **kwargs)
 
     # -- A connection is lent
 
-    cdef int64_t deadline_of(self, object timeout) except -1:
+    cdef int64_t timeout_of(self, object timeout) except -1:
         if timeout is None:
-            return after(self.timeout_ns)
-        return after(to_ns(checked_seconds("timeout", timeout, "")))
+            return self.timeout_ns
+        return to_ns(checked_seconds("timeout", timeout, ""))
 
-    cdef Member lend(self, int64_t place_ns, int64_t deadline_ns):
-        """Lend a connection: a place until *place_ns*, then a connection until *deadline_ns*."""
+    cdef Member lend(self, int64_t timeout_ns, bint waits_for_place=True):
+        """Lend a connection; wait for a place, and then for a connection."""
         cdef int64_t began_ns = monotonic_ns()
+        cdef int64_t deadline_ns = began_ns + timeout_ns
         cdef FairSemaphore places = self.places
         cdef Member member
         self.check_open()
-        if not places.enter(place_ns):
+        if not places.enter(deadline_ns if waits_for_place else 0):
             raise self.too_late(began_ns, None)
         self.taken += 1
         try:
@@ -336,14 +331,14 @@ check=None, configure=None, reset=None, **kwargs)
     cdef Member find(self, int64_t began_ns, int64_t deadline_ns):
         """Return an idle connection that is alive, or a new one, as soon as there is one."""
         cdef int64_t pause_ns = SHORTEST_PAUSE_NS
-        cdef int64_t now_ns
+        cdef int64_t now_ns = monotonic_ns()
         cdef Member member
         reason = None
-        self.discard_idle(began_ns)
+        self.discard_idle(now_ns)
         while True:
             while self.idle:
                 member = self.idle.pop()
-                if self.is_fit(member):
+                if self.is_fit(member, now_ns):
                     return member
             try:
                 return self.make(deadline_ns)
@@ -363,11 +358,11 @@ check=None, configure=None, reset=None, **kwargs)
             pause_ns = min(2 * pause_ns, LONGEST_PAUSE_NS)
             self.check_open()
 
-    cdef bint is_fit(self, Member member) except -1:
+    cdef bint is_fit(self, Member member, int64_t now_ns) except -1:
         """Is this idle connection fit to be lent? If not, it is closed."""
         cdef bint is_fit = False
         try:
-            if monotonic_ns() < member.expires_ns and is_alive(member.conn):
+            if now_ns < member.expires_ns and is_alive(member.conn):
                 if self.check is not None:
                     self.check(member.conn)
                 is_fit = self.check is None or self.is_clean(member, None)
@@ -489,7 +484,7 @@ check=None, configure=None, reset=None, **kwargs)
             oldest = self.idle[0]
             if now_ns - oldest.idle_since_ns < self.max_idle_ns:
                 break
-            self.discard(self.idle.popleft())
+            self.discard(self.idle.pop(0))
         return 0
 
     cdef int discard(self, Member member) except -1:
@@ -526,7 +521,7 @@ def fill(Pool pool not None):
 
 cdef object lend_now(Pool pool):
     """Lend a connection if there is a place now, and raise PoolTimeout otherwise."""
-    return pool.lend(0, after(pool.timeout_ns)).conn
+    return pool.lend(pool.timeout_ns, waits_for_place=False).conn
 
 
 cdef int close(object conn) except -1:

@@ -51,6 +51,21 @@ cdef tuple settings_of(object conn):
     return tuple([value_of(attribute, own) for attribute in ATTRIBUTES])
 
 
+cdef bint has_setting(object own, tuple settings, int i) except -1:
+    """Is a setting as ``settings_of()`` found it, of a connection that is in no proxy?"""
+    value = value_of(ATTRIBUTES[i], own)
+    return value is settings[i] or value == settings[i]
+
+
+cdef bint has_settings(object conn, tuple settings) except -1:
+    """Are all of them as ``settings_of()`` found them?"""
+    own = without_proxy(conn)
+    for i in range(len(SETTINGS)):
+        if not has_setting(own, settings, i):
+            return False
+    return True
+
+
 cdef int configure(object conn, object function) except -1:
     """Call a user's function with a new connection, and commit what it leaves open."""
     function(conn)
@@ -62,14 +77,15 @@ cdef int configure(object conn, object function) except -1:
     return 0
 
 
-cdef inline bint is_open(object conn) except -1:
-    cdef long closed = value_of(connection_closed, without_proxy(conn))
+cdef inline bint is_open(object own) except -1:
+    """Is a connection open, which is in no proxy?"""
+    cdef long closed = value_of(connection_closed, own)
     return closed == 0
 
 
-cdef inline bint is_in_transaction(object conn) except -1:
+cdef inline bint is_in_transaction(object own) except -1:
     """Is there a transaction on the server, or is it lost?"""
-    cdef int status = PyObject_CallOneArg(transaction_status, without_proxy(conn))
+    cdef int status = PyObject_CallOneArg(transaction_status, own)
     return status != IDLE
 
 
@@ -81,14 +97,15 @@ cdef bint is_alive(object conn) except -1:
     """
     cdef int messages = 0
     cdef int64_t until_ns = 0
-    while is_open(conn) and readiness_now(conn.fileno(), READINESS_READ):
+    own = without_proxy(conn)
+    while is_open(own) and readiness_now(conn.fileno(), READINESS_READ):
         if messages == 0:
             until_ns = after(LONGEST_LOOK_NS)
         elif messages == MESSAGES or monotonic_ns() >= until_ns:
             return False
         conn.poll()
         messages += 1
-    return is_open(conn)
+    return is_open(own)
 
 
 cdef bint is_restored(object conn, tuple settings, object reset) except -1:
@@ -102,11 +119,11 @@ cdef bint is_restored(object conn, tuple settings, object reset) except -1:
         if reset is not None:
             conn.autocommit = True  # "discard all" can't be in a transaction
             reset(conn)
-            if not is_open(conn) or not finish(conn):
+            if not is_open(without_proxy(conn)) or not finish(conn):
                 return False
+        own = without_proxy(conn)
         for i in range(len(SETTINGS)):
-            value = value_of(ATTRIBUTES[i], without_proxy(conn))
-            if value is not settings[i] and value != settings[i]:
+            if not has_setting(own, settings, i):
                 setattr(conn, SETTINGS[i], settings[i])
     except Psycopg2Error as exc:
         if isinstance(exc, QueryTimeout):
@@ -117,20 +134,21 @@ cdef bint is_restored(object conn, tuple settings, object reset) except -1:
 
 cdef bint is_rolled_back(object conn) except -1:
     cdef int status
-    if is_open(conn) and is_in_transaction(conn):
+    own = without_proxy(conn)
+    if is_open(own) and is_in_transaction(own):
         roll_back(conn)
-        if is_open(conn) and is_in_transaction(conn):
+        if is_open(own) and is_in_transaction(own):
             roll_back_by_hand(conn)
-        if is_open(conn) and is_in_transaction(conn):
+        if is_open(own) and is_in_transaction(own):
             return False
-    if not is_open(conn):
+    if not is_open(own):
         return False
-    status = value_of(connection_status, without_proxy(conn))
+    status = value_of(connection_status, own)
     if status == STATUS_BEGIN:
         # A rollback was done, and interrupted: psycopg2 has seen an error, and does not
         # know that there is no transaction. After a commit it does, whatever that does.
         conn.commit()
-        status = value_of(connection_status, without_proxy(conn))
+        status = value_of(connection_status, own)
     # If prepared: psycopg2 wants that to be ended here or nowhere.
     return status == STATUS_READY
 

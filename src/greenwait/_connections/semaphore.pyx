@@ -44,6 +44,9 @@ cdef enum:
     LONGEST_SLEEP_US = 1_000_000_000
 
 cdef object new_deque = deque
+# Looked up once: that costs more than the call.
+cdef object append = deque.append
+cdef object popleft = deque.popleft
 
 
 @cython.auto_pickle(False)
@@ -138,7 +141,7 @@ cdef class FairSemaphore:
         wakeup = Wakeup.__new__(Wakeup)
         if self.has_room():  # another one has left meanwhile
             return True
-        self.waiting.append(wakeup)
+        append(self.waiting, wakeup)
         try:
             wakeup.wait(deadline_ns)
         except BaseException:
@@ -177,7 +180,7 @@ cdef class FairSemaphore:
 
     cdef bint wake_next(self) except -1:
         """Let in the first in the queue. Returns whether it could be woken."""
-        cdef Wakeup wakeup = self.waiting.popleft()
+        cdef Wakeup wakeup = popleft(self.waiting)
         try:
             wakeup.wake()
         except Exception:  # it waits in an event loop that is closed

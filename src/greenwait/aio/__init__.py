@@ -312,7 +312,9 @@ class AsyncConnection(  # type: ignore[misc]  # pyright: ignore[reportIncompatib
             factory = _with_awaited(factory)
         if self._proxy is not None and isinstance(factory, type):
             factory = through_proxy(factory)
-        return super().cursor(name, factory, *args, **kwargs)
+        if args or kwargs:
+            return super().cursor(name, factory, *args, **kwargs)
+        return super().cursor(name, factory)
 
     @staticmethod
     def _out_of_proxy(found: Any) -> Any:

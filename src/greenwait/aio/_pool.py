@@ -1,7 +1,7 @@
 """The pool of an event loop, which ``greenwait.aio.create_pool()`` makes."""
 
-import asyncio
 import inspect
+from asyncio import _get_running_loop
 from collections.abc import Callable, Coroutine, Generator
 from typing import TYPE_CHECKING, Any, Generic
 
@@ -9,7 +9,7 @@ import psycopg2.extensions
 
 from greenwait._connections.pool import Pool, empty_pool, fill, give_up
 from greenwait._connections.pool_stats import PoolStats
-from greenwait.aio._as_lent import is_as_lent
+from greenwait.aio._as_lent import leave_as_lent
 from greenwait.aio._call import Call, await_
 from greenwait.aio._loop import Loan, is_inherited
 
@@ -188,24 +188,21 @@ class _Borrowed(Generic[_Connection]):
         self._block: Any = pool.connection(timeout)
 
     async def __aenter__(self) -> _Connection:
-        lent: list[_Connection] = []
+        was_entered = self._block.is_entered  # which raises below
         try:
-            await Call(_lend, (lent, self._block.__enter__), {})
+            self._conn = await Call(self._block.__enter__, (), {})
         except BaseException:
-            if lent:  # a cancellation came just then
+            if self._block.has_connection and not was_entered:  # a cancellation came just then
                 await Call(self._block.__exit__, (None, None, None), {})
             raise
-        self._conn = lent.pop()
         self._loan = Loan(give_up, self._pool, self._conn)
         return self._conn
 
     async def __aexit__(self, *exc_info: Any) -> None:
         if not self._loan.end():
             return  # its event loop was closed, or the connection is the parent process's
-        if asyncio._get_running_loop() is None:  # the coroutine is closed, of a task that is freed
+        if _get_running_loop() is None:  # the coroutine is closed, of a task that is freed
             give_up(self._pool, self._conn)
             return
-        if is_as_lent(self._pool, self._conn):
-            self._block.leave_clean()  # at once: it need not wait
-            return
-        await Call(self._block.__exit__, exc_info, {})
+        if not leave_as_lent(self._block):
+            await Call(self._block.__exit__, exc_info, {})
