@@ -65,8 +65,12 @@ def block_end(base_method: Callable[..., Any]) -> Any:
 def with_lock(base_method: _Method, name: str) -> _Method:
     """Return a connection's method that holds the lock while *base_method* runs."""
 
-def cursor_block_end(self: Any, /, kind: Any, exc: Any, traceback: Any) -> None: ...
-def unless_idle(base_method: _Method) -> _Method: ...
+def cursor_block_end(self: Any, /, kind: Any, exc: Any, traceback: Any) -> None:
+    """Close the cursor. psycopg2's does the same, but looks for close() by a new str each time."""
+
+def unless_idle(base_method: _Method) -> _Method:
+    """Return a connection's method that calls *base_method* unless no transaction is open."""
+
 def cursor_with_lock(
     base_method: Callable[..., Any], name: str, *, nameless: Callable[..., Any] | None = None
 ) -> Any:
