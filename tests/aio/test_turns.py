@@ -9,7 +9,10 @@ import psycopg2
 import greenwait
 from greenwait import aio
 
-_WORK = 0.002  # seconds, of the 0.003 for which calls may hold the event loop up
+# Calls may hold the event loop up for 3 ms where their descriptor is ready, as long where a turn is
+# scheduled, and as long where tasks begin them.
+_WORK = 0.002
+_MOST = 8
 
 
 class _Iterations:
@@ -48,7 +51,7 @@ def test_event_loop_runs_a_few_calls_in_each_iteration(run, dsn):
 
     run(main())
     assert len(worked) == 400
-    assert max(Counter(worked).values()) <= 6
+    assert max(Counter(worked).values()) <= _MOST
 
 
 def test_tasks_begin_a_few_calls_in_each_iteration(run):
@@ -65,7 +68,7 @@ def test_tasks_begin_a_few_calls_in_each_iteration(run):
 
     run(main())
     assert len(begun) == 40
-    assert max(Counter(begun).values()) <= 6
+    assert max(Counter(begun).values()) <= _MOST
 
 
 def test_call_that_is_cancelled_before_its_turn_never_begins(run):

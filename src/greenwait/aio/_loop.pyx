@@ -567,14 +567,10 @@ cdef class EventLoop(GreenletWaiter):
     def serve_in_no_context(self):
         """Take a turn outside of the context, when the descriptor is ready.
 
-        Unless one is scheduled and comes soon: one in each iteration of the event loop is enough.
-
         asyncio has one handle for the descriptor, with one context, which can't be entered twice:
         an event loop that runs within a task that is resumed here, nest_asyncio's, enters it again.
         """
         cdef PyObject* entered = entered_context()
-        if self.is_scheduled:
-            return
         if entered is NULL:
             self.take_turn()
             return
