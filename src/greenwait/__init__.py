@@ -21,6 +21,7 @@ from greenwait._connections.replication import (
 from greenwait._connections.threaded_pool import ThreadedConnectionPool
 from greenwait._counts import Stats
 from greenwait._deadline import timeout
+from greenwait._elsewhere import missing_name
 from greenwait._errors import CommitInDoubt, PoolTimeout, QueryTimeout
 from greenwait._greenlets.gather import gather, map  # noqa: A004, the fixed name
 from greenwait._greenlets.hub import Hub, Job
@@ -71,7 +72,7 @@ def __getattr__(name: str) -> Any:
         return importlib.import_module("greenwait.aio")
     if name in ("django", "eventlet", "gevent", "sqlalchemy", "trio"):
         raise AttributeError(f"greenwait.{name} is a module: import greenwait.{name} first")
-    raise AttributeError(f"module 'greenwait' has no attribute {name!r}")
+    raise missing_name("greenwait", name)
 
 
 publish(__name__, [globals()[name] for name in __all__])

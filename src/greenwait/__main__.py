@@ -1,5 +1,6 @@
 """``python -m greenwait``: a report of the installed versions and of greenwait's fast paths."""
 
+import argparse
 import platform
 import sys
 from importlib.metadata import PackageNotFoundError, version
@@ -43,4 +44,8 @@ def report() -> str:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(
+        prog="python -m greenwait",
+        description="Report the installed versions and greenwait's fast paths; without arguments.",
+    ).parse_args()
     print(report())

@@ -25,6 +25,7 @@ from functools import partial
 from typing import get_type_hints
 
 from greenwait._deadline import recognise
+from greenwait._elsewhere import refusing
 from greenwait._errors import QueryTimeout
 from greenwait._psycopg.decoders import use_c_decoders
 from greenwait._sleep import POLLERS
@@ -180,10 +181,17 @@ on_event_loop=None)
         self._options.timeout_ns = -1 if timeout is None else to_ns(self._timeout)
         self._cancel_grace = checked_seconds("cancel_grace", cancel_grace, "")
         self._options.grace_ns = to_ns(self._cancel_grace)
-        if on_event_loop not in ON_EVENT_LOOP:
+        if not (on_event_loop is None or isinstance(on_event_loop, str)) or (
+            on_event_loop not in ON_EVENT_LOOP
+        ):
             raise ValueError(f"on_event_loop={on_event_loop!r}: it is None, 'warn' or 'raise'")
         self._on_event_loop = on_event_loop
         self._options.on_event_loop = ON_EVENT_LOOP[on_event_loop]
+
+    __enter__ = __exit__ = refusing(
+        "a registered callback is not a with block: write 'with greenwait.installed():', which "
+        "registers one for a block; install() is for the whole process"
+    )
 
     @property
     def poller(self):

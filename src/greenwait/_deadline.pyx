@@ -27,6 +27,7 @@ from typing import Any, TypeVar, get_type_hints
 
 from greenwait import _errors
 from greenwait._decorator import decorated
+from greenwait._elsewhere import refusing
 from greenwait._psycopg import psycopg2
 from greenwait._system.call_signature import CallSignature
 
@@ -57,6 +58,7 @@ cdef extern from *:
     """
     long long thread_sleeps() noexcept
 
+cdef object missing = object()
 cdef object innermost = PyContextVar_New("greenwait.timeout", NULL)
 cdef object get_wait_callback = psycopg2.get_wait_callback
 cdef object monotonic = time.monotonic
@@ -105,11 +107,22 @@ cdef class timeout:
     once for each line.
     """
 
-    def __cinit__(self, seconds, /):
-        self._seconds = (
-            None if seconds is None else checked_seconds("seconds", seconds, ", or None")
-        )
+    # Not *others and **named: Cython makes a tuple, a dict and a slower call for these.
+    def __cinit__(self, value=missing, other=missing, /, *, seconds=missing):
+        if value is missing or other is not missing or seconds is not missing:
+            raise TypeError(
+                "timeout() takes the seconds, without their name, and nothing else: "
+                "timeout(5), or timeout(None) for no limit"
+            )
+        if callable(value):
+            raise TypeError("timeout() decorates with its seconds: write @greenwait.timeout(5)")
+        self._seconds = None if value is None else checked_seconds("seconds", value, ", or None")
         self.deadline_ns = NO_DEADLINE
+
+    __aenter__ = __aexit__ = refusing(
+        "a timeout() block is entered by 'with', in asynchronous code, too: "
+        "with greenwait.timeout(5):"
+    )
 
     @property
     def seconds(self):

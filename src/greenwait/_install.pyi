@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from greenwait._callback import WaitCallback
 from greenwait._types import Options, Unpack
 
-__all__ = ["check_registered", "install", "installed", "is_registered", "uninstall"]
+__all__ = ["check_names", "check_registered", "install", "installed", "is_registered", "uninstall"]
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -50,6 +50,9 @@ def is_registered() -> bool:
 
 def check_registered(what: str) -> None:
     """Raise RuntimeError unless psycopg2 calls greenwait where it waits, as *what* needs."""
+
+def check_names(function: str, args: tuple[Any, ...]) -> int:
+    """Raise TypeError if an option was given without its name."""
 
 class installed(ContextDecorator):  # noqa: N801, used like a function
     """Register ``WaitCallback(**options)`` for a ``with`` block, or for each call of a function.

@@ -15,6 +15,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from contextlib import ContextDecorator
+from types import FunctionType
 from typing import Any, TypeVar
 
 from greenwait._callback import WaitCallback, wait
@@ -23,7 +24,7 @@ from greenwait._django_warning import unwatch, watch
 from greenwait._psycopg.psycopg2 import get_wait_callback, set_wait_callback
 from greenwait._types import Options, Unpack
 
-__all__ = ["check_registered", "install", "installed", "is_registered", "uninstall"]
+__all__ = ["check_names", "check_registered", "install", "installed", "is_registered", "uninstall"]
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -97,8 +98,13 @@ def install(*args: Any, **options: Unpack[Options]) -> WaitCallback:
     return register(WaitCallback(**options), False).callback
 
 
-cdef int check_names(str function, tuple args) except -1:
+cpdef int check_names(str function, tuple args) except -1:
     """Raise TypeError if an option was given without its name."""
+    if args and isinstance(args[0], FunctionType):
+        raise TypeError(
+            f"{function}() is called with options: write @greenwait.installed() to decorate a "
+            "function"
+        )
     if args:
         raise TypeError(
             f"{function}() takes its options by name, as in {function}(poller='epoll'); a callback "

@@ -11,8 +11,9 @@ from eventlet.greenthread import GreenThread  # pyright: ignore[reportMissingTyp
 from greenlet import getcurrent
 
 from greenwait._callback import WaitCallback
+from greenwait._elsewhere import missing_name
 from greenwait._greenlets.local import tell_ends
-from greenwait._install import install, is_registered
+from greenwait._install import check_names, install, is_registered
 from greenwait._ranks import time_limits
 from greenwait._types import Options, Unpack
 from greenwait._waiter import READ, WRITE, Adapter, register
@@ -63,7 +64,7 @@ tell_ends(
 _adapter = _Eventlet()
 
 
-def patch_psycopg(**options: Unpack[Options]) -> WaitCallback:
+def patch_psycopg(*args: Any, **options: Unpack[Options]) -> WaitCallback:
     """Make psycopg2's waits yield to other eventlet green threads, in the whole process.
 
     :param options: as for ``greenwait.WaitCallback``.
@@ -75,6 +76,7 @@ def patch_psycopg(**options: Unpack[Options]) -> WaitCallback:
 
     It may be called before ``eventlet.monkey_patch()`` or after it.
     """
+    check_names("patch_psycopg", args)
     register(_adapter)
     callback = install(**options)
     # Otherwise monkey_patch() would replace our callback with eventlet's.
@@ -88,3 +90,7 @@ class _UnlessReplaced:
 
     def __bool__(self) -> bool:
         return is_registered()
+
+
+def __getattr__(name: str) -> Any:
+    raise missing_name(__name__, name)

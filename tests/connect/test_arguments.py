@@ -106,7 +106,8 @@ def test_bad_connection_string_is_refused_as_by_psycopg2(callback, dsn, options)
         greenwait.connect(dsn, **options)
     with pytest.raises(psycopg2.Error) as theirs:
         psycopg2.connect(dsn, **options)
-    assert (type(ours.value), str(ours.value)) == (type(theirs.value), str(theirs.value))
+    assert type(ours.value) is type(theirs.value)
+    assert str(ours.value).startswith(str(theirs.value).strip())  # what to write may follow
 
 
 def test_unknown_service_is_refused_as_by_psycopg2(callback):

@@ -90,7 +90,8 @@ def test_connection_that_nobody_has_used_for_long_is_not_lent(callback, dsn):
 @pytest.mark.skipif(not hasattr(os, "eventfd"), reason="eventfd(2) is Linux's")
 def test_place_that_comes_free_while_a_ticket_is_made_is_not_overlooked(run_program):
     """eventfd(2), which a ticket may need, lets other threads have their turn."""
-    assert run_program("place_meanwhile") == "the pool is closed\n"
+    message = run_program("place_meanwhile")
+    assert message == "the pool is closed, and lends no more: make another one\n"
 
 
 @needs_fork

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, TypeVar, overload
 import psycopg2
 
 from greenwait._callback import wait_at_most
+from greenwait._connections.connect_options import check_factories, checked_dsn
 from greenwait._connections.connection import Connection
 from greenwait._connections.lookup import Lookup
 from greenwait._deadline import deadline_after
@@ -132,7 +133,8 @@ def connect(
         out_of_proxy = getattr(connection_factory, "_out_of_proxy", None)
         return found if out_of_proxy is None else out_of_proxy(found)
 
-    dsn = make_dsn(dsn, **kwargs)
+    dsn = checked_dsn(dsn, kwargs)
+    check_factories(connection_factory, cursor_factory)
     if any(flags.values()):
         return connect_to(dsn)
     options = connection_options(dsn)

@@ -9,7 +9,7 @@ first, and lets other greenlets run while it waits for that.
 import functools
 from collections.abc import Callable
 from types import BuiltinMethodType
-from typing import Any, Literal, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, overload
 
 from psycopg2.extensions import lobject as lobject_of_psycopg2
 
@@ -24,6 +24,7 @@ from greenwait._connections.lock import (
     unless_idle,
     with_lock,
 )
+from greenwait._elsewhere import Elsewhere, refusing
 from greenwait._errors import CommitInDoubt
 from greenwait._outcome import lost_commit
 from greenwait._psycopg.prototypes import ClassSignature, with_signature
@@ -42,7 +43,7 @@ from greenwait._psycopg.psycopg2 import (
 from greenwait._psycopg.state import begin_method, end_method
 from greenwait._types import Self
 
-__all__ = ["Connection", "Cursor", "guarded"]
+__all__ = ["Connection", "Cursor", "check_order", "guarded"]
 
 _Class = TypeVar("_Class", bound=type)
 _Cursor = TypeVar("_Cursor", bound=cursor)
@@ -89,6 +90,25 @@ def _whole(method: Callable[..., _Result]) -> Callable[..., _Result]:
     return _told(method, "rollback", True)
 
 
+_SYNCHRONOUS = (
+    "this connection is a synchronous one: write 'with' and 'for'; in asyncio, "
+    "greenwait.aio.connect() makes connections whose methods are awaited"
+)
+_BY_CURSOR = "psycopg2 executes by cursors: cur = conn.cursor(), and cur.execute()"
+#: The methods that a class of psycopg2.extras has in vain behind ours in a class statement.
+_OWN_METHODS = ("cursor", "execute", "executemany", "callproc", "fetchone", "fetchmany", "fetchall")
+
+
+def check_order(cls: type, own: type) -> None:
+    """Raise TypeError if a class of psycopg2.extras comes behind *own* among the bases of *cls*."""
+    for base in cls.__mro__[cls.__mro__.index(own) :]:
+        if base.__module__ == "psycopg2.extras" and not vars(base).keys().isdisjoint(_OWN_METHODS):
+            raise TypeError(
+                f"the methods of {base.__name__} would not be used: write {base.__name__} "
+                f"before {own.__name__} among the bases"
+            )
+
+
 class Connection(connection):
     """A psycopg2 connection that greenlets can share, and that knows when it commits.
 
@@ -113,6 +133,10 @@ class Connection(connection):
     promised only for ``conn.commit()`` and ``with conn:``, and only for a deadline or an
     interrupt.
     """
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        check_order(cls, Connection)
 
     _lock: FairLock
     _transactions = 0  # those that have ended
@@ -168,12 +192,32 @@ class Connection(connection):
         elif isinstance(factory, type):
             factory = guarded(factory)
         new_cursor = super().cursor
-        if not (args or kwargs) and type(new_cursor) is BuiltinMethodType:  # psycopg2's own
-            return new_cursor(name, factory)  # that costs least
-        if args:
-            return new_cursor(name, factory, *args, **kwargs)
-        # By keyword: psycopg2.extras.LoggingConnection's takes it so.
-        return new_cursor(name, cursor_factory=factory, **kwargs)
+        try:
+            if not (args or kwargs) and type(new_cursor) is BuiltinMethodType:  # psycopg2's own
+                return new_cursor(name, factory)  # that costs least
+            if args:
+                return new_cursor(name, factory, *args, **kwargs)
+            # By keyword: psycopg2.extras.LoggingConnection's takes it so.
+            return new_cursor(name, cursor_factory=factory, **kwargs)
+        except TypeError:
+            _check_arguments_of_cursor(name, kwargs)
+            raise
+
+    if not TYPE_CHECKING:
+        __aenter__ = __aexit__ = refusing(_SYNCHRONOUS)
+        execute = Elsewhere("Connection.execute", _BY_CURSOR)
+        executemany = Elsewhere("Connection.executemany", _BY_CURSOR)
+        fetch = Elsewhere("Connection.fetch", _BY_CURSOR + ", and its fetchall()")
+        fetchrow = Elsewhere("Connection.fetchrow", _BY_CURSOR + ", and its fetchone()")
+        fetchval = Elsewhere("Connection.fetchval", _BY_CURSOR + ", and fetchone()[0]")
+        add_listener = Elsewhere("Connection.add_listener", "it is greenwait.notifies(conn)")
+        is_closed = Elsewhere("Connection.is_closed", "it is the attribute closed")
+        pipeline = Elsewhere("Connection.pipeline", "psycopg2 has none")
+        prepare = Elsewhere("Connection.prepare", "psycopg2 prepares no statements")
+        set_autocommit = Elsewhere("Connection.set_autocommit", "set conn.autocommit = True")
+        transaction = Elsewhere(
+            "Connection.transaction", "it is 'with conn:', or 'async with conn:' in asyncio"
+        )
 
     @unless_idle  # the end of a pool's block asks for it, also after a query in autocommit mode
     def commit(self) -> None:
@@ -258,6 +302,21 @@ class Connection(connection):
     deferrable: Any = _set_with_lock("deferrable", connection)
 
 
+def _check_arguments_of_cursor(name: object, options: dict[str, Any]) -> None:
+    """Raise a TypeError that says what cursor() takes, if that is why psycopg2 has raised one."""
+    if isinstance(name, type):
+        raise TypeError(
+            f"cursor() takes a name first: write cursor(cursor_factory={name.__name__})"
+        ) from None
+    if not (name is None or isinstance(name, (str, bytes))):
+        raise TypeError(f"a cursor's name must be str, not {type(name).__name__!r}") from None
+    if "row_factory" in options:
+        raise TypeError(
+            "cursor() has no row_factory: it is cursor_factory, a class of cursors, of "
+            "psycopg2.extras for instance"
+        ) from None
+
+
 def _end(
     conn: Connection, kind: Literal["commit", "rollback"], method: Callable[..., None], *xid: Any
 ) -> None:
@@ -333,6 +392,20 @@ class Cursor(CopyCursor):
 
     _is_guarded = True
     __signature__ = ClassSignature()
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        check_order(cls, Cursor)
+
+    if not TYPE_CHECKING:
+        __aenter__ = __aexit__ = __aiter__ = refusing(_SYNCHRONOUS)
+        copy = Elsewhere("Cursor.copy", "it is copy_expert(), with a file")
+        execute_values = Elsewhere(
+            "Cursor.execute_values", "it is psycopg2.extras.execute_values(cursor, ...)"
+        )
+        fetch = Elsewhere("Cursor.fetch", "it is execute(), and fetchall()")
+        fetchval = Elsewhere("Cursor.fetchval", "it is fetchone()[0]")
+        stream = Elsewhere("Cursor.stream", "it is conn.cursor('a name'), and execute()")
 
 
 _guarded_classes: dict[type, type] = {}

@@ -41,7 +41,10 @@ class CopyCursor(cursor):
             super().copy_from(file, table, sep, null, size, columns)
             return
         if not hasattr(file, "read"):
-            raise TypeError("argument 1 must have a .read() method")
+            raise TypeError(
+                "argument 1 must have a .read() method, as a file or io.StringIO(text) has, not "
+                f"{type(file).__name__!r}"
+            )
         _check_texts(table, sep, null)
         check_can_copy(self, "copy_from")
         copy_by_callback(
@@ -72,7 +75,10 @@ class CopyCursor(cursor):
             super().copy_to(file, table, sep, null, columns)
             return
         if not hasattr(file, "write"):
-            raise TypeError("argument 1 must have a .write() method")
+            raise TypeError(
+                "argument 1 must have a .write() method, as a file or io.BytesIO() has, not "
+                f"{type(file).__name__!r}"
+            )
         _check_texts(table, sep, null)
         check_can_copy(self, "copy_to")
         copy_by_callback(

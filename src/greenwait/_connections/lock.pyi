@@ -27,7 +27,8 @@ class FairLock:
     def is_taken(self) -> bool:
         """Whether the lock is held, or about to be."""
     @property
-    def is_left_open(self) -> bool: ...
+    def is_left_open(self) -> bool:
+        """Whether the end of a block was interrupted, so that the next owner rolls it back."""
     def is_idle(self, conn: Any) -> bool:
         """Return whether nobody is at work on the connection, and no transaction is open."""
     def run(
@@ -43,6 +44,7 @@ class FairLock:
 
         :param conn: the connection.
         :param what: the method of the connection, or of a cursor, that is called.
+        :raises psycopg2.InterfaceError: the connection was given back to its pool.
         :raises psycopg2.ProgrammingError: psycopg2 is at work on the connection in this very
             greenlet; or another greenlet holds the lock, and this one can't wait, because it is
             an event loop's own, or at interpreter exit.

@@ -26,7 +26,12 @@ from greenwait._waiter cimport is_hub_itself, waiters_entered
 from functools import update_wrapper
 
 from greenwait._psycopg.prototypes import with_signature
-from greenwait._psycopg.psycopg2 import STATUS_BEGIN, ProgrammingError, connection
+from greenwait._psycopg.psycopg2 import (
+    STATUS_BEGIN,
+    InterfaceError,
+    ProgrammingError,
+    connection,
+)
 
 __all__ = [
     "FairLock",
@@ -39,6 +44,7 @@ __all__ = [
 ]
 
 cdef object programming_error = ProgrammingError
+cdef object interface_error = InterfaceError
 cdef object at_exit = object()  # the owner when the greenlet module is gone
 cdef object end_of_block = connection.__exit__
 cdef object connection_closed = connection.closed
@@ -52,6 +58,11 @@ cdef str ENTERED = (
     "connection for each, from a pool for instance, and a savepoint within a block"
 )
 
+cdef str NOT_LENT_ANY_MORE = (
+    "this connection was given back to its pool: use it within its with block, or before "
+    "putconn(), and borrow one again for what comes later"
+)
+
 
 @cython.auto_pickle(False)
 @cython.final
@@ -60,17 +71,23 @@ cdef class FairLock:
 
     def __cinit__(self):
         self.semaphore = FairSemaphore(1)
+        self.state = USABLE
 
     @property
     def is_taken(self):
         """Whether the lock is held, or about to be."""
         return self.semaphore.free == 0
 
+    @property
+    def is_left_open(self):
+        """Whether the end of a block was interrupted, so that the next owner rolls it back."""
+        return self.state == LEFT_OPEN
+
     cpdef bint is_idle(self, conn) except -1:
         """Return whether nobody is at work on the connection, and no transaction is open."""
         return (
             self.semaphore.free > 0
-            and not self.is_left_open
+            and self.state == USABLE
             and is_ready(conn)
             and not value_of(connection_closed, conn)
             and not value_of(connection_async, conn)
@@ -81,6 +98,7 @@ cdef class FairLock:
 
         :param conn: the connection.
         :param what: the method of the connection, or of a cursor, that is called.
+        :raises psycopg2.InterfaceError: the connection was given back to its pool.
         :raises psycopg2.ProgrammingError: psycopg2 is at work on the connection in this very
             greenlet; or another greenlet holds the lock, and this one can't wait, because it is
             an event loop's own, or at interpreter exit.
@@ -118,14 +136,21 @@ cdef class FairLock:
             )
         self.semaphore.enter(NO_DEADLINE)
         self.owner = here
-        if self.is_left_open and what != "close()":
-            try:
-                end_of_block(conn, programming_error, None, None)  # it calls conn.rollback()
-            except BaseException:
-                self.release()
-                raise
-            self.is_left_open = False
+        if self.state != USABLE and what != "close()":
+            self.recover(conn, what)
         return True
+
+    cdef int recover(self, conn, str what) except -1:
+        """Make the connection usable, for the owner, or release the lock and raise why it isn't."""
+        try:
+            if self.state == NOT_LENT:
+                raise interface_error(f"{what}: {NOT_LENT_ANY_MORE}")
+            end_of_block(conn, programming_error, None, None)  # it calls conn.rollback()
+        except BaseException:
+            self.release()
+            raise
+        self.state = USABLE
+        return 0
 
     cdef int release(self) except -1:
         self.owner = None
@@ -148,7 +173,7 @@ cdef class FairLock:
             self.run(conn, "the end of a with block", end)
         except BaseException:
             if conn.closed == 0 and not (begun and conn.status != STATUS_IN_TRANSACTION):
-                self.is_left_open = True
+                self.state = LEFT_OPEN
             raise
         return 0
 
@@ -165,7 +190,7 @@ def block_alone(base_method):
 
     def __enter__(self, /):
         cdef FairLock lock = self._lock
-        if lock.is_left_open:
+        if lock.state != USABLE:
             lock.run(self, "a with block", nothing)
         PyErr_CheckSignals()
         try:

@@ -2,10 +2,12 @@
 
 from libc.stdint cimport int64_t
 
+from greenwait._connections.lock cimport FairLock
 from greenwait._connections.semaphore cimport FairSemaphore
 
 cdef class Member:
     cdef object conn
+    cdef FairLock lock          # the connection's; one that nobody takes if it has none
     cdef FairSemaphore places   # the pool's when it was lent: a forked child has another one
     cdef bint is_lent
     cdef bint is_in_block       # lent to a Borrowed, which gives it back

@@ -13,6 +13,7 @@ cimport cython
 from cpython.exc cimport PyErr_CheckSignals
 from libc.stdint cimport int64_t
 
+from greenwait._connections.lock cimport NOT_LENT, USABLE, FairLock
 from greenwait._connections.pooled cimport (
     configure as configure_new,
     is_alive,
@@ -34,12 +35,20 @@ from weakref import WeakSet
 from greenwait._connections.connect import connect
 from greenwait._connections.pool_options import check_arguments, check_sizes
 from greenwait._connections.pool_stats import PoolStats
+from greenwait._elsewhere import Elsewhere, refusing
 from greenwait._errors import PoolTimeout, QueryTimeout
 from greenwait._psycopg import psycopg2
 
 __all__ = ["Pool", "empty_pool", "fill", "give_up"]
 
 _Connection = TypeVar("_Connection", bound=psycopg2.connection)
+
+cdef str SYNCHRONOUS = (
+    "a greenwait.Pool is a synchronous one: enter it, and its connection(), by 'with'; "
+    "greenwait.aio.create_pool() makes one for 'async with'"
+)
+cdef str IN_BLOCK = "write 'with pool.connection() as conn:', and use a cursor of conn"
+cdef str AS_BLOCK = "it is a with block: write 'with pool.connection() as conn:'"
 
 cdef object Psycopg2Error = psycopg2.Error
 cdef object OperationalError = psycopg2.OperationalError
@@ -98,6 +107,10 @@ cdef class Borrowed:
         finally:
             self.give_back(member)
 
+    __aenter__ = __aexit__ = refusing(SYNCHRONOUS)
+    cursor = Elsewhere("Pool.connection().cursor", AS_BLOCK)
+    execute = Elsewhere("Pool.connection().execute", AS_BLOCK)
+
     cdef int leave_clean(self) except -1:
         """Leave the block without ``commit()``: there is nothing to commit."""
         cdef Member member = self.member
@@ -154,11 +167,11 @@ check=None, configure=None, reset=None, **kwargs)
 
     # Not in __init__(), which may never be called, or be called again.
     def __cinit__(
-        self, dsn=None, *, min_size=0, max_size=10, timeout=30.0, max_idle=600.0,
+        self, dsn=None, *args, min_size=0, max_size=10, timeout=30.0, max_idle=600.0,
         max_lifetime=3600.0, check=None, configure=None, reset=None, **kwargs
     ):
         functions = {"check": check, "configure": configure, "reset": reset}
-        check_arguments(dsn, functions, kwargs)
+        check_arguments(dsn, args, functions, kwargs)
         check_sizes(min_size, max_size)
         self.dsn = dsn
         self.options = kwargs
@@ -236,7 +249,10 @@ check=None, configure=None, reset=None, **kwargs)
         """
         cdef Member member = self.members.get(id(conn))
         if member is None or not member.is_lent:
-            raise ValueError("putconn() of a connection that this pool has not lent")
+            raise ValueError(
+                "putconn() of a connection that this pool has not lent, or that was given back "
+                "already: it takes, once, what getconn() of the same pool has returned"
+            )
         if member.is_in_block:
             raise ValueError("putconn() within connection()'s with block, which gives it back")
         self.take_back(member, not close)
@@ -276,6 +292,17 @@ check=None, configure=None, reset=None, **kwargs)
                 f"the pool is closed, but after {timeout:g} s {self.in_use} of its connections "
                 "are still in use; each is closed when it is given back"
             )
+
+    __aenter__ = __aexit__ = refusing(SYNCHRONOUS)
+    acquire = Elsewhere("Pool.acquire", "it is connection(), for a with block, or getconn()")
+    release = Elsewhere("Pool.release", "it is putconn()")
+    execute = Elsewhere("Pool.execute", IN_BLOCK)
+    fetch = Elsewhere("Pool.fetch", IN_BLOCK)
+    cursor = Elsewhere("Pool.cursor", IN_BLOCK)
+    closeall = Elsewhere("Pool.closeall", "it is close()")
+    get_stats = Elsewhere("Pool.get_stats", "it is stats()")
+    open = Elsewhere("Pool.open", "it is open as soon as it is made")
+    wait = Elsewhere("Pool.wait", "its first min_size connections are there once it is made")
 
     def __enter__(self):
         return self
@@ -325,7 +352,7 @@ check=None, configure=None, reset=None, **kwargs)
 
     cdef int check_open(self) except -1:
         if self.is_closed:
-            raise InterfaceError("the pool is closed")
+            raise InterfaceError("the pool is closed, and lends no more: make another one")
         return 0
 
     cdef Member find(self, int64_t began_ns, int64_t deadline_ns):
@@ -338,6 +365,7 @@ check=None, configure=None, reset=None, **kwargs)
         while True:
             while self.idle:
                 member = self.idle.pop()
+                member.lock.state = USABLE
                 if self.is_fit(member, now_ns):
                     return member
             try:
@@ -399,6 +427,7 @@ check=None, configure=None, reset=None, **kwargs)
         finally:
             self.making -= 1
         member.settings = settings_of(member.conn)
+        member.lock = lock_of(member.conn)
         member.expires_ns = NO_DEADLINE
         if self.max_lifetime_ns != NO_DEADLINE:  # not all at the same time
             member.expires_ns = after(<int64_t>(self.max_lifetime_ns * random.uniform(0.9, 1.0)))
@@ -409,10 +438,12 @@ check=None, configure=None, reset=None, **kwargs)
     cdef object too_late(self, int64_t began_ns, object cause):
         """Return the exception of a borrower that has waited too long."""
         self.timeouts += 1
-        why = (
-            f"; the last attempt to connect failed: {str(cause).strip()}" if cause else
-            ": give connections back earlier, or raise max_size or timeout"
-        )
+        if cause:
+            why = f"; the last attempt to connect failed: {str(cause).strip()}"
+        elif self.in_use + self.making < self.max_size:
+            why = ": making one took longer; raise timeout"
+        else:
+            why = ": give connections back earlier, or raise max_size or timeout"
         exc = PoolTimeout(
             f"no connection within {(monotonic_ns() - began_ns) / 1e9:.3g} s: of at most "
             f"{self.max_size} there are {self.in_use} in use, {self.making} being "
@@ -474,6 +505,7 @@ check=None, configure=None, reset=None, **kwargs)
             member.conn._event_loop = None  # greenwait.aio's: the next task may run in another
         if member.expires_ns <= now_ns:
             return self.discard(member)
+        member.lock.state = NOT_LENT
         self.idle.append(member)
         return self.discard_idle(now_ns)
 
@@ -530,6 +562,12 @@ cdef int close(object conn) except -1:
     except Psycopg2Error:  # pragma: no cover: another thread or greenlet is at work on it
         pass
     return 0
+
+
+cdef FairLock lock_of(object conn):
+    """Return the lock of a ``greenwait.Connection``, or for another one a lock of no use."""
+    lock = getattr(conn, "_lock", None)
+    return lock if isinstance(lock, FairLock) else FairLock()
 
 
 cdef int64_t duration(str name, object seconds) except -1:

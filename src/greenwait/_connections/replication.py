@@ -21,6 +21,7 @@ from greenwait._psycopg.psycopg2 import DatabaseError, InterfaceError, Programmi
 from greenwait._psycopg.psycopg2 import ReplicationConnection as _ReplicationConnection
 from greenwait._psycopg.psycopg2 import ReplicationCursor as _ReplicationCursor
 from greenwait._psycopg.state import expect_stream
+from greenwait._synchronous import check_synchronous
 
 __all__ = [
     "LogicalReplicationConnection",
@@ -66,8 +67,17 @@ class ReplicationCursor(Cursor, psycopg2.extras.ReplicationCursor):
             None: as the connection.
         :param output_plugin: that of a logical slot, ``"pgoutput"`` for instance.
         """
+        self._check_connection("create_replication_slot")
         base: Any = super()
         base.create_replication_slot(slot_name, slot_type, output_plugin)
+
+    def _check_connection(self, what: str) -> None:
+        conn: Any = self.connection
+        if not hasattr(conn, "replication_type"):
+            raise ProgrammingError(
+                f"{what} takes a replication connection: greenwait.connect(dsn, "
+                "connection_factory=greenwait.LogicalReplicationConnection)"
+            )
 
     def drop_replication_slot(self, slot_name: str) -> None:
         """Drop a slot.
@@ -100,6 +110,7 @@ class ReplicationCursor(Cursor, psycopg2.extras.ReplicationCursor):
         :param status_interval: seconds between two feedback messages, 1 or more.
         :raises psycopg2.Error: as ``start_replication_expert()``.
         """
+        self._check_connection("start_replication")
         base: Any = super()  # psycopg2's stubs have an int for the interval
         base.start_replication(
             slot_name, slot_type, start_lsn, timeline, options, decode, status_interval
@@ -121,6 +132,11 @@ class ReplicationCursor(Cursor, psycopg2.extras.ReplicationCursor):
         """
         self._check_open()
         conn: Any = self.connection
+        self._check_connection("start_replication")
+        interval: Any = status_interval
+        if isinstance(interval, bool) or not isinstance(interval, (int, float)):
+            kind = type(interval).__name__
+            raise TypeError(f"status_interval must be a number of seconds, not {kind!r}")
         if not status_interval >= 1:
             raise ProgrammingError("status_interval must be >= 1 (sec)")
         if not CAN_REPLICATE:
@@ -224,6 +240,7 @@ class ReplicationCursor(Cursor, psycopg2.extras.ReplicationCursor):
 
         It returns when the server ends the stream without an error.
         """
+        check_synchronous("consume_stream()", consume)
         stream = self._begin_consuming(keepalive_interval)
         try:
             while True:

@@ -15,6 +15,7 @@ from psycopg2.extensions import connection
 from psycopg2.pool import AbstractConnectionPool, PoolError
 
 from greenwait._connections.pool import give_up
+from greenwait._elsewhere import Elsewhere, refusing
 from greenwait._errors import PoolTimeout
 
 __all__ = ["ThreadedConnectionPool"]
@@ -40,8 +41,14 @@ class ThreadedConnectionPool(AbstractConnectionPool):
     child makes connections of its own. ``greenwait.Pool`` waits where this one raises.
     """
 
-    def __init__(self, minconn, maxconn, *args, **kwargs):
-        self.minconn, self.maxconn = int(minconn), int(maxconn)
+    def __init__(self, minconn=None, maxconn=None, *args, **kwargs):
+        try:
+            self.minconn, self.maxconn = int(minconn), int(maxconn)
+        except (TypeError, ValueError):
+            raise TypeError(
+                "ThreadedConnectionPool() takes two numbers first, minconn and maxconn: "
+                f"ThreadedConnectionPool(1, 10, dsn), not {minconn!r} and {maxconn!r}"
+            ) from None
         if not 0 <= self.minconn <= self.maxconn or self.maxconn < 1:
             raise ValueError(
                 f"minconn={minconn}, maxconn={maxconn}: from 0 to maxconn, and from 1"
@@ -58,6 +65,12 @@ class ThreadedConnectionPool(AbstractConnectionPool):
         self._keys = {}   # ... and the reverse, by their id()
         self._last_key = 0
         self._pool = Pool(min_size=self.minconn, max_size=self.maxconn, **kwargs)
+
+    connection = Elsewhere("ThreadedConnectionPool.connection", "it is getconn(), or a Pool's")
+    close = Elsewhere("ThreadedConnectionPool.close", "it is closeall()")
+    __enter__ = __exit__ = refusing(
+        "psycopg2's pools are not with blocks: call closeall(), or use a greenwait.Pool"
+    )
 
     def getconn(self, key: Hashable | None = None) -> _Connection:
         """Return a connection; with a key that is in use, the one that has it.

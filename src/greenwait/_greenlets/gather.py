@@ -18,7 +18,7 @@ from greenwait._greenlets.hub import (
     raise_first,
 )
 from greenwait._greenlets.local import call_in_scope
-from greenwait._greenlets.synchronous import check_synchronous
+from greenwait._synchronous import check_synchronous
 
 __all__ = ["gather", "map"]
 

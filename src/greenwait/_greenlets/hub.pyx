@@ -14,7 +14,7 @@ from libc.stdint cimport int64_t
 from greenwait._deadline cimport after, checked_seconds, to_ns
 from greenwait._greenlets.execution cimport Execution
 from greenwait._greenlets.scheduler cimport SuspendedWait, new_suspended_wait
-from greenwait._greenlets.synchronous cimport check_synchronous
+from greenwait._synchronous cimport check_synchronous
 from greenwait._greenlets.waiter cimport GreenletWaiter, InterruptTarget
 from greenwait._ranks cimport higher
 from greenwait._system.clock cimport NO_DEADLINE, monotonic_ns
@@ -39,6 +39,7 @@ from typing import ParamSpec, TypeVar
 
 from greenlet import GreenletExit
 
+from greenwait._elsewhere import Elsewhere, refusing
 from greenwait._greenlets.local import Worker
 from greenwait._install import check_registered
 
@@ -159,6 +160,9 @@ cdef class Job(Execution):
             self.hub.interrupt(self.target, greenlet_exit(), not self.was_told)
             self.was_told = True
         return True
+
+    get = Elsewhere("Job.get", "it is result()")
+    join = Elsewhere("Job.join", "it is result(), which waits, too")
 
     def __repr__(self):
         state = ("waiting to run", "running", "done")[self.state]
@@ -298,10 +302,20 @@ cdef class Hub(GreenletWaiter):
     cdef bint is_shared
     cdef Py_ssize_t users  # of one that is shared
 
-    def __cinit__(self):
+    def __cinit__(self, *args, **options):
+        if args or options:
+            raise TypeError(
+                "Hub() takes no arguments: gather() has a limit, and map() a concurrency"
+            )
         self.jobs = set()
         self.failed = {}
         self.idle = []
+
+    __aenter__ = __aexit__ = refusing(
+        "a hub is for code without an event loop: write 'with greenwait.Hub() as hub:' there; in "
+        "asyncio use its tasks, with greenwait.aio.run() in them"
+    )
+    submit = Elsewhere("Hub.submit", "it is spawn()")
 
     def __enter__(self):
         PyErr_CheckSignals()  # see timeout.__enter__()

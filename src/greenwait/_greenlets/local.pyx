@@ -16,6 +16,7 @@ from cpython.object cimport PyObject
 from cpython.pystate cimport PyThreadState_GetDict
 from cpython.type cimport PyType_IsSubtype
 
+from greenwait._synchronous cimport check_synchronous
 from greenwait._ranks cimport higher
 from greenwait._system.finalizing cimport Py_IsFinalizing
 from greenwait._system.sealed_type cimport seal_type
@@ -156,9 +157,18 @@ cdef class local:
     It may be used in any thread.
     """
 
-    def __cinit__(self, *, on_end=None):
-        if not (on_end is None or callable(on_end)):
-            raise TypeError(f"on_end must be a function or None, not {type(on_end).__name__!r}")
+    def __cinit__(self, *args, on_end=None, **unknown):
+        if args or unknown:
+            raise TypeError(
+                "local() takes on_end only, by its name: attributes are set afterwards, "
+                "each job, call, greenlet or thread its own"
+            )
+        if on_end is not None:
+            if not callable(on_end):
+                raise TypeError(
+                    f"on_end must be a function or None, not {type(on_end).__name__!r}"
+                )
+            check_synchronous("on_end", on_end)
         self.by_scope = {}
         self.on_end = on_end
 

@@ -30,7 +30,7 @@ from psycopg2.extensions import Notify
 
 from greenwait._cancel import cancel
 from greenwait._connections import connect as _connect
-from greenwait._connections.connection import Connection, Cursor, guarded
+from greenwait._connections.connection import Connection, Cursor, check_order, guarded
 from greenwait._connections.large_object import LargeObject, is_class_of, large_object_class
 from greenwait._connections.notifies import Listening
 from greenwait._connections.replication import (
@@ -40,8 +40,9 @@ from greenwait._connections.replication import (
     replicating,
 )
 from greenwait._deadline import deadline_after
-from greenwait._greenlets.synchronous import check_synchronous
+from greenwait._elsewhere import missing_name, refusing
 from greenwait._psycopg.psycopg2 import ProgrammingError, connection, cursor
+from greenwait._synchronous import check_synchronous
 from greenwait._system.identity import publish
 from greenwait._types import Self
 from greenwait.aio._call import Call, await_, awaited, in_call
@@ -263,13 +264,8 @@ class AsyncConnection(  # type: ignore[misc]  # pyright: ignore[reportIncompatib
     """
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
+        check_order(cls, AsyncConnection)  # before that of Connection
         super().__init_subclass__(**kwargs)
-        for base in cls.__mro__[cls.__mro__.index(AsyncConnection) :]:
-            if base.__module__ == "psycopg2.extras" and "cursor" in vars(base):
-                raise TypeError(
-                    f"the cursors of {base.__name__} would not be used: write {base.__name__} "
-                    "before AsyncConnection among the bases"
-                )
 
     _event_loop: Any = None
     _proxy: Any = None  # of a library that traces
@@ -462,6 +458,15 @@ class _Awaited(_CursorMethods):
     def _closing(self) -> Any:
         raise NotImplementedError
 
+    if not TYPE_CHECKING:
+        __await__ = refusing("cursor() is not awaited: write 'cur = conn.cursor()'")
+
+    def __enter__(self) -> "Self":
+        if self.name is not None and not in_call():
+            raise TypeError("write 'async with cursor:', since its end waits for the server")
+        found: Self = self._base.__enter__(self)
+        return found
+
     def __next__(self) -> Any:
         if self.name is not None and not in_call():
             raise TypeError("write 'async for row in cursor', since it waits for the server")
@@ -543,6 +548,10 @@ class AsyncCursor(  # type: ignore[misc]  # pyright: ignore[reportIncompatibleMe
     ``itersize`` at a time.
     """
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        check_order(cls, AsyncCursor)
+        super().__init_subclass__(**kwargs)
+
 
 _awaited_classes: dict[type, type] = {}
 
@@ -609,6 +618,8 @@ async def connect(
     """
     if connection_factory is None:
         connection_factory = AsyncConnection
+    if kwargs.get("async_") or kwargs.get("async"):
+        raise TypeError("greenwait.aio.connect() waits for the connection: leave async_ out")
     made: list[Any] = []
 
     def make() -> None:
@@ -725,8 +736,8 @@ def create_pool(dsn: str | None = None, **options: Any) -> NewPool[Any]:
     """Make a pool of ``AsyncConnection``, to be awaited, or entered by ``async with``.
 
     :param dsn: the connection string.
-    :param options: those of ``greenwait.Pool``; ``configure`` and ``reset`` may be asynchronous
-        functions, too.
+    :param options: those of ``greenwait.Pool``; ``check``, ``configure`` and ``reset`` may be
+        asynchronous functions, too.
     :returns: what is to be awaited, which gives the ``AsyncPool`` with its first ``min_size``
         connections; or entered, and closed in the end.
     :raises psycopg2.Error: when awaited, one of the first ``min_size`` connections failed.
@@ -736,6 +747,10 @@ def create_pool(dsn: str | None = None, **options: Any) -> NewPool[Any]:
     if options.get("connection_factory") is None:
         options["connection_factory"] = AsyncConnection
     return NewPool(dsn, options)
+
+
+def __getattr__(name: str) -> Any:
+    raise missing_name(__name__, name)
 
 
 publish(__name__, [globals()[name] for name in __all__])

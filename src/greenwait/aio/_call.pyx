@@ -37,6 +37,7 @@ from greenwait.aio._loop cimport (
 import asyncio
 from collections.abc import Awaitable
 from functools import update_wrapper
+from inspect import isawaitable
 from typing import TypeVar
 from warnings import warn
 
@@ -47,6 +48,7 @@ __all__ = ["Call", "await_", "awaited", "in_call"]
 _Result = TypeVar("_Result")
 
 cdef object running_loop = asyncio.get_running_loop
+cdef object running_loop_or_none = asyncio._get_running_loop
 cdef object cancelled_error = asyncio.CancelledError
 cdef object invalid_state_error = asyncio.InvalidStateError
 cdef object query_timeout = _errors.QueryTimeout
@@ -97,6 +99,28 @@ cdef class Call:
     def __next__(self):
         return self.send(None)
 
+    # What is done with the result where the await was forgotten.
+
+    def __getattr__(self, name):
+        raise AttributeError(
+            f"{name!r} of a call that was not awaited: write (await {self.__qualname__}(...))"
+        )
+
+    def __getitem__(self, index):
+        raise TypeError(not_awaited(self))
+
+    def __len__(self):
+        raise TypeError(not_awaited(self))
+
+    def __bool__(self):
+        raise TypeError(not_awaited(self))
+
+    def __enter__(self):
+        raise TypeError(not_awaited(self))
+
+    def __exit__(self, *exc_info):
+        raise TypeError(not_awaited(self))
+
     def send(self, value):
         """Begin it; return the Suspension that its task is to wait for, or raise StopIteration."""
         cdef int is_over = False
@@ -125,7 +149,7 @@ cdef class Call:
 
     cdef int start(self, bint can_be_late) except -1:
         try:
-            self.start_in(running_loop(), can_be_late)
+            self.start_in(loop_here(), can_be_late)
         except BaseException:
             self.is_begun = self.is_closed = True
             raise
@@ -157,6 +181,21 @@ cdef class Call:
         self.function = self.args = self.kwargs = self.conn = None
         self.begun = begun
         return loop.begin_call(begun, here)
+
+
+cdef object loop_here():
+    """Return the event loop that runs in this thread."""
+    event_loop = running_loop_or_none()
+    if event_loop is None:
+        raise RuntimeError(
+            "greenwait.aio is for asyncio, whose event loop does not run in this thread (no "
+            "running event loop): await it below asyncio.run(); in trio, use greenwait.trio.run()"
+        )
+    return event_loop
+
+
+cdef str not_awaited(Call call):
+    return f"this call was not awaited, and has no result yet: write await {call.__qualname__}(...)"
 
 
 cdef object step(Call call, object _value, int* is_over):
@@ -399,6 +438,11 @@ def await_(awaitable: Awaitable[_Result]) -> _Result:
         raise RuntimeError(
             "await_() is for synchronous code below greenwait.aio.run(); elsewhere, await it"
             if call is None else call.loop.ended
+        )
+    if not isawaitable(awaitable):
+        raise TypeError(
+            f"await_() takes a coroutine, or another awaitable, not {type(awaitable).__name__!r}"
+            f"{': call it, as in await_(function())' if callable(awaitable) else ''}"
         )
     cdef Awaited awaited = Awaited.__new__(Awaited)
     timed_out = None

@@ -9,6 +9,7 @@ import psycopg2.extensions
 
 from greenwait._connections.pool import Pool, empty_pool, fill, give_up
 from greenwait._connections.pool_stats import PoolStats
+from greenwait._elsewhere import Elsewhere, refusing
 from greenwait.aio._as_lent import leave_as_lent
 from greenwait.aio._call import Call, await_
 from greenwait.aio._loop import Loan, is_inherited
@@ -29,6 +30,11 @@ else:
 __all__ = ["AsyncPool", "NewPool"]
 
 
+_ENTER_POOL = "its end waits for the server: write 'async with greenwait.aio.create_pool(...)'"
+_ENTER_BLOCK = "write 'async with pool.connection() as conn:', which waits for the connection"
+_IN_BLOCK = "write 'async with pool.connection() as conn:', and use a cursor of conn"
+
+
 class NewPool(Coroutine[Any, Any, "AsyncPool[_Connection]"]):
     """A pool to be made: by ``await``, or by ``async with``, which also closes it.
 
@@ -39,7 +45,7 @@ class NewPool(Coroutine[Any, Any, "AsyncPool[_Connection]"]):
     _making: "Coroutine[Any, Any, AsyncPool[_Connection]] | None" = None  # of a task
 
     def __init__(self, dsn: str | None, options: dict[str, Any]) -> None:
-        for name in ("configure", "reset"):
+        for name in ("check", "configure", "reset"):
             if callable(options.get(name)):
                 options[name] = _awaiting(options[name])
         self._unmade: Pool[Any] | None = empty_pool(dsn, **options)
@@ -75,6 +81,15 @@ class NewPool(Coroutine[Any, Any, "AsyncPool[_Connection]"]):
             raise
         return AsyncPool(pool)
 
+    if not TYPE_CHECKING:
+        __enter__ = __exit__ = refusing(_ENTER_POOL)
+
+        def __getattr__(self, name: str) -> Any:
+            raise AttributeError(
+                f"{name!r} of a pool that was not awaited: write "
+                "pool = await greenwait.aio.create_pool(...)"
+            )
+
     async def __aenter__(self) -> "AsyncPool[_Connection]":
         self._pool = await self._make()
         return self._pool
@@ -103,7 +118,9 @@ class AsyncPool(Generic[_Connection]):
     an event loop is closed, the connections lent to its tasks are closed and given back.
     """
 
-    def __init__(self, pool: "Pool[Any]") -> None:
+    def __init__(self, pool: "Pool[Any]", *args: Any, **options: Any) -> None:
+        if not isinstance(pool, Pool) or args or options:  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError("an AsyncPool is made by await greenwait.aio.create_pool(dsn, ...)")
         self._pool = pool
         self._loans: dict[int, Loan] = {}  # of getconn()
 
@@ -162,6 +179,21 @@ class AsyncPool(Generic[_Connection]):
         """
         await Call(self._pool.close, (timeout,), {})
 
+    if not TYPE_CHECKING:
+        __enter__ = __exit__ = refusing(_ENTER_POOL)
+        acquire = Elsewhere("AsyncPool.acquire", "it is connection(), for async with, or getconn()")
+        release = Elsewhere("AsyncPool.release", "it is putconn()")
+        execute = Elsewhere("AsyncPool.execute", _IN_BLOCK)
+        fetch = Elsewhere("AsyncPool.fetch", _IN_BLOCK)
+        fetchrow = Elsewhere("AsyncPool.fetchrow", _IN_BLOCK)
+        fetchval = Elsewhere("AsyncPool.fetchval", _IN_BLOCK)
+        cursor = Elsewhere("AsyncPool.cursor", _IN_BLOCK)
+        get_stats = Elsewhere("AsyncPool.get_stats", "it is stats()")
+        open = Elsewhere("AsyncPool.open", "it is open as soon as it is made")
+        terminate = Elsewhere("AsyncPool.terminate", "it is close(0)")
+        wait = Elsewhere("AsyncPool.wait", "its first min_size connections are there already")
+        wait_closed = Elsewhere("AsyncPool.wait_closed", "close() waits")
+
     async def __aenter__(self) -> "AsyncPool[_Connection]":
         return self
 
@@ -180,12 +212,17 @@ def _lend(lent: list[Any], lend: Callable[..., Any], *args: Any) -> None:
 class _Borrowed(Generic[_Connection]):
     """An ``async with`` block that borrows a connection of a pool."""
 
-    _loan: Loan
+    _loan: Loan | None = None
     _conn: _Connection
 
     def __init__(self, pool: "Pool[Any]", timeout: float | None) -> None:
         self._pool = pool
         self._block: Any = pool.connection(timeout)
+
+    if not TYPE_CHECKING:
+        __await__ = __enter__ = __exit__ = refusing(_ENTER_BLOCK)
+        cursor = Elsewhere("AsyncPool.connection().cursor", _ENTER_BLOCK)
+        execute = Elsewhere("AsyncPool.connection().execute", _ENTER_BLOCK)
 
     async def __aenter__(self) -> _Connection:
         was_entered = self._block.is_entered  # which raises below
@@ -199,6 +236,8 @@ class _Borrowed(Generic[_Connection]):
         return self._conn
 
     async def __aexit__(self, *exc_info: Any) -> None:
+        if self._loan is None:
+            raise RuntimeError("this block is not entered: use connection() in async with")
         if not self._loan.end():
             return  # its event loop was closed, or the connection is the parent process's
         if _get_running_loop() is None:  # the coroutine is closed, of a task that is freed

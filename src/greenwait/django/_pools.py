@@ -9,7 +9,7 @@ from django.core.exceptions import (  # pyright: ignore[reportMissingTypeStubs] 
 
 from greenwait._connections.lock import FairLock
 from greenwait._connections.pool import Pool
-from greenwait._connections.pool_options import POOL_OPTIONS
+from greenwait._connections.pool_options import POOL_OPTIONS, meant
 from greenwait._errors import PoolTimeout
 
 __all__ = ["close_pool", "find_pool", "pool_for"]
@@ -69,7 +69,7 @@ def _new_pool(settings: dict[str, Any], params: dict[str, Any]) -> Pool:
             whose = "psycopg_pool's, and " if name in _PSYCOPG_POOL_ONLY else ""
             raise ImproperlyConfigured(
                 f"OPTIONS['pool'] has {name!r}, which is {whose}not one of greenwait.Pool's "
-                f"options: {', '.join(POOL_OPTIONS)}"
+                f"options: {', '.join(POOL_OPTIONS)}{meant(name)}"
             )
     if settings.get("CONN_HEALTH_CHECKS"):
         options.setdefault("check", _ask)

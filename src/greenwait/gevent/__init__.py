@@ -3,8 +3,11 @@
 A drop-in for ``psycogreen.gevent``. It works with gevent's monkey patching and without.
 """
 
+from typing import Any
+
 from greenwait._callback import WaitCallback
-from greenwait._install import install
+from greenwait._elsewhere import missing_name
+from greenwait._install import check_names, install
 from greenwait._types import Options, Unpack
 from greenwait._waiter import register
 from greenwait.gevent._adapter import GeventAdapter
@@ -14,7 +17,7 @@ __all__ = ["patch_psycopg"]
 _adapter = GeventAdapter()
 
 
-def patch_psycopg(**options: Unpack[Options]) -> WaitCallback:
+def patch_psycopg(*args: Any, **options: Unpack[Options]) -> WaitCallback:
     """Make psycopg2's waits yield to other gevent greenlets, in the whole process.
 
     :param options: as for ``greenwait.WaitCallback``.
@@ -24,5 +27,10 @@ def patch_psycopg(**options: Unpack[Options]) -> WaitCallback:
     waits, its query is cancelled on the server, the exception is raised unchanged, and the
     connection stays usable. Threads without a gevent hub sleep by themselves.
     """
+    check_names("patch_psycopg", args)
     register(_adapter)
     return install(**options)
+
+
+def __getattr__(name: str) -> Any:
+    raise missing_name(__name__, name)

@@ -9,6 +9,7 @@ from sqlalchemy.util import await_only
 from greenwait._connections.connect import connect
 from greenwait._connections.connection import Connection, Cursor
 from greenwait._install import check_registered
+from greenwait.aio import AsyncConnection
 from greenwait.sqlalchemy._statements import check_greenlet
 
 __all__ = ["DBAPI", "AsyncDBAPI"]
@@ -22,7 +23,7 @@ class DBAPI:
 
     def connect(self, *args: Any, **kwargs: Any) -> Any:
         """Return a new connection, as ``greenwait.connect()`` does."""
-        return connect(*args, **kwargs)
+        return _checked(connect(*args, **kwargs))
 
 
 class AsyncDBAPI(DBAPI):
@@ -45,10 +46,22 @@ class AsyncDBAPI(DBAPI):
             conn = await_only(async_creator_fn(*args, **kwargs))
         else:
             conn = connect(*args, **{"connection_factory": AdaptedConnection, **kwargs})
-        factory = conn.cursor_factory or Cursor
+        factory = _checked(conn).cursor_factory or Cursor
         if isinstance(factory, type):
             conn.cursor_factory = _adapted(factory)
         return conn
+
+
+def _checked(conn: Any) -> Any:
+    """Return the connection, unless its methods are awaited, which SQLAlchemy does not do."""
+    if isinstance(conn, AsyncConnection):
+        conn.close()
+        raise TypeError(
+            "SQLAlchemy, its async engines too, takes a connection whose methods are not awaited: "
+            "one of greenwait.connect(), in an async_creator by greenwait.aio.run(), and not of "
+            "greenwait.aio.connect()"
+        )
+    return conn
 
 
 class AdaptedConnection(Connection):

@@ -19,8 +19,25 @@ class FairQueuePool(pool.QueuePool):
 
     _queue_class: Any = Idle
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(
+        self,
+        creator: Any,
+        pool_size: int = 5,
+        max_overflow: int = 10,
+        timeout: Any = 30.0,  # seconds; None: no limit
+        *args: Any,
+        **kwargs: Any,
+    ) -> None:
+        for name, value, kinds, what in (
+            ("pool_size", pool_size, int, "number of connections"),
+            ("max_overflow", max_overflow, int, "number of connections; -1: no limit"),
+            ("pool_timeout", timeout, (int, float), "number of seconds"),
+        ):
+            if value is None and name == "pool_timeout":
+                continue
+            if isinstance(value, bool) or not isinstance(value, kinds) or value != value:
+                raise TypeError(f"{name} must be a {what}, not {type(value).__name__!r}")
+        super().__init__(creator, pool_size, max_overflow, timeout, *args, **kwargs)
         has_limit = self._max_overflow > -1
         self._places = Places(self._pool.maxsize + self._max_overflow if has_limit else None)
 

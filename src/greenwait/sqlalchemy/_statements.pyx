@@ -63,7 +63,8 @@ cpdef int check_greenlet() except -1:
     if not is_spawned_greenlet(current_greenlet()):
         raise MissingGreenlet(
             "greenlet_spawn has not been called; can't wait for the server here. Was IO attempted "
-            "in an unexpected place?",
+            "in an unexpected place? The engine of this dialect is made by create_async_engine(); "
+            "create_engine() takes postgresql+greenwait",
             code="xd2s",
         )
     return 0

@@ -6,8 +6,9 @@ from typing import Any, ParamSpec, TypeVar
 
 import trio
 
-from greenwait._greenlets.synchronous import check_synchronous
+from greenwait._elsewhere import missing_name
 from greenwait._install import check_registered
+from greenwait._synchronous import check_synchronous
 from greenwait._waiter import READ, WRITE, register
 from greenwait.trio._adapter import TrioAdapter, TrioWorker
 from greenwait.trio._request import CHECKPOINT, Request
@@ -52,7 +53,13 @@ async def run(  # pragma: no cover: coverage.py is late to see which greenlet ru
 
 @trio.lowlevel.enable_ki_protection  # an interrupt is raised where it waits, and nowhere else
 async def _run(worker: TrioWorker) -> Any:  # pragma: no cover: as above
-    trio.lowlevel.current_task()  # raises RuntimeError outside of trio
+    try:
+        trio.lowlevel.current_task()
+    except RuntimeError:
+        raise RuntimeError(
+            "greenwait.trio.run() is awaited in a trio task, below trio.run(); in asyncio, use "
+            "greenwait.aio.run()"
+        ) from None
     check_registered("greenwait.trio")
     register(_adapter)
     await trio.lowlevel.checkpoint()
@@ -104,3 +111,7 @@ async def _wait_for_either(fd: int) -> None:
             raise failure
         finally:
             failure = None  # or it would be kept by its own traceback
+
+
+def __getattr__(name: str) -> Any:
+    raise missing_name(__name__, name)
