@@ -246,7 +246,7 @@ docs: $(VENV)/.docs ## the pages as a site, in build/docs; warnings are errors
 	rm -rf build/figures build/docs
 	mkdir -p build/figures
 	$(call FIGURES,build/figures)
-	diff -r --exclude 'timeline*' docs/figures build/figures > /dev/null \
+	diff -r docs/figures build/figures > /dev/null \
 	    || { echo "make figures: they are out of date" >&2; exit 1; }
 	$(COG) --check $(WITH_TABLES)
 	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --fresh-env -b html docs build/docs

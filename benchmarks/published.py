@@ -16,6 +16,8 @@ from benchmarks.callbacks import BLOCKING
 from benchmarks.figures import digits, ratio_text, time_text
 from benchmarks.machine import is_busy
 from benchmarks.plots import client_bars, panels, svg_text
+from greenwait._timeline import load as load_trace
+from greenwait._timeline import svg as timeline_svg
 
 _RESULTS = Path(__file__).parent / "results"
 
@@ -55,7 +57,7 @@ def _load(name: str) -> dict[str, Any]:
 
 
 def draw(directory: Path) -> None:
-    """Write the plots to *directory*."""
+    """Write the plots and the timeline to *directory*."""
     result = _load("one-core")
     by_name = {each["name"]: each for each in result["workloads"]}
     title = f"{_TITLE}\nClient and server on one core · {result['machine']['CPU']}"
@@ -68,6 +70,10 @@ def draw(directory: Path) -> None:
     for name, figure in (("one-query", one_query), ("many-at-once", many_at_once)):
         figure.set_size_inches(_WIDTH, figure.get_size_inches()[1])
         (directory / f"plot-{name}.svg").write_text(svg_text(figure), encoding="utf-8")
+    # The trace that examples/twenty_jobs.py has written.
+    (directory / "timeline.svg").write_text(
+        timeline_svg(load_trace(_path("timeline"))), encoding="utf-8"
+    )
 
 
 # -- Tables, in Markdown

@@ -66,8 +66,11 @@ OPTIONAL = re.compile(
 
 
 @pytest.fixture
-def run(server):
-    """Return a function that runs Python code against the server, and returns what it printed."""
+def run(server, tmp_path):
+    """Return a function that runs Python code against the server, and returns what it printed.
+
+    Files that the code writes are the test's.
+    """
     where = psycopg2.extensions.parse_dsn(server.dsn("tcp"))
     names = {"host": "PGHOST", "port": "PGPORT", "user": "PGUSER", "password": "PGPASSWORD"}
     settings = {names[key]: value for key, value in where.items() if key in names}
@@ -79,6 +82,7 @@ def run(server):
             [sys.executable, *options, "-c", code],
             # What the pages say is said of the default.
             env=os.environ | settings | {"GREENWAIT_NO_LIBPQ": ""},
+            cwd=tmp_path,
             capture_output=True,
             text=True,
             timeout=bound(40),

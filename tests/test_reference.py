@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import greenwait
-from greenwait._types import Options, Unpack
+from greenwait._types import InstallOptions, Unpack
 
 ROOT = Path(__file__).parent.parent
 PAGES = "".join(page.read_text() for page in (ROOT / "docs" / "api").glob("*.md"))
@@ -44,7 +44,7 @@ def functions_of_eventlet():
         if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
             node.body = node.body[:1]  # the docstring
             found: dict[str, Any] = {"Any": Any, "WaitCallback": greenwait.WaitCallback}
-            found |= {"Options": Options, "Unpack": Unpack}
+            found |= {"InstallOptions": InstallOptions, "Unpack": Unpack}
             exec(compile(ast.Module([node], []), "eventlet.py", "exec"), found)
             yield f"greenwait.eventlet.{node.name}", found[node.name]
 
@@ -108,5 +108,6 @@ def test_docstring_describes_no_parameter_that_is_not_there(name):
 def test_table_of_options_has_all_of_them_with_their_defaults():
     page = (ROOT / "docs" / "getting-started.md").read_text()
     rows = re.findall(r"^\| `(\w+)` \| `([^`]+)` \|", page, re.MULTILINE)
-    options = inspect.signature(greenwait.WaitCallback).parameters.values()
+    options = list(inspect.signature(greenwait.WaitCallback).parameters.values())
+    options.append(inspect.signature(greenwait.install).parameters["trace"])
     assert dict(rows) == {each.name: repr(each.default).replace("'", '"') for each in options}

@@ -63,6 +63,7 @@ def callables():
     yield "greenwait.WaitCallback()", greenwait.WaitCallback()
     yield "greenwait.timeout()", greenwait.timeout(1)
     yield "greenwait.installed()", greenwait.installed()
+    yield "greenwait.trace()", greenwait.trace("timeline.json")
     yield "greenwait.Pool().connection", greenwait.Pool("").connection
 
 

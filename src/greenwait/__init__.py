@@ -29,6 +29,8 @@ from greenwait._greenlets.local import local, scope
 from greenwait._install import install, installed, uninstall
 from greenwait._stats import stats
 from greenwait._system.identity import publish
+from greenwait._trace import start_from_environment as _start_trace
+from greenwait._trace import trace
 from greenwait._version import __version__
 from greenwait.connection import Connection, Cursor
 
@@ -61,6 +63,7 @@ __all__ = [
     "scope",
     "stats",
     "timeout",
+    "trace",
     "uninstall",
     "wait",
 ]
@@ -76,3 +79,5 @@ def __getattr__(name: str) -> Any:
 
 
 publish(__name__, [globals()[name] for name in __all__])
+
+_start_trace()

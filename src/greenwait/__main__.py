@@ -1,4 +1,7 @@
-"""``python -m greenwait``: a report of the installed versions and of greenwait's fast paths."""
+"""``python -m greenwait``: a report of the installed versions and of greenwait's fast paths.
+
+``python -m greenwait timeline FILE`` draws a trace.
+"""
 
 import argparse
 import platform
@@ -43,9 +46,20 @@ def report() -> str:
     return "\n".join(f"{name + ':':<15}{fact}" for name, fact in facts.items())
 
 
-if __name__ == "__main__":
+def main(arguments: list[str]) -> None:
+    """Print the report, or draw a trace."""
+    if arguments[:1] == ["timeline"]:
+        from greenwait import _timeline
+
+        _timeline.main(arguments[1:])
+        return
     argparse.ArgumentParser(
         prog="python -m greenwait",
         description="Report the installed versions and greenwait's fast paths; without arguments.",
-    ).parse_args()
+        epilog="python -m greenwait timeline FILE draws a trace.",
+    ).parse_args(arguments)
     print(report())
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

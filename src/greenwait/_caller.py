@@ -10,7 +10,7 @@ import dis
 import sys
 from types import FrameType
 
-__all__ = ["ending_of_caller"]
+__all__ = ["ending_of_caller", "statement_of_caller"]
 
 _METHODS = {
     "commit",
@@ -26,6 +26,7 @@ _METHODS = {
 }
 # CPython 3.11, once it has specialised a call, makes it in the PRECALL.
 _CALLS = ("CALL", "PRECALL", "CALL_METHOD", "CALL_FUNCTION")
+_CALLS_WITH_KEYWORDS = ("CALL_KW", "CALL_FUNCTION_KW")
 _BETWEEN = ("CACHE", "PRECALL", "PUSH_NULL")
 _ATTRIBUTES = ("LOAD_ATTR", "LOAD_METHOD", "LOAD_SUPER_ATTR")
 # None is a common constant as of CPython 3.15.
@@ -46,13 +47,10 @@ def ending_of_caller() -> str | None:
 
 
 def _ending_called_by(frame: FrameType) -> str | None:
-    before: list[dis.Instruction] = []
-    for instruction in dis.get_instructions(frame.f_code):
-        if instruction.offset >= frame.f_lasti:
-            break
-        before.append(instruction)
-    else:  # pragma: no cover: some instruction is being executed
+    found = _call_of(frame)
+    if found is None:
         return None
+    instruction, before = found
     if instruction.opname == "WITH_EXCEPT_START":
         return "rollback"
     if instruction.opname not in _CALLS:
@@ -73,14 +71,62 @@ def _ending_called_by(frame: FrameType) -> str | None:
     return "commit" if is_exit else None
 
 
+def statement_of_caller(frame: FrameType | None) -> tuple[str, str]:
+    """Return what *frame* calls, for a trace: its kind, and the statement or the method's name.
+
+    The statement is known if it is written where it is executed. An argument that is computed is
+    not: then it is ``execute()``.
+    """
+    found = None if frame is None else _call_of(frame)
+    if frame is None or found is None:
+        return "query", "query"
+    ending = _ending_called_by(frame)
+    if ending is not None:
+        return "transaction", ending
+    call, before = found
+    if call.opname not in _CALLS + _CALLS_WITH_KEYWORDS:
+        return "query", "query"
+    index = _index_of_callable(call, before)
+    if index is None:
+        return "query", "query"
+    for each in before[index + 1 :]:
+        if each.opname in _BETWEEN:
+            continue
+        if each.opname in _CONSTANTS and isinstance(each.argval, (str, bytes)) and each.argval:
+            text = each.argval
+            return "query", text if isinstance(text, str) else text.decode("utf-8", "replace")
+        break
+    return "query", f"{before[index].argval}()"
+
+
+def _call_of(frame: FrameType) -> tuple[dis.Instruction, list[dis.Instruction]] | None:
+    """Return the instruction that *frame* executes, and those before it."""
+    before: list[dis.Instruction] = []
+    for instruction in dis.get_instructions(frame.f_code):
+        if instruction.offset >= frame.f_lasti:
+            return instruction, before
+        before.append(instruction)
+    return None  # pragma: no cover: some instruction is being executed
+
+
 def _method_called(call: dis.Instruction, before: list[dis.Instruction]) -> str | None:
-    """Return the attribute that *call* calls, as found below its arguments, or None."""
+    """Return the attribute that *call* calls, or None."""
+    index = _index_of_callable(call, before)
+    if index is None or before[index].opname not in _ATTRIBUTES:
+        return None
+    return str(before[index].argval)
+
+
+def _index_of_callable(call: dis.Instruction, before: list[dis.Instruction]) -> int | None:
+    """Return where in *before* that is loaded which *call* calls, below its arguments."""
+    end = len(before)
     if before and before[-1].opname == "PRECALL":  # a part of it
-        before = before[:-1]
+        end -= 1
     values = call.arg or 0
-    for each in reversed(before):
+    for index in reversed(range(end)):
+        each = before[index]
         if values != 0:
             values -= dis.stack_effect(each.opcode, each.arg, jump=False)
         elif each.opname not in _BETWEEN:
-            return str(each.argval) if each.opname in _ATTRIBUTES else None
+            return index
     return None

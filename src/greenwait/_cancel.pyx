@@ -10,6 +10,7 @@ request that is still under way may stop a later query of that process.
 cimport cython
 from cpython.object cimport PyObject, PyObject_TypeCheck, PyTypeObject
 from libc.errno cimport errno
+from libc.stdint cimport int64_t
 
 from greenwait._deadline cimport (
     after,
@@ -37,7 +38,9 @@ from greenwait._psycopg.libpq cimport (
 from greenwait._psycopg.proxy cimport without_proxy
 from greenwait._psycopg.state cimport is_in_query, pgconn_of
 from greenwait._stats cimport counters
+from greenwait._system.clock cimport monotonic_ns
 from greenwait._system.sealed_type cimport seal_type
+from greenwait._trace cimport row_here, trace_is_on, trace_span
 
 import os
 
@@ -235,6 +238,12 @@ def cancel(conn: psycopg2.connection, /, timeout: float = 1.0) -> None:
     if block is not None:
         wait.deadline_ns = min(wait.deadline_ns, block.deadline_ns)
     counters.cancels += 1
+    cdef int64_t began_ns = 0
+    cdef bint stops_loop
+    cdef int row = 0
+    if trace_is_on:
+        row = row_here(&stops_loop)
+        began_ns = monotonic_ns()
     request = cancel_request(conn)
     if request is None:
         return
@@ -250,3 +259,6 @@ def cancel(conn: psycopg2.connection, /, timeout: float = 1.0) -> None:
         raise failure from None
     except handler_raised as exc:
         raise exc.args[0] from None
+    finally:
+        if row > 0 and trace_is_on:
+            trace_span(row, "cancel", "cancel", began_ns)

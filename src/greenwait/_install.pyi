@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from greenwait._callback import WaitCallback
-from greenwait._types import Options, Unpack
+from greenwait._types import Options, TraceFile, Unpack
 
 __all__ = ["check_names", "check_registered", "install", "installed", "is_registered", "uninstall"]
 
@@ -23,14 +23,18 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 _entries: list[Any]
 
-def install(**options: Unpack[Options]) -> WaitCallback:
+def install(*, trace: TraceFile | None = None, **options: Unpack[Options]) -> WaitCallback:
     """Register ``WaitCallback(**options)`` as the wait callback of the process.
 
+    :param trace: the file of a ``greenwait.trace()``, which goes on until ``uninstall()``, or the
+        end of the program.
     :param options: as for :class:`WaitCallback`.
     :returns: the callback now registered. ``uninstall()`` restores the one it
         replaced; calls nest.
     :raises ValueError: an option's value is not available here.
     :raises TypeError: an option is unknown or has the wrong type.
+    :raises OSError: *trace* can't be written.
+    :raises RuntimeError: another trace is being written.
 
     Connections opened before use the callback too, from their next statement on. In a
     process that gevent or eventlet has patched it warns, once: call
@@ -57,6 +61,7 @@ def check_names(function: str, args: tuple[Any, ...]) -> int:
 class installed(ContextDecorator):  # noqa: N801, used like a function
     """Register ``WaitCallback(**options)`` for a ``with`` block, or for each call of a function.
 
+    :param trace: the file of a ``greenwait.trace()`` for the time of the block.
     :param options: as for :class:`WaitCallback`; checked at once.
     :raises RuntimeError: on leaving, when another callback was registered
         meanwhile, which is left in place.
@@ -66,7 +71,7 @@ class installed(ContextDecorator):  # noqa: N801, used like a function
     def __call__(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, function: _Function, /
     ) -> _Function: ...
-    def __init__(self, **options: Unpack[Options]) -> None: ...
+    def __init__(self, *, trace: TraceFile | None = None, **options: Unpack[Options]) -> None: ...
     def __enter__(self) -> WaitCallback: ...
     def __exit__(
         self,

@@ -22,7 +22,8 @@ from greenwait._callback import WaitCallback, wait
 from greenwait._decorator import decorated
 from greenwait._django_warning import unwatch, watch
 from greenwait._psycopg.psycopg2 import get_wait_callback, set_wait_callback
-from greenwait._types import Options, Unpack
+from greenwait._trace import trace as trace_block
+from greenwait._types import Options, TraceFile, Unpack
 
 __all__ = ["check_names", "check_registered", "install", "installed", "is_registered", "uninstall"]
 
@@ -32,26 +33,31 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 class _Entry:
     """A callback that was registered, and what it replaced."""
 
-    __slots__ = ("callback", "is_block", "replaced")
+    __slots__ = ("callback", "is_block", "replaced", "trace")
 
-    def __init__(self, callback, replaced, bint is_block):
+    def __init__(self, callback, replaced, bint is_block, trace):
         self.callback = callback
         self.replaced = replaced  # the callback registered before, or None
         self.is_block = is_block  # ended by leaving the block, not by uninstall()
+        self.trace = trace  # that ends with it, or None
 
 
 _entries = []  # the last one is registered
 _has_warned = False
 
 
-cdef object register(object callback, bint is_block):
-    entry = _Entry(callback, get_wait_callback(), is_block)
+cdef object register(object callback, bint is_block, object new_trace):
+    entry = _Entry(callback, get_wait_callback(), is_block, new_trace)
+    if new_trace is not None:
+        new_trace.__enter__()
     _entries.append(entry)
     try:
         set_wait_callback(callback)
     except BaseException:  # the callback it replaced was freed, and its finalizer interrupted
         _entries.remove(entry)
         set_wait_callback(entry.replaced)
+        if new_trace is not None:
+            new_trace.__exit__(None, None, None)
         raise
     return entry
 
@@ -64,6 +70,8 @@ cdef int unregister(object entry) except -1:
     if registered is not entry.callback:
         if entry.is_block:
             _entries.remove(entry)  # a block can't be left a second time
+            if entry.trace is not None:
+                entry.trace.__exit__(None, None, None)
         raise RuntimeError(
             f"{registered!r} was registered after greenwait was installed, and stays: "
             "uninstall that first, then greenwait"
@@ -75,17 +83,25 @@ cdef int unregister(object entry) except -1:
             set_wait_callback(entry.replaced)
     finally:
         _entries.remove(entry)
+        if entry.trace is not None:
+            entry.trace.__exit__(None, None, None)
     return 0
 
 
-def install(*args: Any, **options: Unpack[Options]) -> WaitCallback:
+def install(
+    *args: Any, trace: TraceFile | None = None, **options: Unpack[Options]
+) -> WaitCallback:
     """Register ``WaitCallback(**options)`` as the wait callback of the process.
 
+    :param trace: the file of a ``greenwait.trace()``, which goes on until ``uninstall()``, or the
+        end of the program.
     :param options: as for :class:`WaitCallback`.
     :returns: the callback now registered. ``uninstall()`` restores the one it
         replaced; calls nest.
     :raises ValueError: an option's value is not available here.
     :raises TypeError: an option is unknown or has the wrong type.
+    :raises OSError: *trace* can't be written.
+    :raises RuntimeError: another trace is being written.
 
     Connections opened before use the callback too, from their next statement on. In a
     process that gevent or eventlet has patched it warns, once: call
@@ -94,8 +110,14 @@ def install(*args: Any, **options: Unpack[Options]) -> WaitCallback:
     """
     check_names("install", args)
     warn_of_patches()
+    new_trace = new_trace_of(trace)
+    callback = WaitCallback(**options)
     watch()
-    return register(WaitCallback(**options), False).callback
+    return register(callback, False, new_trace).callback
+
+
+cdef object new_trace_of(object file):
+    return None if file is None else trace_block(file)
 
 
 cpdef int check_names(str function, tuple args) except -1:
@@ -150,6 +172,7 @@ def uninstall() -> None:
 class installed(ContextDecorator):
     """Register ``WaitCallback(**options)`` for a ``with`` block, or for each call of a function.
 
+    :param trace: the file of a ``greenwait.trace()`` for the time of the block.
     :param options: as for :class:`WaitCallback`; checked at once.
     :raises RuntimeError: on leaving, when another callback was registered
         meanwhile, which is left in place.
@@ -157,8 +180,11 @@ class installed(ContextDecorator):
     The callback is the process's: other threads use it too while the block runs.
     """
 
-    def __init__(self, *args: Any, **options: Unpack[Options]) -> None:
+    def __init__(
+        self, *args: Any, trace: TraceFile | None = None, **options: Unpack[Options]
+    ) -> None:
         check_names("installed", args)
+        self._trace = new_trace_of(trace)
         self._callback = WaitCallback(**options)
         self._entered = []  # a decorated function may be recursive
         # As a decorator it can be asked for its types, too.
@@ -166,7 +192,7 @@ class installed(ContextDecorator):
 
     def __enter__(self):
         PyErr_CheckSignals()  # see timeout.__enter__()
-        self._entered.append(register(self._callback, True))
+        self._entered.append(register(self._callback, True, self._trace))
         return self._callback
 
     def __exit__(self, *exc_info):

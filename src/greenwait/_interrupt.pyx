@@ -14,6 +14,7 @@ second. Nor is a rollback cancelled by the deadline that made it necessary.
 from cpython.exc cimport PyErr_SetObject, PyErr_WriteUnraisable
 from cpython.object cimport PyObject, PyObject_TypeCheck, PyTypeObject
 from cpython.pythread cimport PyThread_get_thread_ident
+from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport int64_t
 
 from greenwait._cancel cimport cancel_request
@@ -68,6 +69,7 @@ from greenwait._ranks cimport higher
 from greenwait._refusal cimport has_error, have_refused, is_begin
 from greenwait._stats cimport counters
 from greenwait._system.clock cimport NO_DEADLINE, monotonic_ns
+from greenwait._trace cimport observed_ns, row_here, trace_is_on, trace_span, trace_wait
 from greenwait._waiter cimport Waiter, is_hub_itself, waiter_here, waiters_entered
 
 from greenwait import _errors
@@ -117,6 +119,7 @@ cdef int wait_or_stop(object conn, const Options* options) except -1:
     wait.block = <PyObject*>None
     wait.is_answered = wait.draining = wait.is_deadline = wait.has_ended_stream = False
     wait.copy = NULL
+    wait.row = 0
     if blocks_entered > 0 or options.timeout_ns >= 0:
         block = set_deadline(&wait)
         wait.block = <PyObject*>block
@@ -126,10 +129,10 @@ cdef int wait_or_stop(object conn, const Options* options) except -1:
     try:
         if state is not None and state.interrupted_begin is not None:
             reason = stop_at_once(conn, &wait)
-        elif options.slow_ns < 0:
+        elif options.slow_ns < observed_ns:
             reason = wait_for_result(conn, &wait)
         else:
-            reason = wait_and_log(conn, &wait)
+            reason = wait_observed(conn, &wait)
         if wait.draining:
             reason = with_later(reason)
             if reason is not None and state.is_async:
@@ -146,27 +149,45 @@ cdef int wait_or_stop(object conn, const Options* options) except -1:
     return 0
 
 
-cdef object wait_and_log(object conn, Wait* wait):
-    """Wait, and log the wait if it took long."""
-    cdef int64_t waited_ns, began_ns = monotonic_ns()
-    failure = reason = interruption = None
+cdef object wait_observed(object conn, Wait* wait):
+    """Wait, record the wait in a trace, and log it if it took long."""
+    cdef int64_t began_ns = monotonic_ns()
+    cdef bint stops_loop = False
+    cdef bint is_begun = False
+    cdef bint is_over = False
+    reason = None
+    wait.interrupted_by = NULL
     try:
+        if trace_is_on:
+            wait.row = row_here(&stops_loop)
+        is_begun = True
         reason = wait_for_result(conn, wait)
+        is_over = True
+        tell_of_wait(conn, wait, stops_loop, began_ns)
+        return reason
     except BaseException as exc:
         failure = exc
-    waited_ns = monotonic_ns() - began_ns
-    if waited_ns > wait.options.slow_ns:
-        token = leave_blocks()  # an expired block must not end the queries of a log handler
+    # What is raised may be the wait's own, or of the Python code that names a row or logs.
+    interruption = None
+    if not is_begun:
+        interruption, failure = failure, None
         try:
-            log_slow(conn, waited_ns / 1e9)
-        except Exception as exc:
-            PyErr_SetObject(type(exc), exc)
-            PyErr_WriteUnraisable(log_slow)  # raised, it would cost the connection
-        except BaseException as exc:  # Ctrl-C, and the wait is over
+            reason = stop_unless_lost(conn, wait, handler_raised(interruption))
+        except BaseException as exc:
+            failure = exc
+        interruption = None
+    elif is_over:
+        interruption, failure = failure, None
+    if not is_over:
+        try:
+            tell_of_wait(conn, wait, stops_loop, began_ns)
+        except BaseException as exc:
             interruption = exc
-        finally:
-            return_to_blocks(token)
-    if interruption is not None:
+    if isinstance(interruption, Exception):
+        PyErr_SetObject(type(interruption), interruption)
+        PyErr_WriteUnraisable(log_slow)  # raised, it would cost the connection
+        interruption = None
+    if interruption is not None:  # Ctrl-C, and the wait is over
         if failure is not None:
             failure = higher(failure, interruption)
         elif not is_prepared(wait) or (<ConnectionState>wait.state).is_async:
@@ -178,6 +199,27 @@ cdef object wait_and_log(object conn, Wait* wait):
     if failure is not None:
         raise_again(failure)
     return reason
+
+
+cdef int tell_of_wait(object conn, Wait* wait, bint stops_loop, int64_t began_ns) except -1:
+    cdef int64_t ended_ns = monotonic_ns()
+    interrupted_by = None
+    if wait.interrupted_by is not NULL:
+        interrupted_by = <object>wait.interrupted_by
+        Py_DECREF(interrupted_by)
+        wait.interrupted_by = NULL
+    if wait.row > 0 and trace_is_on:
+        trace_wait(
+            conn, <ConnectionState>wait.state, wait.row, stops_loop, wait.was_idle, began_ns,
+            ended_ns, interrupted_by, wait.interrupted_ns,
+        )
+    if 0 <= wait.options.slow_ns < ended_ns - began_ns:
+        token = leave_blocks()  # an expired block must not end the queries of a log handler
+        try:
+            log_slow(conn, (ended_ns - began_ns) / 1e9)
+        finally:
+            return_to_blocks(token)
+    return 0
 
 
 cdef object wait_for_result(object conn, Wait* wait):
@@ -216,6 +258,18 @@ cdef object wait_for_result(object conn, Wait* wait):
     # Not in the except block, where it would become the context of everything raised.
     if interruption is None:
         return None
+    if wait.row > 0:
+        kind = type(interruption)
+        if kind is handler_raised:
+            kind = type(raised_by(interruption))
+        wait.interrupted_by = <PyObject*>kind
+        Py_INCREF(kind)
+        wait.interrupted_ns = monotonic_ns()
+    return stop_unless_lost(conn, wait, interruption)
+
+
+cdef object stop_unless_lost(object conn, Wait* wait, object interruption):
+    """Stop the query; raise *interruption* if it is not a query's wait."""
     if is_prepared(wait):
         return stop(conn, wait, interruption)
     raise_again(no_query_error(wait, interruption))
@@ -427,6 +481,7 @@ cdef int send_cancel(object conn, Wait* wait, list complaints) except -1:
     cdef Wait sending = wait[0]
     sending.state = <PyObject*>None
     first = later = None
+    cdef int64_t began_ns = monotonic_ns() if wait.row > 0 else 0
     try:
         request = cancel_request(conn)
         while request is not None:
@@ -447,6 +502,8 @@ cdef int send_cancel(object conn, Wait* wait, list complaints) except -1:
             sending.draining = True
     except Psycopg2Error as exc:  # refused: the query may end by itself
         complaints.append(str(exc).strip())
+    if wait.row > 0 and trace_is_on:
+        trace_span(wait.row, "cancel", "cancel", began_ns)
     if first is not None:
         raise_again(first if later is None or isinstance(later, deadline_passed)
                     else handler_raised(higher(raised_by(first), raised_by(later))))

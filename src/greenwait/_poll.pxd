@@ -24,7 +24,11 @@ cdef struct Wait:
     PyObject* block   # the timeout() block that sets the deadline; None: the callback, or nothing
     bint is_answered  # some of the answer may have arrived before
     bint was_idle     # no transaction was open on the server before it
+    int row           # in a trace; 0: it is not recorded
     bint draining     # it waits for the end of an interrupted query
+    # If it is recorded: what has interrupted it, its class, and when.
+    PyObject* interrupted_by
+    int64_t interrupted_ns
     # For a query that is being stopped:
     bint is_deadline  # the wait's own deadline has stopped it
     Ending ending     # it ends a transaction

@@ -1,14 +1,18 @@
 """The types in the signatures of public functions that are not public themselves."""
 
 import sys
-from typing import Literal, Protocol, TypedDict
+from os import PathLike
+from typing import Literal, Protocol, TypeAlias, TypedDict
 
 if sys.version_info >= (3, 11):
     from typing import Self, Unpack
 else:
     from typing_extensions import Self, Unpack
 
-__all__ = ["Options", "Pollable", "Self", "Unpack"]
+__all__ = ["InstallOptions", "Options", "Pollable", "Self", "TraceFile", "Unpack"]
+
+#: The name of the file that a trace is written to.
+TraceFile: TypeAlias = str | bytes | PathLike[str] | PathLike[bytes]
 
 
 class Pollable(Protocol):
@@ -32,3 +36,9 @@ class Options(TypedDict, total=False):
     slow: float | None
     cancel_grace: float
     on_event_loop: Literal["warn", "raise"] | None
+
+
+class InstallOptions(Options, total=False):
+    """The options of ``install()``, for functions that pass them on."""
+
+    trace: TraceFile | None

@@ -17,6 +17,7 @@ cdef class Waiter:
     cdef int wake(self, object wakeup) except -1
     cdef object take_interruption(self, object reason)
     cdef int64_t limit_waits(self, int64_t limit_ns) except -1
+    cdef int trace_row(self, int first, object number) except -1
 
 cdef class Adapter(Waiter):
     cpdef bint is_active(self) except -1

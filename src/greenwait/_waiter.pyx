@@ -16,6 +16,7 @@ from greenwait._system.clock cimport NO_DEADLINE, monotonic_ns
 from greenwait._system.finalizing cimport Py_IsFinalizing
 from greenwait._system.periods cimport CLOSED_NS
 from greenwait._system.readiness cimport READINESS_READ, READINESS_WRITE, readiness_check
+from greenwait._system.switching cimport current_greenlet
 from greenwait._system.threads cimport forks
 
 import _socket
@@ -100,6 +101,15 @@ cdef class Waiter:
         Whatever it waits for, if the waiter knows of that. 0 sets no limit. Returns the one before.
         """
         return 0
+
+    cdef int trace_row(self, int first, object number) except -1:
+        """Return the number of the running greenlet's row in a trace; 0 if that is the thread's.
+
+        Those of this trace are *first* and higher. ``number(kind, thing, name)`` returns the
+        number of a thing's row, or of a new one if the thing is None.
+        """
+        here = current_greenlet()
+        return 0 if here.parent is None else number("greenlet", here, None)
 
 
 @cython.auto_pickle(False)

@@ -15,7 +15,7 @@ from greenwait._elsewhere import missing_name
 from greenwait._greenlets.local import tell_ends
 from greenwait._install import check_names, install, is_registered
 from greenwait._ranks import time_limits
-from greenwait._types import Options, Unpack
+from greenwait._types import InstallOptions, Unpack
 from greenwait._waiter import READ, WRITE, Adapter, register
 
 __all__ = ["patch_psycopg"]
@@ -64,10 +64,10 @@ tell_ends(
 _adapter = _Eventlet()
 
 
-def patch_psycopg(*args: Any, **options: Unpack[Options]) -> WaitCallback:
+def patch_psycopg(*args: Any, **options: Unpack[InstallOptions]) -> WaitCallback:
     """Make psycopg2's waits yield to other eventlet green threads, in the whole process.
 
-    :param options: as for ``greenwait.WaitCallback``.
+    :param options: as for ``greenwait.install()``.
     :returns: the callback now registered; ``greenwait.uninstall()`` restores the one before it.
 
     When ``eventlet.Timeout``, ``kill()`` or anything else raises an exception in a green thread

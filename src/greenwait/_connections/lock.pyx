@@ -10,7 +10,7 @@ from cpython.object cimport PyObject
 
 from greenwait._connections.semaphore cimport FairSemaphore
 from greenwait._psycopg.attributes cimport value_of
-from greenwait._psycopg.state cimport is_at_work, is_ready
+from greenwait._psycopg.state cimport ConnectionState, is_at_work, is_ready, state_of
 from greenwait._system.clock cimport NO_DEADLINE
 from greenwait._system.finalizing cimport Py_IsFinalizing
 from greenwait._system.method cimport (
@@ -21,6 +21,7 @@ from greenwait._system.method cimport (
 )
 from greenwait._system.sealed_type cimport seal_type
 from greenwait._system.switching cimport current_greenlet
+from greenwait._trace cimport trace_is_on
 from greenwait._waiter cimport is_hub_itself, waiters_entered
 
 from functools import update_wrapper
@@ -71,6 +72,7 @@ cdef class FairLock:
 
     def __cinit__(self):
         self.semaphore = FairSemaphore(1)
+        self.semaphore.what = "the connection's lock"
         self.state = USABLE
 
     @property
@@ -244,10 +246,26 @@ cdef object call_guarded(Guard guard, PyObject** args, size_t nargsf, PyObject* 
         return PyObject_Vectorcall(guard.base_method, args, nargsf, names)
     was_taken = (<FairLock>lock).take(conn, guard.what)
     try:
+        if trace_is_on and guard.is_of_cursor:
+            return call_recorded(guard, conn, args, nargsf, names)
         return PyObject_Vectorcall(guard.base_method, args, nargsf, names)
     finally:
         if was_taken:
             (<FairLock>lock).release()
+
+
+cdef object call_recorded(
+    Guard guard, object conn, PyObject** args, size_t nargsf, PyObject* names
+):
+    """Call the method of a cursor; its waits are recorded by the cursor's statement."""
+    cdef ConnectionState state = state_of(conn)
+    cursor, method, is_query = state.traced_cursor, state.traced_method, state.traced_query
+    state.traced_cursor, state.traced_method = <object>args[0], guard.what
+    state.traced_query = guard.nameless is None  # a fetch has another statement
+    try:
+        return PyObject_Vectorcall(guard.base_method, args, nargsf, names)
+    finally:  # it would keep the cursor, and with it the connection
+        state.traced_cursor, state.traced_method, state.traced_query = cursor, method, is_query
 
 
 make_method_class(Guard)

@@ -28,9 +28,12 @@ from greenwait._system.clock cimport NO_DEADLINE, monotonic_ns
 from greenwait._system.periods cimport SIGNALS_MS
 from greenwait._system.sealed_type cimport seal_type
 from greenwait._system.threads cimport is_main_thread
+from greenwait._trace cimport row_here, trace_is_on, trace_mark, trace_span
 from greenwait._waiter cimport Waiter, waiter_here, waiters_entered
 
 from collections import deque
+
+from greenwait._errors import DeadlinePassed, QueryTimeout
 
 __all__ = ["check_deadline", "give_way", "pause"]
 
@@ -47,6 +50,8 @@ cdef object new_deque = deque
 # Looked up once: that costs more than the call.
 cdef object append = deque.append
 cdef object popleft = deque.popleft
+cdef object deadline_passed = DeadlinePassed
+cdef object query_timeout = QueryTimeout
 
 
 @cython.auto_pickle(False)
@@ -129,6 +134,7 @@ cdef class FairSemaphore:
     def __cinit__(self, Py_ssize_t free=1):
         self.free = free
         self.waiting = new_deque()
+        self.what = "a turn"
 
     cdef bint enter(self, int64_t deadline_ns) except -1:
         """Wait until there is room. Returns whether there was before the deadline.
@@ -143,7 +149,10 @@ cdef class FairSemaphore:
             return True
         append(self.waiting, wakeup)
         try:
-            wakeup.wait(deadline_ns)
+            if trace_is_on:
+                wait_recorded(wakeup, deadline_ns, self.what)
+            else:
+                wakeup.wait(deadline_ns)
         except BaseException:
             if wakeup.is_woken:
                 self.leave()
@@ -187,6 +196,29 @@ cdef class FairSemaphore:
             wakeup.is_woken = False
             return False
         return True
+
+
+cdef int wait_recorded(Wakeup wakeup, int64_t deadline_ns, str what) except -1:
+    """Wait, and record that in the trace."""
+    cdef int64_t began_ns = monotonic_ns()
+    cdef bint stops_loop
+    cdef int row = row_here(&stops_loop)
+    interrupted_by = None
+    try:
+        wakeup.wait(deadline_ns)
+        if not wakeup.is_woken:
+            interrupted_by = deadline_passed
+    except BaseException as exc:
+        interrupted_by = deadline_passed if isinstance(exc, query_timeout) else type(exc)
+        raise
+    finally:
+        if trace_is_on:
+            trace_span(row, "pool" if "pool" in what else "lock", what, began_ns)
+            if stops_loop:
+                trace_span(row, "loop", "event loop stopped", began_ns)
+            if interrupted_by is not None:
+                trace_mark(row, interrupted_by, monotonic_ns())
+    return 0
 
 
 cdef int pause_until(int64_t deadline_ns) except -1:

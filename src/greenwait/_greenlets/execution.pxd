@@ -11,6 +11,7 @@ cdef class Execution(Scoped):
     cdef InterruptTarget target
     cdef object value
     cdef object exception_raised
+    cdef int row          # in a trace; 0: it has none yet
     cdef int execute(self) except -1
     cdef int deliver_late(self) except -1
     cdef object outcome(self)

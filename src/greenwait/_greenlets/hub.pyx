@@ -417,6 +417,15 @@ cdef class Hub(GreenletWaiter):
             return None if job is None else job.target
         return self.target if here is self.entered_by else None
 
+    cdef int trace_row(self, int first, object number) except -1:
+        here = current_greenlet()
+        cdef Job job = execution_of(here) if type(here) is HubWorker else None
+        if job is None:
+            return 0 if here is self.entered_by else number("greenlet", here, None)
+        if job.row < first:
+            job.row = number("job", None, None)
+        return job.row
+
     cdef object next_due(self, SuspendedWait suspended):
         """Return a wait that is over, or a job to begin, as soon as there is one.
 

@@ -39,6 +39,11 @@ cdef class ConnectionState:
     cdef dict copies
     # start_replication() is executing its statement, which leaves a COPY BOTH open.
     cdef bint expects_stream
+    # While a trace is written: the cursor whose method waits, and which; the backend's process.
+    cdef object traced_cursor
+    cdef str traced_method
+    cdef bint traced_query  # ... executes the cursor's query
+    cdef int traced_backend
     # The interrupt of psycopg2's BEGIN; it stops the query that follows.
     cdef object interrupted_begin
 

@@ -105,6 +105,7 @@ cdef extern from "slot.h":
     void set_slot(object obj, Py_ssize_t offset, object value) noexcept
 
 cdef object running_loop = asyncio.get_running_loop
+cdef object current_task = asyncio.current_task
 cdef int workers_entered = 0
 cdef str IS_FUTURE = "_asyncio_future_blocking"
 cdef str GET_LOOP = "get_loop"
@@ -242,6 +243,15 @@ cdef class EventLoop(GreenletWaiter):
     cdef InterruptTarget target_of(self, object here):
         cdef PendingCall call = call_of(here)
         return None if call is None else call.target
+
+    cdef int trace_row(self, int first, object number) except -1:
+        cdef PendingCall call = call_of(current_greenlet())
+        if call is None:
+            return 0
+        if call.row < first:
+            task = current_task(call.event_loop)  # it is in its first wait
+            call.row = number("task", task, None if task is None else name_of_task(task))
+        return call.row
 
     cdef int begin_call(self, PendingCall call, object here) except -1:
         """Run its function, in a greenlet, until it waits or returns; *here* is the greenlet."""
@@ -824,6 +834,12 @@ def _work():
 
 # The one that has begun a call last, while it exists; without a reference, which would keep it.
 cdef PyObject* busy_loop = NULL
+
+
+cdef str name_of_task(object task):
+    """Return the name that a task was given, and that of its function."""
+    function = getattr(task.get_coro(), "__qualname__", "")
+    return f"{task.get_name()}, {function}" if function else task.get_name()
 
 
 cdef PendingCall call_of_worker(object here):

@@ -8,7 +8,7 @@ from typing import Any
 from greenwait._callback import WaitCallback
 from greenwait._elsewhere import missing_name
 from greenwait._install import check_names, install
-from greenwait._types import Options, Unpack
+from greenwait._types import InstallOptions, Unpack
 from greenwait._waiter import register
 from greenwait.gevent._adapter import GeventAdapter
 
@@ -17,10 +17,10 @@ __all__ = ["patch_psycopg"]
 _adapter = GeventAdapter()
 
 
-def patch_psycopg(*args: Any, **options: Unpack[Options]) -> WaitCallback:
+def patch_psycopg(*args: Any, **options: Unpack[InstallOptions]) -> WaitCallback:
     """Make psycopg2's waits yield to other gevent greenlets, in the whole process.
 
-    :param options: as for ``greenwait.WaitCallback``.
+    :param options: as for ``greenwait.install()``.
     :returns: the callback now registered; ``greenwait.uninstall()`` restores the one before it.
 
     When ``gevent.Timeout``, ``kill()`` or anything else raises an exception in a greenlet that

@@ -23,6 +23,7 @@ from greenwait.trio._request import CHECKPOINT, Request
 __all__ = ["TrioAdapter", "TrioWorker"]
 
 cdef object cancelled = trio.Cancelled
+cdef object current_task = trio.lowlevel.current_task
 
 
 class TrioWorker(Worker):
@@ -57,6 +58,13 @@ cdef class TrioAdapter(Adapter):
     cpdef bint is_active(self) except -1:
         here = current_greenlet()
         return isinstance(here, TrioWorker) and here.forks == forks  # not in a forked child
+
+    cdef int trace_row(self, int first, object number) except -1:
+        cdef Execution execution = current_greenlet().execution
+        if execution.row < first:
+            task = current_task()
+            execution.row = number("task", task, task.name)
+        return execution.row
 
     cdef int wait_for(
         self, int fd, int events, int64_t deadline_ns, bint draining, ConnectionState state

@@ -1,0 +1,27 @@
+"""The recorder of a trace: what the program waits for, and when, in a file.
+
+The places that record, each of which tests ``trace_is_on`` or ``observed_ns`` where it would wait:
+``_interrupt.wait_observed()`` (queries, deadlines, interrupts), ``_interrupt.send_cancel()`` and
+``_cancel.cancel()``, ``FairSemaphore.enter()`` (the pool, a connection's lock).
+"""
+
+from libc.stdint cimport int64_t
+
+from greenwait._psycopg.state cimport ConnectionState
+
+cdef bint trace_is_on
+# Waits are observed if their callback's slow_ns is not less: only those that are to be logged while
+# this is 0, and all while there is a trace.
+cdef int64_t observed_ns
+
+# The row of the running greenlet or thread. It may run Python code, and raise an interrupt.
+cdef int row_here(bint* stops_loop) except -1
+# Record the wait of a connection, when it is over. *interrupted_by* is the class of what has
+# interrupted it, or None. It may run Python code too.
+cdef int trace_wait(
+    object conn, ConnectionState state, int row, bint stops_loop, bint was_idle,
+    int64_t began_ns, int64_t ended_ns, object interrupted_by, int64_t interrupted_ns
+) except -1
+# Record what began then and is over now.
+cdef int trace_span(int row, str category, str name, int64_t began_ns) except -1
+cdef int trace_mark(int row, object kind, int64_t at_ns) except -1
