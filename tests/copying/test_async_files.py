@@ -261,11 +261,13 @@ def test_deadline_in_a_method_that_hangs(run, statement, then):
 
 def test_deadline_of_the_callback_in_a_generator_that_hangs(run):
     async def main(conn, cur):
-        greenwait.install(timeout=0.3, cancel_grace=20)
-        with pytest.raises(greenwait.QueryTimeout):
+        with (
+            greenwait.installed(timeout=0.3, cancel_grace=20),
+            pytest.raises(greenwait.QueryTimeout),
+        ):
             await cur.copy_from(hang(), "t")
-        greenwait.install(cancel_grace=20)
-        assert await count(conn) == 0
+        with greenwait.installed(cancel_grace=20):
+            assert await count(conn) == 0
 
     run(main)
 
