@@ -25,10 +25,13 @@ class Editor:
         self._process = process
         self._uri = (folder / "document.py").as_uri()
         self._number = 0
-        capabilities = {"textDocument": {"hover": {"contentFormat": ["plaintext"]}}}
         self._ask(
             "initialize",
-            {"processId": os.getpid(), "rootUri": folder.as_uri(), "capabilities": capabilities},
+            {
+                "processId": os.getpid(),
+                "workspaceFolders": [{"uri": folder.as_uri(), "name": folder.name}],
+                "capabilities": {"textDocument": {"hover": {"contentFormat": ["plaintext"]}}},
+            },
         )
         self._send({"method": "initialized", "params": {}})
 
