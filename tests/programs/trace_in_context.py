@@ -1,5 +1,6 @@
 """Jobs over a pool, a deadline and an interrupt, recorded in one context: CONTEXT DSN FILE."""
 
+import signal
 import sys
 
 import greenwait
@@ -9,6 +10,7 @@ JOBS, PLACES = 8, 2
 
 
 def main(name: str, dsn: str, file: str) -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # it may be ignored
     context = CONTEXTS[name](cancel_grace=20)
     pool = greenwait.Pool(dsn, max_size=PLACES)
 
