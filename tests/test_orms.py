@@ -36,7 +36,7 @@ def test_every_cursor_class_of_psycopg2(callback, connect, cursor, tmp_path):
             if cursor is psycopg2.extras.MinTimeLoggingCursor
             else psycopg2.extras.LoggingConnection
         )
-        bases += (kind,)
+        bases = (kind, *bases)
     conn = connect(connection_factory=type("Own", bases, {}), cursor_factory=cursor)
     with (tmp_path / "log").open("w+") as log:
         if len(bases) > 1:
