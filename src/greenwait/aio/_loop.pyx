@@ -782,7 +782,7 @@ cdef class Registration:  # pragma: no cover: where there is no epoll(7)
         if not self.loop.is_inherited():
             self.suspended.revents = self.events
             self.loop.scheduler.due.append(self.suspended)
-            self.loop.serve_in_no_context()
+            self.loop.schedule()  # one turn for all of them
 
     cdef int begin(self, object event_loop) except -1:
         if self.events & READINESS_READ:
