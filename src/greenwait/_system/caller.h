@@ -3,6 +3,7 @@
 #define GREENWAIT_CALLER_H
 
 #include <Python.h>
+#include <frameobject.h> /* PyFrame_GetBack(), before 3.11 */
 #include <string.h>
 
 static inline int
