@@ -39,7 +39,7 @@ code_that_runs(int *where)
 /* Return the code that called, a new reference, or NULL if there is none, and where it is.
 
    Compiled code has no frames. Those of files in the folder *package* are passed over. */
-static PyCodeObject *
+static inline PyCodeObject *
 code_of_caller(const char *package, Py_ssize_t length, int *where)
 {
     PyFrameObject *frame = PyEval_GetFrame();

@@ -33,7 +33,7 @@ typedef struct {
 
 static char trace_groups[1000][4]; /* three digits each, and one byte */
 
-static int
+static inline int
 trace_file_open(trace_file_t *trace, int fd)
 {
     int number;
@@ -52,7 +52,7 @@ trace_file_open(trace_file_t *trace, int fd)
     return fstat(fd, &trace->file) ? -errno : 0;
 }
 
-static void
+static inline void
 trace_file_free(trace_file_t *trace)
 {
     if (trace->filled)
@@ -62,7 +62,7 @@ trace_file_free(trace_file_t *trace)
 }
 
 /* Begin a part: what was filled is to be written by trace_file_write(). */
-static void
+static inline void
 trace_file_swap(trace_file_t *trace)
 {
     char *filled = trace->filled;
@@ -74,7 +74,7 @@ trace_file_swap(trace_file_t *trace)
 }
 
 /* Is the descriptor still that of the file? */
-static int
+static inline int
 trace_file_is_same(const trace_file_t *trace)
 {
     struct stat now;
@@ -84,7 +84,7 @@ trace_file_is_same(const trace_file_t *trace)
 }
 
 /* Write the part; called without the GIL. Returns 0 or errno. */
-static int
+static inline int
 trace_file_write(const trace_file_t *trace)
 {
     const char *next = trace->full;
@@ -159,7 +159,7 @@ trace_add(trace_file_t *trace, const char *beginning, size_t length, int64_t at_
 }
 
 /* Add a line as it is. */
-static void
+static inline void
 trace_add_line(trace_file_t *trace, const char *line, size_t length)
 {
     memcpy(trace->filled + trace->used, line, length);
