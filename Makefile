@@ -107,11 +107,11 @@ orms: $(VENV)/.orms ## what docs/orms.md says of pandas, records, dataset, peewe
 tracing: $(VENV)/.tracing ## what OpenTelemetry, Datadog, Elastic APM and New Relic see of queries, in each context
 	$(BIN)/python -m pytest $(PARALLEL) tests/tracing tests/test_pages.py -k 'tracing or observability' $(PYTEST_ARGS)
 
-# What the pages say, and the examples, the benchmark and Django's backend do, is tried in `make test`, not again in each
-# configuration. Each event at each step is tried with and without libpq called directly, and not with each
-# psycopg2 besides.
-ONCE := $(patsubst %,--ignore=tests/%,test_pages.py test_reference.py test_examples.py benchmarks django sqlalchemy \
-    orms tracing)
+# What the pages and messages say, editors show, and the examples, the benchmark and Django's backend do, is tried in
+# `make test`, not again in each configuration. Each event at each step is tried with and without libpq called
+# directly, and not with each psycopg2 besides.
+ONCE := $(patsubst %,--ignore=tests/%,test_pages.py test_reference.py test_examples.py test_editors.py \
+    test_signatures.py test_metadata.py benchmarks mistakes django sqlalchemy orms tracing)
 BUT_STEPS := $(ONCE) --ignore=tests/test_explorer.py
 plain: $(VENV)/.built ## the tests and psycopg2's own, without calling libpq directly
 	GREENWAIT_NO_LIBPQ=1 $(BIN)/python -m pytest $(PARALLEL) $(ONCE) $(PYTEST_ARGS)

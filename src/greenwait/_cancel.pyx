@@ -244,11 +244,10 @@ def cancel(conn: psycopg2.connection, /, timeout: float = 1.0) -> None:
     if trace_is_on:
         row = row_here(&stops_loop)
         began_ns = monotonic_ns()
-    request = cancel_request(conn)
-    if request is None:
-        return
     try:
-        wait_until_ok(request, &wait)
+        request = cancel_request(conn)
+        if request is not None:
+            wait_until_ok(request, &wait)
     except deadline_passed:
         failure = OperationalError(
             f"the server has not taken the cancel request within {seconds:g} s. It may yet, and "
