@@ -176,11 +176,10 @@ cdef class Call:
         begun.loop, begun.event_loop, begun.conn = loop, event_loop, self.conn
         begun.function, begun.args, begun.kwargs = self.function, self.args, self.kwargs
         begun.target = InterruptTarget.__new__(InterruptTarget)
-        begun.can_be_late = can_be_late
         begun.context = PyContext_CopyCurrent()
         self.function = self.args = self.kwargs = self.conn = None
         self.begun = begun
-        return loop.begin_call(begun, here)
+        return loop.begin_call(begun, here, can_be_late)
 
 
 cdef object loop_here():

@@ -15,7 +15,6 @@ cdef class PendingCall(Execution):
     cdef bint is_under_way
     cdef Py_ssize_t place        # in the event loop's list while it is under way
     cdef bint is_beginning       # it has not waited yet
-    cdef bint can_be_late        # its function need not run at once
     cdef bint is_late            # it runs in the event loop's next turn
     cdef object wake_up          # the task's function, to be called when it is over
     cdef object wake_up_context
@@ -58,7 +57,7 @@ cdef class EventLoop(GreenletWaiter):
     cdef int64_t timer_ns
     cdef object __weakref__
 
-    cdef int begin_call(self, PendingCall call, object here) except -1
+    cdef int begin_call(self, PendingCall call, object here, bint can_be_late) except -1
     cdef bint is_active(self) noexcept
     cdef int move_here(self) except -1
     cdef int end_call(self, PendingCall call) except -1

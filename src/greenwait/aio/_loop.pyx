@@ -253,14 +253,17 @@ cdef class EventLoop(GreenletWaiter):
             call.row = number("task", task, None if task is None else name_of_task(task))
         return call.row
 
-    cdef int begin_call(self, PendingCall call, object here) except -1:
-        """Run its function, in a greenlet, until it waits or returns; *here* is the greenlet."""
+    cdef int begin_call(self, PendingCall call, object here, bint can_be_late) except -1:
+        """Run its function, in a greenlet, until it waits or returns; *here* is the greenlet.
+
+        *can_be_late*: if tasks have begun calls for long, it may run in the next turn.
+        """
         cdef int64_t began_ns = 0
         if not self.is_active():
             self.move_here()
         if not self.is_resuming:  # which has a limit of its own
             began_ns = monotonic_ns()
-            call.is_late = call.can_be_late and self.begun_ns > LONGEST_TURN_NS
+            call.is_late = can_be_late and self.begun_ns > LONGEST_TURN_NS
         # Set only during its work: greenlet frees the main greenlet of a thread that ends, even if
         # it is referenced (ThreadState's destructor takes the last reference for a leaked one).
         global busy_loop, workers_entered
