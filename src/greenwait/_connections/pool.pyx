@@ -198,9 +198,9 @@ check=None, configure=None, reset=None, **kwargs)
 
     cdef int begin(self) except -1:
         self.places = FairSemaphore(self.max_size)
-        self.places.what = "a connection of the pool"
+        self.places.category, self.places.what = "pool", "a connection of the pool"
         self.empty = FairSemaphore(0)
-        self.empty.what = "the end of the pool's use"
+        self.empty.category, self.empty.what = "pool", "the end of the pool's use"
         self.members = {}
         self.idle = []
         self.taken = self.making = self.in_use = 0

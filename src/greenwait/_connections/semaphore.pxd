@@ -6,7 +6,8 @@ cdef class FairSemaphore:
     cdef Py_ssize_t free     # how many may enter
     cdef bint is_open        # everybody may enter
     cdef object waiting      # wakeups
-    cdef str what            # what is waited for, in a trace
+    cdef str category        # in a trace: "lock", or "pool"
+    cdef str what            # what is waited for, in its words
     cdef bint enter(self, int64_t deadline_ns) except -1
     cdef int leave(self) except -1
     cdef bint has_room(self) noexcept

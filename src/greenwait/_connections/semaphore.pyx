@@ -134,7 +134,7 @@ cdef class FairSemaphore:
     def __cinit__(self, Py_ssize_t free=1):
         self.free = free
         self.waiting = new_deque()
-        self.what = "a turn"
+        self.category, self.what = "lock", "a turn"
 
     cdef bint enter(self, int64_t deadline_ns) except -1:
         """Wait until there is room. Returns whether there was before the deadline.
@@ -150,7 +150,7 @@ cdef class FairSemaphore:
         append(self.waiting, wakeup)
         try:
             if trace_is_on:
-                wait_recorded(wakeup, deadline_ns, self.what)
+                wait_recorded(self, wakeup, deadline_ns)
             else:
                 wakeup.wait(deadline_ns)
         except BaseException:
@@ -198,7 +198,9 @@ cdef class FairSemaphore:
         return True
 
 
-cdef int wait_recorded(Wakeup wakeup, int64_t deadline_ns, str what) except -1:
+cdef int wait_recorded(
+    FairSemaphore semaphore, Wakeup wakeup, int64_t deadline_ns
+) except -1:
     """Wait, and record that in the trace."""
     cdef int64_t began_ns = monotonic_ns()
     cdef bint stops_loop
@@ -213,7 +215,7 @@ cdef int wait_recorded(Wakeup wakeup, int64_t deadline_ns, str what) except -1:
         raise
     finally:
         if trace_is_on:
-            trace_span(row, "pool" if "pool" in what else "lock", what, began_ns)
+            trace_span(row, semaphore.category, semaphore.what, began_ns)
             if stops_loop:
                 trace_span(row, "loop", "event loop stopped", began_ns)
             if interrupted_by is not None:
