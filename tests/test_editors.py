@@ -9,18 +9,10 @@ import pytest
 import greenwait
 from greenwait._elsewhere import Elsewhere
 from tests.lab.language_server import Editor, language_server
+from tests.lab.public import MODULES
 
 SOURCES = Path(greenwait.__file__).parent.parent
-MODULES = [
-    "greenwait",
-    "greenwait.aio",
-    "greenwait.connection",
-    "greenwait.django",
-    "greenwait.eventlet",
-    "greenwait.gevent",
-    "greenwait.sqlalchemy",
-    "greenwait.trio",
-]
+ALL_MODULES = [*MODULES, "greenwait.eventlet"]
 pytestmark = [
     pytest.mark.skipif(language_server() is None, reason="needs make lint's basedpyright"),
     pytest.mark.timeout(300),
@@ -53,7 +45,7 @@ def is_ours(cls, attribute):
     return is_awaited or not any(hasattr(each, attribute) for each in theirs)
 
 
-NAMES = sorted({name for module in MODULES for name in names_of(module)})
+NAMES = sorted({name for module in ALL_MODULES for name in names_of(module)})
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +54,7 @@ def shown(tmp_path_factory):
     folder = tmp_path_factory.mktemp("project")
     settings = f'{{"extraPaths": ["{SOURCES}"]}}'
     (folder / "pyrightconfig.json").write_text(settings)
-    imports = [f"import {module}" for module in MODULES]
+    imports = [f"import {module}" for module in ALL_MODULES]
     program = language_server()
     assert program
     with Editor.started(program, folder) as editor:

@@ -12,17 +12,11 @@ import pytest
 
 import greenwait
 from greenwait._types import InstallOptions, Unpack
+from tests.lab.public import MODULES
 
 ROOT = Path(__file__).parent.parent
 PAGES = "".join(page.read_text() for page in (ROOT / "docs" / "api").glob("*.md"))
-MODULES = [
-    "greenwait",
-    "greenwait.aio",
-    "greenwait.connection",
-    "greenwait.django",
-    "greenwait.gevent",
-    "greenwait.trio",
-]
+IN_REFERENCE = [module for module in MODULES if module != "greenwait.sqlalchemy"]
 # Where a name is documented once, and found in two modules.
 SHOWN_AS = {
     "greenwait.connection.Connection": "greenwait.Connection",
@@ -32,7 +26,7 @@ PUBLIC = {
     SHOWN_AS.get(f"{module}.{name}", f"{module}.{name}"): getattr(
         importlib.import_module(module), name
     )
-    for module in MODULES
+    for module in IN_REFERENCE
     for name in importlib.import_module(module).__all__
 }
 

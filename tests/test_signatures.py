@@ -15,18 +15,9 @@ import pytest
 import greenwait
 from greenwait._elsewhere import Elsewhere
 from tests.lab.bounds import bound
+from tests.lab.public import MODULES
 
 SOURCES = Path(greenwait.__file__).parent.parent
-# Not eventlet, which would warn of each fork after its import: a process of its own imports that.
-MODULES = [
-    "greenwait",
-    "greenwait.aio",
-    "greenwait.connection",
-    "greenwait.django",
-    "greenwait.gevent",
-    "greenwait.sqlalchemy",
-    "greenwait.trio",
-]
 IN_ALL = {
     f"{module}.{name}": getattr(importlib.import_module(module), name)
     for module in MODULES
