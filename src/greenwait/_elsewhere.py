@@ -81,7 +81,7 @@ _MODULES = {
 
 
 def missing_name(module: str, name: str) -> AttributeError:
-    """Return the exception for a name that a module has not."""
+    """Return the exception for a name that a module does not have."""
     instead = _MODULES[module].get(name)
     hint = "" if instead is None else f": {instead}"
     return AttributeError(f"module {module!r} has no attribute {name!r}{hint}")

@@ -135,7 +135,7 @@ def _without_end(event: dict[str, Any]) -> bytes:
 def beginning(process: int, row: int, category: str, name: str, backend: int) -> bytes:
     """Return the beginning of an event that takes time.
 
-    :param backend: the process of the server; 0: there is none.
+    :param backend: the server's process; 0 without a connection.
     """
     args: dict[str, Any] = {}
     line = _line_of_caller()

@@ -17,7 +17,7 @@ is_of_package(PyCodeObject *code, const char *package, Py_ssize_t length)
     return file && size > length && !memcmp(file, package, (size_t)length);
 }
 
-/* Return the innermost code that runs, borrowed, or NULL if there is none, and where it is. */
+/* Return the innermost Python code that runs, borrowed, and where it is; NULL outside of any. */
 static inline PyCodeObject *
 code_that_runs(int *where)
 {
@@ -36,7 +36,7 @@ code_that_runs(int *where)
     return code;
 }
 
-/* Return the code that called, a new reference, or NULL if there is none, and where it is.
+/* Return the Python code that called, a new reference, and where it is; NULL outside of any.
 
    Compiled code has no frames. Those of files in the folder *package* are passed over. */
 static inline PyCodeObject *
