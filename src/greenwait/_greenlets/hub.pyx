@@ -7,12 +7,12 @@ aside and finds none due polls the descriptors, and sleeps if none is ready.
 cimport cython
 from cpython.contextvars cimport PyContext_CopyCurrent
 from cpython.exc cimport PyErr_CheckSignals
-from cpython.object cimport PyObject
 from cpython.pythread cimport PyThread_get_thread_ident
 from libc.stdint cimport int64_t
 
 from greenwait._deadline cimport after, checked_seconds, to_ns
 from greenwait._greenlets.execution cimport Execution
+from greenwait._greenlets.local cimport OF_HUB, Worker, new_worker, worker_of
 from greenwait._greenlets.scheduler cimport SuspendedWait, new_suspended_wait
 from greenwait._synchronous cimport check_synchronous
 from greenwait._greenlets.waiter cimport GreenletWaiter, InterruptTarget
@@ -40,7 +40,6 @@ from typing import ParamSpec, TypeVar
 from greenlet import GreenletExit
 
 from greenwait._elsewhere import Elsewhere, refusing
-from greenwait._greenlets.local import Worker
 from greenwait._install import check_registered
 
 if sys.version_info < (3, 11):
@@ -64,26 +63,10 @@ cdef object greenlet_exit = GreenletExit
 cdef type NoneType = type(None)
 
 
-class _Worker(Worker):
-    """The greenlet of one job after another: a new one costs more than many a query."""
-
-    __slots__ = ()
-
-
-cdef object HubWorker = _Worker
-
-
-cdef extern from "slot.h":
-    Py_ssize_t slot_offset(object cls, const char* name) except -1
-    PyObject* slot_value(object obj, Py_ssize_t offset) noexcept
-
-cdef Py_ssize_t EXECUTION = slot_offset(Worker, "execution")
-
-
-cdef inline Job execution_of(object worker):
-    """Return ``worker.execution`` without a look-up: each wait needs it."""
-    cdef PyObject* execution = slot_value(worker, EXECUTION)
-    return None if execution is NULL else <Job>execution
+cdef inline Job job_of(object here):
+    """Return the job of a hub's worker; None between two of them, and for another greenlet."""
+    cdef Worker worker = worker_of(here)
+    return <Job>worker.execution if worker is not None and worker.kind == OF_HUB else None
 
 
 cdef enum:
@@ -411,15 +394,14 @@ cdef class Hub(GreenletWaiter):
         return self.scheduler.close()
 
     cdef InterruptTarget target_of(self, object here):
-        cdef Job job
-        if type(here) is HubWorker:
-            job = execution_of(here)
-            return None if job is None else job.target
+        cdef Job job = job_of(here)
+        if job is not None:
+            return job.target
         return self.target if here is self.entered_by else None
 
     cdef int trace_row(self, int first, object number) except -1:
         here = current_greenlet()
-        cdef Job job = execution_of(here) if type(here) is HubWorker else None
+        cdef Job job = job_of(here)
         if job is None:
             return 0 if here is self.entered_by else number("greenlet", here, None)
         if job.row < first:
@@ -469,7 +451,7 @@ cdef class Hub(GreenletWaiter):
         if self.idle:
             worker = self.idle.pop()
         elif here is self.entered_by or self.target.innermost is None:
-            worker = HubWorker(_work, self.entered_by)
+            worker = new_worker(_work, self.entered_by, OF_HUB)
         else:
             # A greenlet begins at the recursion depth and the C stack depth of the greenlet that
             # starts it: so the one that waits outermost always starts it.
@@ -539,10 +521,11 @@ def _work(Job job not None):
     """Run one job after another, as a worker."""
     cdef Hub hub = job.hub
     here = current_greenlet()
+    cdef Worker worker = worker_of(here)
     while job is not None:
-        here.execution = job
+        worker.execution = job
         job.run()
-        here.execution = None
+        worker.execution = None
         if hub.is_inherited():  # pragma: no cover: coverage.py does not trace this child
             raise_in_child(job)
         due = hub.next_due(None)

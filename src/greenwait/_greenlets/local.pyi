@@ -16,15 +16,10 @@ from typing import Any, TypeVar, final
 
 from greenlet import greenlet
 
-__all__ = ["Worker", "call_in_scope", "local", "scope", "tell_ends"]
+__all__ = ["call_in_scope", "local", "scope", "tell_ends"]
 
 _Result = TypeVar("_Result")
 _Greenlet = TypeVar("_Greenlet", bound=greenlet)
-
-class Worker(greenlet):
-    """The greenlet of a job or a call, of many after each other where it is used again."""
-
-    execution: Any
 
 @final
 class local:  # noqa: N801, named as threading.local is

@@ -14,7 +14,6 @@ cimport cython
 from cpython.exc cimport PyErr_SetObject, PyErr_WriteUnraisable
 from cpython.object cimport PyObject
 from cpython.pystate cimport PyThreadState_GetDict
-from cpython.type cimport PyType_IsSubtype
 
 from greenwait._synchronous cimport check_synchronous
 from greenwait._ranks cimport higher
@@ -27,7 +26,7 @@ from weakref import ref
 
 from greenlet import greenlet
 
-__all__ = ["Worker", "call_in_scope", "local", "scope", "tell_ends"]
+__all__ = ["call_in_scope", "local", "scope", "tell_ends"]
 
 cdef extern from *:
     """
@@ -122,13 +121,35 @@ cdef class Scoped:
         return failure
 
 
-class Worker(greenlet):
-    """The greenlet of a job or a call, of many after each other where it is used again."""
+# -- Workers
+#
+# The greenlet of a job or a call, of many after each other where it is used again: a new one costs
+# more than many a query. It is a plain one, since greenlet checks the class of greenlets some ten
+# times in a switch, which takes five times as long for a subclass. What is ours of it is its dict.
 
-    __slots__ = ("execution",)  # a Scoped; None between two of them
+@cython.auto_pickle(False)
+@cython.final
+cdef class Worker(dict):
+    """The dict of a worker's greenlet, which has its job or call."""
 
 
-cdef object worker_class = Worker
+cdef object plain_greenlet = greenlet
+cdef Py_ssize_t dict_offset = greenlet.__dictoffset__
+
+
+cdef object new_worker(object function, object parent, WorkerKind kind):
+    """Return a greenlet that is a worker."""
+    made = plain_greenlet(function, parent)
+    make_worker(made, kind)
+    return made
+
+
+cdef Worker make_worker(object one, WorkerKind kind):
+    """Make a new greenlet a worker; return its dict."""
+    cdef Worker worker = Worker.__new__(Worker)
+    worker.kind = kind
+    one.__dict__ = worker
+    return worker
 
 
 @cython.auto_pickle(False)
@@ -228,11 +249,12 @@ cdef object either(object first, object second):
 
 cdef Scope scope_here(bint makes_one):
     """Return the scope of the job, call, greenlet or thread that runs; None: it has none yet."""
-    cdef Scoped scoped = None
+    cdef Scoped scoped
     cdef Scope found
     here = current_greenlet()
-    if PyType_IsSubtype(type(here), worker_class):
-        scoped = getattr(here, "execution", None)
+    cdef Worker worker = worker_of(here)
+    if worker is not None:
+        scoped = worker.execution
         if scoped is None:  # a __del__ runs between two jobs
             return thread_scope(makes_one)
         found = scoped.scope
@@ -249,7 +271,7 @@ cdef Scope scope_here(bint makes_one):
 
 def call_in_scope(context, function):
     """Call the function in the context, with a scope of its own below a job."""
-    cdef Scoped outer = current_greenlet().execution
+    cdef Scoped outer = worker_of(current_greenlet()).execution
     cdef Scope outer_scope = outer.scope
     cdef object failure = None
     outer.scope = None
@@ -387,5 +409,6 @@ cdef void report(object failure) noexcept:
         raise failure
 
 
+seal_type(Worker, "a job or a call makes it")
 seal_type(Scope, "it is made for what sets an attribute of a local")
 seal_type(ThreadScopes, "it is made for the thread that sets an attribute of a local")

@@ -20,6 +20,7 @@ from cpython.pystate cimport PyThreadState_GetDict
 from cpython.pythread cimport PyThread_get_thread_ident
 from libc.stdint cimport int64_t
 
+from greenwait._greenlets.local cimport OF_LOOP, Worker, new_worker, worker_of
 from greenwait._greenlets.scheduler cimport SuspendedWait, new_suspended_wait
 from greenwait._greenlets.waiter cimport GreenletWaiter, InterruptTarget
 from greenwait._psycopg.state cimport ConnectionState
@@ -45,7 +46,6 @@ from collections import deque
 from functools import update_wrapper
 from types import MethodType, SimpleNamespace
 
-from greenwait._greenlets.local import Worker
 from greenwait._install import check_registered
 
 __all__ = ["Loan", "end_connection", "is_inherited"]
@@ -98,11 +98,6 @@ cdef extern from *:
     }
     """
     PyObject* entered_context()
-
-cdef extern from "slot.h":
-    Py_ssize_t slot_offset(object cls, const char* name) except -1
-    PyObject* slot_value(object obj, Py_ssize_t offset) noexcept
-    void set_slot(object obj, Py_ssize_t offset, object value) noexcept
 
 cdef object running_loop = asyncio.get_running_loop
 cdef object current_task = asyncio.current_task
@@ -194,26 +189,23 @@ cdef class PendingCall(Execution):
         return 0
 
 
-class _Worker(Worker):
-    """The greenlet of one call after another: a new one costs more than many a query."""
-
-    __slots__ = ()
-
-
-cdef object LoopWorker = _Worker
-cdef Py_ssize_t EXECUTION = slot_offset(_Worker, "execution")
 cdef str spawned_key = "greenwait's call"
 
 
-cdef inline PendingCall call_in(object worker):
+cdef inline bint is_worker(object here) noexcept:
+    """Is it the greenlet of calls, one after another, and not one of SQLAlchemy's?"""
+    cdef Worker worker = worker_of(here)
+    return worker is not None and worker.kind == OF_LOOP
+
+
+cdef inline PendingCall call_in(object here):
     """Return the call that a worker runs; None between two of them, where a __del__ may run."""
-    cdef PyObject* call = slot_value(worker, EXECUTION)
-    return None if call is NULL else <PendingCall?><object>call
+    return <PendingCall>worker_of(here).execution
 
 
 cdef PendingCall call_of(object here):
     """Return the call of a greenlet that waits in an event loop; None if it is not one."""
-    return call_in(here) if type(here) is LoopWorker else here.__dict__.get(spawned_key)
+    return call_in(here) if is_worker(here) else here.__dict__.get(spawned_key)
 
 
 @cython.auto_pickle(False)
@@ -277,9 +269,9 @@ cdef class EventLoop(GreenletWaiter):
             if self.idle:
                 worker = self.idle.pop()
             else:
-                worker = LoopWorker(_work, here)
+                worker = new_worker(_work, here, OF_LOOP)
                 deep_call(worker.switch)  # not with the call, which the greenlet would keep
-            set_slot(worker, EXECUTION, call)
+            worker_of(worker).execution = call
             switch_to(worker)
         finally:
             workers_entered -= 1
@@ -362,7 +354,7 @@ cdef class EventLoop(GreenletWaiter):
 
     cdef bint postpone(self, object exc) except -1:
         here = current_greenlet()
-        if type(here) is LoopWorker:
+        if is_worker(here):
             return GreenletWaiter.postpone(self, exc)
         return call_of(here).postpone_in_task(exc)
 
@@ -450,7 +442,7 @@ cdef class EventLoop(GreenletWaiter):
         """Return a wait that is over; without one, switch to the event loop, and return None."""
         if self.ended is not None:
             raise RuntimeError(self.ended)
-        if type(suspended.greenlet) is not LoopWorker:
+        if not is_worker(suspended.greenlet):
             call_of(suspended.greenlet).suspend_task(suspended.greenlet)
             return None
         due = self.pop_due()
@@ -466,7 +458,7 @@ cdef class EventLoop(GreenletWaiter):
             due = self.scheduler.due.popleft()
             if (<SuspendedWait>due).is_due:
                 continue
-            if type((<SuspendedWait>due).greenlet) is LoopWorker:
+            if is_worker((<SuspendedWait>due).greenlet):
                 return due
             (<SuspendedWait>due).is_due = True
             self.push_over(call_of((<SuspendedWait>due).greenlet))
@@ -690,7 +682,7 @@ cdef class EventLoop(GreenletWaiter):
             if call.target is not None and call.target.innermost is not None:
                 call.target.interruption = RuntimeError(self.ended)
                 call.target.wait_for_drain = False
-                if type(call.target.innermost.greenlet) is LoopWorker:
+                if is_worker(call.target.innermost.greenlet):
                     self.go_on(call.target.innermost, here)
                 elif call.target.innermost.greenlet.parent is here:
                     try:
@@ -820,7 +812,7 @@ def _work():
         call = call_in(<object>here)
         loop = call.loop
         call.run()
-        set_slot(<object>here, EXECUTION, None)
+        worker_of(<object>here).execution = None
         loop.end_call(call)
         due = loop.pop_due()
         next_greenlet = loop.entered_by if due is None else (<SuspendedWait>due).greenlet
@@ -847,7 +839,7 @@ cdef str name_of_task(object task):
 
 cdef PendingCall call_of_worker(object here):
     """Return the call whose greenlet it is, or None; in a child that was forked there, None."""
-    cdef PendingCall call = call_in(here) if type(here) is LoopWorker else None
+    cdef PendingCall call = call_in(here) if is_worker(here) else None
     return None if call is None or call.loop is None or call.loop.is_inherited() else call
 
 

@@ -9,6 +9,7 @@ from cpython.contextvars cimport PyContext_CopyCurrent
 from libc.stdint cimport int64_t
 
 from greenwait._greenlets.execution cimport Execution
+from greenwait._greenlets.local cimport OF_TRIO, Worker, make_worker, worker_of
 from greenwait._psycopg.state cimport ConnectionState
 from greenwait._system.readiness cimport READINESS_READ, readiness_check
 from greenwait._system.switching cimport current_greenlet
@@ -16,8 +17,8 @@ from greenwait._system.threads cimport forks
 from greenwait._waiter cimport Adapter, seconds_until_look
 
 import trio
+from greenlet import greenlet
 
-from greenwait._greenlets.local import Worker
 from greenwait.trio._request import CHECKPOINT, Request
 
 __all__ = ["TrioAdapter", "TrioWorker"]
@@ -26,7 +27,7 @@ cdef object cancelled = trio.Cancelled
 cdef object current_task = trio.lowlevel.current_task
 
 
-class TrioWorker(Worker):
+class TrioWorker(greenlet):
     """The greenlet of one call. Switching to it returns a ``Request``, until it is dead."""
 
     def __init__(self, function, args, kwargs):
@@ -34,18 +35,19 @@ class TrioWorker(Worker):
         super().__init__(_execute)
         execution.function, execution.args, execution.kwargs = function, args, kwargs
         execution.context = PyContext_CopyCurrent()
-        self.execution = execution
+        make_worker(self, OF_TRIO).execution = execution
         self.forks = forks
 
     def outcome(self):
         """Return what the function has returned, or raise what it has raised; once."""
-        cdef Execution execution = self.execution
-        self.execution = None  # or an exception would be kept by its own traceback
+        cdef Worker worker = worker_of(self)
+        cdef Execution execution = <Execution>worker.execution
+        worker.execution = None  # or an exception would be kept by its own traceback
         return execution.outcome()
 
 
 def _execute():
-    (<Execution>current_greenlet().execution).execute()
+    (<Execution>worker_of(current_greenlet()).execution).execute()
 
 
 @cython.auto_pickle(False)
@@ -60,7 +62,7 @@ cdef class TrioAdapter(Adapter):
         return isinstance(here, TrioWorker) and here.forks == forks  # not in a forked child
 
     cdef int trace_row(self, int first, object number) except -1:
-        cdef Execution execution = current_greenlet().execution
+        cdef Execution execution = <Execution>worker_of(current_greenlet()).execution
         if execution.row < first:
             task = current_task()
             execution.row = number("task", task, task.name)
