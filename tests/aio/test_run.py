@@ -8,6 +8,7 @@ import time
 import warnings
 from typing import Any
 
+import greenlet
 import psycopg2
 import psycopg2.extras
 import pytest
@@ -371,3 +372,17 @@ def test_event_loops_leave_no_descriptors(dsn, callback):
             del loop
             before = before or len(os.listdir("/proc/self/fd"))
         assert len(os.listdir("/proc/self/fd")) <= before
+
+
+def test_call_may_replace_the_dict_of_its_greenlet(run, dsn):
+    def work():
+        greenlet.getcurrent().__dict__ = {}  # what makes it a worker is there
+        return ask(dsn, "select 1")
+
+    async def main():
+        for _ in range(3):
+            assert await aio.run(work) == 1
+            calls = [aio.run(ask, dsn, "select 2 from pg_sleep(0.01)") for _ in range(2)]
+            assert await asyncio.gather(*calls) == [2, 2]
+
+    run(main())

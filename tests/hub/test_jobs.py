@@ -363,3 +363,17 @@ def test_sleep_that_is_interrupted_before_it_begins(conns):
         for number in range(5):
             assert hub.spawn(sleep_and_say, conn, 0.01, number).result() == number
     assert hub_here() is None
+
+
+def test_job_may_replace_the_dict_of_its_greenlet(conns):
+    own = conns(2)
+
+    def work(conn):
+        greenlet.getcurrent().__dict__ = {}  # what makes it a worker is there
+        return sleep_and_say(conn, 0.01, 1)
+
+    for _ in range(3):
+        with greenwait.Hub() as hub:
+            assert hub.spawn(work, own[0]).result() == 1
+            jobs = [hub.spawn(sleep_and_say, conn, 0.01, 2) for conn in own]
+            assert [job.result() for job in jobs] == [2, 2]

@@ -12,7 +12,7 @@ from libc.stdint cimport int64_t
 
 from greenwait._deadline cimport after, checked_seconds, to_ns
 from greenwait._greenlets.execution cimport Execution
-from greenwait._greenlets.local cimport OF_HUB, Worker, new_worker, worker_of
+from greenwait._greenlets.local cimport OF_HUB, Worker, make_worker, new_worker, worker_of
 from greenwait._greenlets.scheduler cimport SuspendedWait, new_suspended_wait
 from greenwait._synchronous cimport check_synchronous
 from greenwait._greenlets.waiter cimport GreenletWaiter, InterruptTarget
@@ -523,6 +523,8 @@ def _work(Job job not None):
     here = current_greenlet()
     cdef Worker worker = worker_of(here)
     while job is not None:
+        if worker_of(here) is None:  # the job before has replaced its greenlet's __dict__
+            worker = make_worker(here, OF_HUB)
         worker.execution = job
         job.run()
         worker.execution = None

@@ -34,6 +34,15 @@ cdef inline Worker worker_of(object here):
     cdef PyObject* found = (<PyObject**>(<char*><PyObject*>here + dict_offset))[0]
     return <Worker>found if found is not NULL and type(<object>found) is Worker else None
 
+cdef inline Worker need_worker(object here):
+    """Return what makes the greenlet a worker, which one of ours was made."""
+    cdef Worker worker = worker_of(here)
+    if worker is None:
+        raise RuntimeError(
+            "the __dict__ of the greenlet of a call or job was replaced: set attributes instead"
+        )
+    return worker
+
 cdef class local:
     cdef dict by_scope        # its attributes, by the scope's number
     cdef object on_end

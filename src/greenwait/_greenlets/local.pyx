@@ -271,7 +271,7 @@ cdef Scope scope_here(bint makes_one):
 
 def call_in_scope(context, function):
     """Call the function in the context, with a scope of its own below a job."""
-    cdef Scoped outer = worker_of(current_greenlet()).execution
+    cdef Scoped outer = need_worker(current_greenlet()).execution
     cdef Scope outer_scope = outer.scope
     cdef object failure = None
     outer.scope = None

@@ -20,7 +20,14 @@ from cpython.pystate cimport PyThreadState_GetDict
 from cpython.pythread cimport PyThread_get_thread_ident
 from libc.stdint cimport int64_t
 
-from greenwait._greenlets.local cimport OF_LOOP, Worker, new_worker, worker_of
+from greenwait._greenlets.local cimport (
+    OF_LOOP,
+    Worker,
+    make_worker,
+    need_worker,
+    new_worker,
+    worker_of,
+)
 from greenwait._greenlets.scheduler cimport SuspendedWait, new_suspended_wait
 from greenwait._greenlets.waiter cimport GreenletWaiter, InterruptTarget
 from greenwait._psycopg.state cimport ConnectionState
@@ -200,7 +207,7 @@ cdef inline bint is_worker(object here) noexcept:
 
 cdef inline PendingCall call_in(object here):
     """Return the call that a worker runs; None between two of them, where a __del__ may run."""
-    return <PendingCall>worker_of(here).execution
+    return <PendingCall>need_worker(here).execution
 
 
 cdef PendingCall call_of(object here):
@@ -262,6 +269,7 @@ cdef class EventLoop(GreenletWaiter):
         outer, self.entered_by = self.entered_by, here
         self.event_loop = call.event_loop
         busy_loop = <PyObject*>self
+        cdef Worker begun
         self.add_call(call)
         call.is_beginning = True
         workers_entered += 1
@@ -271,7 +279,10 @@ cdef class EventLoop(GreenletWaiter):
             else:
                 worker = new_worker(_work, here, OF_LOOP)
                 deep_call(worker.switch)  # not with the call, which the greenlet would keep
-            worker_of(worker).execution = call
+            begun = worker_of(worker)
+            if begun is None:  # the call before has replaced its greenlet's __dict__
+                begun = make_worker(worker, OF_LOOP)
+            begun.execution = call
             switch_to(worker)
         finally:
             workers_entered -= 1
@@ -802,6 +813,7 @@ def _work():
     """Run one call after another, as a worker."""
     cdef EventLoop loop
     cdef PendingCall call
+    cdef Worker mine
     cdef PyObject* here  # without a reference: it would keep itself
     worker = current_greenlet()
     here = <PyObject*>worker
@@ -809,10 +821,11 @@ def _work():
     worker = None
     while True:
         switch_to(next_greenlet)
-        call = call_in(<object>here)
+        mine = need_worker(<object>here)
+        call = <PendingCall>mine.execution
         loop = call.loop
         call.run()
-        worker_of(<object>here).execution = None
+        mine.execution = None
         loop.end_call(call)
         due = loop.pop_due()
         next_greenlet = loop.entered_by if due is None else (<SuspendedWait>due).greenlet

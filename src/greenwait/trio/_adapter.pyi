@@ -7,12 +7,13 @@ The function runs in a greenlet; where it would wait, it switches to the task's 
 from collections.abc import Callable
 from typing import Any, final
 
-from greenwait._greenlets.local import Worker
+from greenlet import greenlet
+
 from greenwait._waiter import Adapter
 
 __all__ = ["TrioAdapter", "TrioWorker"]
 
-class TrioWorker(Worker):
+class TrioWorker(greenlet):
     """The greenlet of one call. Switching to it returns a ``Request``, until it is dead."""
     def __init__(
         self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]

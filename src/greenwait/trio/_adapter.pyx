@@ -9,7 +9,7 @@ from cpython.contextvars cimport PyContext_CopyCurrent
 from libc.stdint cimport int64_t
 
 from greenwait._greenlets.execution cimport Execution
-from greenwait._greenlets.local cimport OF_TRIO, Worker, make_worker, worker_of
+from greenwait._greenlets.local cimport OF_TRIO, Worker, make_worker, need_worker
 from greenwait._psycopg.state cimport ConnectionState
 from greenwait._system.readiness cimport READINESS_READ, readiness_check
 from greenwait._system.switching cimport current_greenlet
@@ -40,14 +40,14 @@ class TrioWorker(greenlet):
 
     def outcome(self):
         """Return what the function has returned, or raise what it has raised; once."""
-        cdef Worker worker = worker_of(self)
+        cdef Worker worker = need_worker(self)
         cdef Execution execution = <Execution>worker.execution
         worker.execution = None  # or an exception would be kept by its own traceback
         return execution.outcome()
 
 
 def _execute():
-    (<Execution>worker_of(current_greenlet()).execution).execute()
+    (<Execution>need_worker(current_greenlet()).execution).execute()
 
 
 @cython.auto_pickle(False)
@@ -62,7 +62,7 @@ cdef class TrioAdapter(Adapter):
         return isinstance(here, TrioWorker) and here.forks == forks  # not in a forked child
 
     cdef int trace_row(self, int first, object number) except -1:
-        cdef Execution execution = <Execution>worker_of(current_greenlet()).execution
+        cdef Execution execution = <Execution>need_worker(current_greenlet()).execution
         if execution.row < first:
             task = current_task()
             execution.row = number("task", task, task.name)
