@@ -15,7 +15,7 @@ SOURCES := setup.py pyproject.toml $(shell find src/greenwait -name "*.p[yx][xd]
 .DELETE_ON_ERROR:
 .PHONY: help test bench bench-full bench-web instructions conformance django sqlalchemy orms tracing plain no-epoll \
     wine windows-rules source oldest next-pythons soak sanitize memcheck leaks coverage delivery-table types lint \
-    test-servers docs site figures explore results sdist wheel check-dist release-wheels identifiers workflows cross \
+    test-servers newcomer docs site figures explore results sdist wheel check-dist release-wheels identifiers workflows cross \
     aarch64 aarch64-full musl clean
 
 help: ## list the targets
@@ -237,6 +237,10 @@ test-servers: $(VENV)/.dev ## tests on every PostgreSQL at hand, and through PgB
 	    GREENWAIT_TEST_POOLING=$$mode $(RUN_TESTS) $(BEHIND) || failed="$$failed $$mode"; \
 	done; \
 	test -z "$$failed" || { echo "FAILED:$$failed" >&2; exit 1; }
+
+# ARGS='--python python3.13 --wheels dist' takes one Python, and wheels that are built already.
+newcomer: $(VENV)/.dev ## what the README and the docs print, run from an empty home on each CPython here
+	$(BIN)/python -m tests.newcomer $(ARGS)
 
 FIGURES = $(BIN)/python -m benchmarks.published draw $(1)
 COG := $(BIN)/cog -I . --verbosity 1
