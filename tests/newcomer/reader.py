@@ -66,7 +66,7 @@ class Reader:
                 raise RuntimeError(f"{command}: {_told(done)}")
 
     def _copy_plain(self, name: str) -> Path:
-        """Return a copy of that environment, which takes a second; its scripts name their Python."""
+        """Return a copy of that environment; its scripts name the Python of the copy."""
         copy = self._folder / name
         shutil.copytree(self._plain, copy, symlinks=True)
         for script in (copy / "bin").iterdir():
