@@ -110,7 +110,7 @@ tracing: $(VENV)/.tracing ## what OpenTelemetry, Datadog, Elastic APM and New Re
 # What the pages and messages say, editors show, and the examples, the benchmark and Django's backend do, is tried in
 # `make test`, not again in each configuration. Each event at each step is tried with and without libpq called
 # directly, and not with each psycopg2 besides.
-ONCE := $(patsubst %,--ignore=tests/%,test_pages.py test_reference.py test_examples.py test_editors.py \
+ONCE := $(patsubst %,--ignore=tests/%,test_pages.py test_newcomer.py test_reference.py test_examples.py test_editors.py \
     test_signatures.py test_metadata.py trace/test_cost.py benchmarks mistakes django sqlalchemy orms tracing)
 BUT_STEPS := $(ONCE) --ignore=tests/test_explorer.py
 plain: $(VENV)/.built ## the tests and psycopg2's own, without calling libpq directly

@@ -1,5 +1,6 @@
 """How a newcomer reads: each page's blocks in order, as they are printed, and nothing else."""
 
+import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -8,7 +9,7 @@ from typing import NamedTuple
 
 from tests.lab.bounds import bound
 from tests.lab.pages import ROOT, Block, commands, cut, is_late, side
-from tests.newcomer.home import Done, Home
+from tests.newcomer.home import Done, Home, server_settings
 
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
 
@@ -33,7 +34,7 @@ class Deviation(NamedTuple):
     came: str
 
     def __str__(self) -> str:
-        page = self.block.page.relative_to(ROOT)
+        page = os.path.relpath(self.block.page, ROOT)
         parts = [f"{page}:{self.block.line}: {self.command}"]
         for name, text in (("expected", self.expected), ("came", self.came)):
             parts += [f"  {name}:", *(f"    {line}" for line in text.splitlines() or ["(nothing)"])]
@@ -46,29 +47,41 @@ def installs(block: Block) -> list[str]:
     return [line for line in lines if line.startswith("pip ") and line not in NOT_RUN]
 
 
+#: Whoever reads a page has installed greenwait as the README says first.
+FIRST = next(line for block in cut(PAGES[0]) for line in installs(block))
+
+
+def make_plain(python: Path, home: Home, folder: Path) -> Path:
+    """Make an environment of *python*, install greenwait there, and return it.
+
+    :raises RuntimeError: that fails
+    """
+    plain = folder / "plain"
+    for command in ((python, "-m", "venv", plain), FIRST):
+        done = home.run(command, folder, plain, bound(_INSTALLING))
+        if done.status != 0:
+            raise RuntimeError(f"{command}: {_told(done)}")
+    return plain
+
+
 class Reader:
-    """Reads pages on one Python, at *home*, and makes what is needed in *folder*."""
+    """Reads pages at *home*, in the environment *plain*, with the server at *dsn*.
 
-    def __init__(self, python: Path, home: Home, folder: Path) -> None:
+    Makes what is needed in *folder*.
+    """
+
+    def __init__(self, plain: Path, home: Home, dsn: str, folder: Path) -> None:
+        self._plain = plain
         self._home = home
+        self._server = server_settings(dsn)
         self._folder = folder
-        # Whoever reads a page has installed greenwait as the README says first.
-        self._first = next(line for block in cut(PAGES[0]) for line in installs(block))
-        self._plain = folder / "plain"
-        self._make_plain(python)
         self.blocks = 0  # that were run
-
-    def _make_plain(self, python: Path) -> None:
-        """Make an environment of *python*, and install greenwait there."""
-        for command in ((python, "-m", "venv", self._plain), self._first):
-            done = self._home.run(command, self._folder, self._plain, bound(_INSTALLING))
-            if done.status != 0:
-                raise RuntimeError(f"{command}: {_told(done)}")
 
     def _copy_plain(self, name: str) -> Path:
         """Return a copy of that environment; its scripts name the Python of the copy."""
         copy = self._folder / name
-        shutil.copytree(self._plain, copy, symlinks=True)
+        ignore = shutil.ignore_patterns("*.pyc.*")  # half written by another reader
+        shutil.copytree(self._plain, copy, symlinks=True, ignore=ignore)
         for script in (copy / "bin").iterdir():
             if not script.is_symlink():
                 script.write_bytes(script.read_bytes().replace(bytes(self._plain), bytes(copy)))
@@ -83,8 +96,8 @@ class Reader:
         blocks = [each for each in cut(page) if each.language in ("console", "diff", "python")]
         if not blocks:
             return
-        name = "-".join(page.relative_to(ROOT).with_suffix("").parts)
-        more = any(line != self._first for block in blocks for line in installs(block))
+        name = os.path.relpath(page, ROOT).replace(os.sep, "-").removesuffix(".md")
+        more = any(line != FIRST for block in blocks for line in installs(block))
         environment = self._copy_plain(f"env-{name}") if more else self._plain
         folder = self._folder / name
         folder.mkdir()
@@ -103,7 +116,7 @@ class Reader:
         for line in lines:
             is_pip = line.startswith("pip ")
             timeout = bound(_INSTALLING if is_pip else _PROGRAM)
-            done = self._home.run(line, folder, environment, timeout)
+            done = self._home.run(line, folder, environment, timeout, **self._server)
             if done.status != 0 or not (is_pip or _is_announced(done.stderr, block)):
                 yield Deviation(block, line, "status 0, and no word of it", _told(done))
             printed += done.stdout
@@ -115,7 +128,8 @@ class Reader:
         file = folder / f"line_{block.line}.py"
         file.write_text(block.text if block.language == "python" else side(block.text, "+"))
         for _ in range(_TRIES):
-            done = self._home.run(("python", file.name), folder, environment, bound(_PROGRAM))
+            command = ("python", file.name)
+            done = self._home.run(command, folder, environment, bound(_PROGRAM), **self._server)
             if not is_late(done.stdout, block.output):
                 break
         fits = (done.status, done.stdout) == (0, block.output)
