@@ -27,13 +27,17 @@ from tests.newcomer.reader import NOT_RUN, PAGES, Reader, make_plain
 from tools.building import copy_checkout, run_quietly
 from tools.wheels import find_pythons
 
+_UV = Path(sys.executable).with_name("uv")
 _READERS = 2
 
 
 def build(python: Path, source: Path, wheels: Path) -> None:
-    """Build a wheel for *python* of *source*, where Cython's output serves the next one too."""
-    wheel = ("-m", "pip", "--quiet", "wheel", "--no-deps", "--wheel-dir", wheels)
-    run_quietly((python, *wheel, "."), source)
+    """Build a wheel for *python* of *source*, where Cython's output serves the next one too.
+
+    With uv, since pip installs a new Cython for each build, whose files are newer than that output.
+    """
+    command = (_UV, "build", "--quiet", "--wheel", "--python", python, "--out-dir", wheels)
+    run_quietly(command, source)
 
 
 def follow(python: Path, pages: Sequence[Path], wheels: Path, place: Path) -> tuple[int, list[str]]:
