@@ -15,7 +15,7 @@ SOURCES := setup.py pyproject.toml $(shell find src/greenwait -name "*.p[yx][xd]
 .DELETE_ON_ERROR:
 .PHONY: help test bench bench-full bench-web instructions conformance django sqlalchemy orms tracing plain no-epoll \
     wine windows-rules source oldest next-pythons soak sanitize memcheck leaks coverage delivery-table types lint \
-    test-servers docs site figures explore results sdist wheel check-dist release-wheels identifiers workflows cross \
+    test-servers newcomer docs site figures explore results sdist wheel check-dist release-wheels identifiers workflows cross \
     aarch64 aarch64-full musl clean
 
 help: ## list the targets
@@ -110,7 +110,7 @@ tracing: $(VENV)/.tracing ## what OpenTelemetry, Datadog, Elastic APM and New Re
 # What the pages and messages say, editors show, and the examples, the benchmark and Django's backend do, is tried in
 # `make test`, not again in each configuration. Each event at each step is tried with and without libpq called
 # directly, and not with each psycopg2 besides.
-ONCE := $(patsubst %,--ignore=tests/%,test_pages.py test_reference.py test_examples.py test_editors.py \
+ONCE := $(patsubst %,--ignore=tests/%,test_pages.py test_newcomer.py test_reference.py test_examples.py test_editors.py \
     test_signatures.py test_metadata.py trace/test_cost.py benchmarks mistakes django sqlalchemy orms tracing)
 BUT_STEPS := $(ONCE) --ignore=tests/test_explorer.py
 plain: $(VENV)/.built ## the tests and psycopg2's own, without calling libpq directly
@@ -237,6 +237,10 @@ test-servers: $(VENV)/.dev ## tests on every PostgreSQL at hand, and through PgB
 	    GREENWAIT_TEST_POOLING=$$mode $(RUN_TESTS) $(BEHIND) || failed="$$failed $$mode"; \
 	done; \
 	test -z "$$failed" || { echo "FAILED:$$failed" >&2; exit 1; }
+
+# ARGS='--python python3.13 --wheels dist' takes one Python, and wheels that are built already.
+newcomer: $(VENV)/.dev ## what the README and the docs print, run from an empty home on each CPython here
+	$(BIN)/python -m tests.newcomer $(ARGS)
 
 FIGURES = $(BIN)/python -m benchmarks.published draw $(1)
 COG := $(BIN)/cog -I . --verbosity 1

@@ -1,0 +1,1 @@
+"""A newcomer who runs what the README and the docs print, in order, on each CPython here."""
