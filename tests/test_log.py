@@ -17,6 +17,7 @@ from tests.lab.interrupts import Limit, raising
 from tests.lab.marks import needs_backend_pid, needs_server_connection
 from tests.lab.postgres import Server
 from tests.lab.queries import TWENTY_SECONDS, assert_usable, one, terminate
+from tests.lab.waiting import when_waiting
 
 LIMIT = Limit()
 
@@ -172,6 +173,26 @@ def test_signal_while_the_record_of_an_interrupt_is_written_is_not_lost(
         conn.cursor().execute(TWENTY_SECONDS)
     assert info.value.__context__ is LIMIT
     assert_usable(conn)
+
+
+def test_interrupt_while_a_grace_that_ran_out_is_logged_is_not_lost(freezable, caplog, on_signal):
+    set_wait_callback(greenwait.WaitCallback(cancel_grace=0.3))
+    on_signal(signal.SIGALRM, raising(LIMIT))
+
+    def emit(record):
+        raise KeyboardInterrupt
+
+    pid = freezable.info.backend_pid
+    with (
+        frozen(pid),
+        handled_by(emit),
+        pytest.raises(KeyboardInterrupt) as info,
+        when_waiting(lambda: os.kill(os.getpid(), signal.SIGALRM)),
+    ):
+        freezable.cursor().execute("select 1")
+    assert info.value.__context__ is LIMIT
+    assert "within 0.3 s of the interrupt" in str(LIMIT.__cause__)
+    assert freezable.closed
 
 
 def test_handler_may_query_while_a_deadline_is_logged(log, connect):

@@ -20,9 +20,7 @@ MAKEFILE = (ROOT / "Makefile").read_text()
 FENCE = re.compile(r"^```(\S*)\n(.*?)^```$(?:\n\n```text\n(.*?)^```$)?", re.DOTALL | re.MULTILINE)
 
 # What the log says where no handler is set.
-OF_GRACE = re.compile(r"^backend \d+ has not ended its query within the grace .*\n", re.MULTILINE)
-    r"^backend \d+ has not ended its query within the grace of .*\n", re.MULTILINE
-)
+OF_GRACE = re.compile(r"^backend \d+ has not ended its query within .*\n", re.MULTILINE)
 SECONDS = re.compile(r"\b\d+ s\b")
 
 

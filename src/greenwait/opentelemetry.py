@@ -366,11 +366,12 @@ def instrument(
     times in C, and no code of OpenTelemetry runs in it: what it has counted is handed on when the
     metrics are read, in the thread that reads them. A forked child begins at zero.
     """
-    inner: Any = pool if isinstance(pool, Pool) else getattr(pool, "_pool", pool)
-    if not (inner is None or isinstance(inner, Pool)):
+    given: Any = pool
+    inner: Any = getattr(given, "_pool", given)  # the other two are made of a Pool
+    if inner is not None and type(inner) is not Pool:
         raise TypeError(
             "instrument() takes a greenwait.Pool, AsyncPool or ThreadedConnectionPool, "
-            f"not {type(pool).__name__!r}"
+            f"not {type(given).__name__!r}"
         )
     exporter = _exporter_of(meter_provider)
     watched = None if inner is None else _WatchedPool(inner, name or _free_name(inner))

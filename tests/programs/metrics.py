@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 import weakref
+from typing import Any
 
 from opentelemetry import metrics
 from opentelemetry.sdk.metrics import MeterProvider
@@ -23,7 +24,7 @@ PROVIDER = MeterProvider([READER])
 
 def found(reader=READER):
     """Return the data points by name: the values, or for a histogram its count and its sum."""
-    data = reader.get_metrics_data()
+    data: Any = reader.get_metrics_data()
     points = {}
     for resource in data.resource_metrics if data else ():
         for metric in (each for scope in resource.scope_metrics for each in scope.metrics):
