@@ -20,13 +20,13 @@ try:
         Observation,
         get_meter_provider,
     )
-except ImportError as exc:
-    if (exc.name or "").partition(".")[0] != "opentelemetry":
+except ImportError as _missing:
+    if (_missing.name or "").partition(".")[0] != "opentelemetry":
         raise
     raise ImportError(
         "greenwait.opentelemetry needs opentelemetry-api: pip install 'greenwait[opentelemetry]'",
-        name=exc.name,
-    ) from exc
+        name=_missing.name,
+    ) from _missing
 
 from psycopg2 import ProgrammingError
 from psycopg2.extensions import make_dsn

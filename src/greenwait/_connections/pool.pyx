@@ -61,6 +61,11 @@ cdef str SYNCHRONOUS = (
 cdef str IN_BLOCK = "write 'with pool.connection() as conn:', and use a cursor of conn"
 cdef str AS_BLOCK = "it is a with block: write 'with pool.connection() as conn:'"
 
+# Why an idle connection is not lent, by how much of the test it has passed.
+cdef tuple UNFIT = (
+    "its max_lifetime is over", "the server has closed it", "check() has not passed it"
+)
+
 cdef object connection_info = psycopg2.connection.info
 cdef object Psycopg2Error = psycopg2.Error
 cdef object OperationalError = psycopg2.OperationalError
@@ -414,12 +419,12 @@ check=None, configure=None, reset=None, **kwargs)
     cdef bint is_fit(self, Member member, int64_t now_ns) except -1:
         """Is this idle connection fit to be lent? If not, it is closed."""
         cdef bint is_fit = False
-        cdef str why = "its max_lifetime is over"
+        cdef int passed = 0
         try:
             if now_ns < member.expires_ns:
-                why = "the server has closed it"
+                passed = 1
                 if is_alive(member.conn):
-                    why = "check() has not passed it"
+                    passed = 2
                     if self.check is not None:
                         self.check(member.conn)
                     is_fit = self.check is None or self.is_clean(member, None)
@@ -428,7 +433,7 @@ check=None, configure=None, reset=None, **kwargs)
                 raise
         finally:
             if not is_fit:
-                self.discard(member, why)
+                self.discard(member, UNFIT[passed])
         return is_fit
 
     cdef Member make(self, int64_t deadline_ns):
@@ -516,10 +521,9 @@ check=None, configure=None, reset=None, **kwargs)
                     self.discard(member, self.why_closed(is_wanted, interruption))
             finally:
                 self.in_use -= 1
-                if self.is_watched:
-                    self.note_used(member)
                 self.give_place_back(member.places)
-        if self.news is not None:
+        if self.is_watched:
+            self.note_used(member)
             self.tell(interruption)
         if interruption is not None:
             raise interruption

@@ -7,8 +7,11 @@ interrupt could come between two steps. So the pool counts here, and who exports
 They are kept in steps of 3 % and less: the memory is the same for a million times as for one.
 """
 
+from typing import final
+
 __all__ = ["PoolTimes"]
 
+@final
 class PoolTimes:
     """The times of one pool."""
 

@@ -7,12 +7,15 @@ interrupt could come between two steps. So the pool counts here, and who exports
 They are kept in steps of 3 % and less: the memory is the same for a million times as for one.
 """
 
+cimport cython
 from libc.stdint cimport int64_t
 from libc.string cimport memset
 
 __all__ = ["PoolTimes"]
 
 
+@cython.auto_pickle(False)
+@cython.final
 cdef class PoolTimes:
     """The times of one pool."""
 
