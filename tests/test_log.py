@@ -66,7 +66,7 @@ def test_deadline_and_its_cancel_are_logged_with_backend_and_line(log, connect):
         f"the deadline of greenwait.timeout(0.5) has struck a wait for backend {pid}"
     )
     assert sent.getMessage() == (
-        f"sent {sent.args[0]} cancel requests to backend {pid}: "
+        f"sent {sent.args[0]} cancel request(s) to backend {pid}: "
         "the deadline of greenwait.timeout(0.5)"
     )
     for record in log.records:

@@ -29,7 +29,7 @@ def log_stop(
             )
         if cancels > 0:
             _logger.debug(
-                "sent %d cancel requests to backend %s: %s",
+                "sent %d cancel request(s) to backend %s: %s",
                 cancels,
                 pid,
                 reason,
