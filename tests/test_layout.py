@@ -23,7 +23,7 @@ FLOORS = (
     {"_greenlets", "_connections"},
     {"aio", "gevent", "trio", "eventlet"},
     {"connection"},
-    {"django", "sqlalchemy"},
+    {"django", "opentelemetry", "sqlalchemy"},
     {"__init__"},
     {"__main__"},
 )

@@ -70,9 +70,14 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import ``greenwait.aio`` where it is first used; the others need what may not be there."""
+    """Import ``greenwait.aio`` and ``.opentelemetry`` where they are first used."""
     if name == "aio":
         return importlib.import_module("greenwait.aio")
+    if name == "opentelemetry":
+        try:
+            return importlib.import_module("greenwait.opentelemetry")
+        except ImportError as exc:
+            raise AttributeError(str(exc)) from exc
     if name in ("django", "eventlet", "gevent", "sqlalchemy", "trio"):
         raise AttributeError(f"greenwait.{name} is a module: import greenwait.{name} first")
     raise missing_name("greenwait", name)

@@ -46,6 +46,7 @@ import os
 
 from greenwait import _errors
 from greenwait._psycopg import psycopg2
+from greenwait._stop_log import log_cancel
 
 __all__ = ["cancel"]
 
@@ -60,6 +61,7 @@ cdef type connection_type = psycopg2.connection
 cdef object connection_cancel = connection_type.cancel
 cdef object OperationalError = psycopg2.OperationalError
 cdef object InterfaceError = psycopg2.InterfaceError
+cdef object log = log_cancel
 cdef object deadline_passed = _errors.DeadlinePassed
 cdef object handler_raised = _errors.HandlerRaised
 cdef object open_pipe = os.pipe
@@ -261,3 +263,4 @@ def cancel(conn: psycopg2.connection, /, timeout: float = 1.0) -> None:
     finally:
         if row > 0 and trace_is_on:
             trace_span(row, "cancel", "cancel", began_ns)
+    log(conn)

@@ -18,9 +18,11 @@ cdef class timeout:
     cdef bint was_entered
     cdef bint is_entered
     cdef bint has_expired
+    cdef bint is_logged            # that it has
     # greenwait's callback is not registered, and no wait in the block has used greenwait.
     cdef bint is_unheard
     cdef long long sleeps          # thread_sleeps() on entering
+    cdef int log(self, object exc) except -1
     cdef int tell_unheard(self) except -1
     cdef int enter(self) except -1
     cdef int leave(self) except -1
@@ -31,6 +33,7 @@ cdef int learn_delegate() except -1
 cdef int hear_blocks() except -1
 cdef object leave_blocks()
 cdef int return_to_blocks(object token) except -1
+cdef str deadline_of(timeout block, int64_t limit_ns)
 cdef object timeout_error(timeout block, int64_t limit_ns, str state)
 cdef object timeout_error_without_query(timeout block, int64_t limit_ns, str state)
 cdef object block_has_expired(timeout block)

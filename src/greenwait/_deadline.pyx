@@ -13,6 +13,7 @@ from cpython.ref cimport Py_REFCNT
 from libc.math cimport isfinite
 from libc.stdint cimport int64_t
 
+from greenwait._ranks cimport higher
 from greenwait._stats cimport counters
 from greenwait._system.clock cimport NO_DEADLINE, monotonic_ns
 
@@ -29,6 +30,7 @@ from greenwait import _errors
 from greenwait._decorator import decorated
 from greenwait._elsewhere import refusing
 from greenwait._psycopg import psycopg2
+from greenwait._stop_log import log_deadline
 from greenwait._system.call_signature import CallSignature
 
 __all__ = ["deadline_after", "timeout"]
@@ -69,6 +71,7 @@ cdef str FILE_OF_CONTEXTLIB = contextlib.__file__
 cdef type connection_type = psycopg2.connection
 cdef object connection_async = connection_type.async_
 cdef object query_timeout = _errors.QueryTimeout
+cdef object log_expired = log_deadline
 
 
 def decorating(function: _Function, /) -> _Function:
@@ -155,6 +158,8 @@ cdef class timeout:
 
     def __exit__(self, kind=None, exc=None, traceback=None):
         self.leave()
+        if self.has_expired and not self.is_logged:
+            self.log(exc)
         if self.is_unheard:
             self.is_unheard = False
             # It took too long, or has waited for something.
@@ -197,6 +202,22 @@ cdef class timeout:
         found = get_value(innermost)
         if found is not None and not found.is_entered:
             PyContextVar_Set(innermost, found.outer)
+        return 0
+
+    cdef int log(self, object exc) except -1:
+        """Log that its deadline has ended a wait, not for the server; *exc* leaves the block."""
+        self.is_logged = True
+        interruption = None
+        token = leave_blocks()  # an outer one must not end the queries of a log handler
+        try:
+            log_expired(f"the deadline of {self!r}")
+        except BaseException as second:
+            interruption = second
+        return_to_blocks(token)
+        if interruption is not None:
+            raised = interruption if exc is None else higher(exc, interruption)
+            if raised is not exc:
+                raise raised
         return 0
 
     cdef int tell_unheard(self) except -1:
@@ -302,10 +323,17 @@ cdef object timeout_error(timeout block, int64_t limit_ns, str state):
 
     *state* is a sentence about the state of the connection.
     """
-    name = f"WaitCallback(timeout={limit_ns / 1e9:g})" if block is None else repr(block)
-    exc = query_timeout(f"the query was cancelled: the deadline of {name} has passed. {state}")
+    exc = query_timeout(
+        f"the query was cancelled: {deadline_of(block, limit_ns)} has passed. {state}"
+    )
     exc.timeout = block
     return exc
+
+
+cdef str deadline_of(timeout block, int64_t limit_ns):
+    """Return what the deadline is called, in the same way."""
+    name = f"WaitCallback(timeout={limit_ns / 1e9:g})" if block is None else repr(block)
+    return f"the deadline of {name}"
 
 
 cdef object timeout_error_without_query(timeout block, int64_t limit_ns, str state):

@@ -59,6 +59,10 @@ _AIO = {
     "install": "it is greenwait.install()",
     "timeout": "it is greenwait.timeout(), with 'with', or asyncio.timeout()",
 }
+_OPENTELEMETRY = {
+    "Instrumentor": "it is instrument()",
+    "uninstrument": "it is close() of what instrument() has returned",
+}
 _PATCHING = {
     "gevent_wait_callback": "patch_psycopg() registers it",
     "eventlet_wait_callback": "patch_psycopg() registers it",
@@ -76,6 +80,7 @@ _MODULES = {
     "greenwait.aio": _AIO,
     "greenwait.eventlet": _PATCHING,
     "greenwait.gevent": _PATCHING,
+    "greenwait.opentelemetry": _OPENTELEMETRY,
     "greenwait.trio": _TRIO,
 }
 

@@ -32,6 +32,7 @@ from greenwait._deadline cimport (
     after,
     blocks_entered,
     count_timeout,
+    deadline_of,
     learn_delegate,
     leave_blocks,
     nearest_block,
@@ -77,6 +78,7 @@ from greenwait._caller import ending_of_caller
 from greenwait._errors import DeadlinePassed, HandlerRaised
 from greenwait._psycopg import psycopg2
 from greenwait._slow_log import log_slow_wait
+from greenwait._stop_log import log_stop
 
 cdef type connection_type = psycopg2.connection
 cdef object connection_info = connection_type.info
@@ -88,6 +90,7 @@ cdef object deadline_passed = DeadlinePassed
 cdef object handler_raised = HandlerRaised
 cdef object ask_caller = ending_of_caller
 cdef object log_slow = log_slow_wait
+cdef object log_stopped = log_stop
 
 # The pauses between two cancels, while the query goes on. A request that failed is repeated soon;
 # one that succeeded may have arrived before the query began, or may wait in a pooler.
@@ -271,15 +274,19 @@ cdef object wait_for_result(object conn, Wait* wait):
 cdef object stop_unless_lost(object conn, Wait* wait, object interruption):
     """Stop the query; raise *interruption* if it is not a query's wait."""
     if is_prepared(wait):
-        return stop(conn, wait, interruption)
-    raise_again(no_query_error(wait, interruption))
+        return stop_and_log(conn, wait, interruption)
+    failure = no_query_error(wait, interruption)
+    if isinstance(interruption, deadline_passed):
+        wait.cancels, wait.has_given_up = 0, False
+        log_stopping(pid_of(conn, wait), wait, interruption, None, failure)
+    raise_again(failure)
 
 
 cdef object stop_at_once(object conn, Wait* wait):
     """Stop a query whose BEGIN was interrupted; return what psycopg2's caller is to get."""
     cdef ConnectionState state = <ConnectionState>wait.state
     exc, state.interrupted_begin = state.interrupted_begin, None
-    return stop(conn, wait, handler_raised(exc))
+    return stop_and_log(conn, wait, handler_raised(exc))
 
 
 cdef int wait_in_hub(object conn, Wait* wait) except -1:
@@ -324,6 +331,65 @@ cdef timeout_block set_deadline(Wait* wait):
 
 # -- A query is stopped
 
+cdef object stop_and_log(object conn, Wait* wait, object interruption):
+    """Stop the query as ``stop()`` does, and log that when it is done."""
+    reason = failure = None
+    pid = pid_of(conn, wait)  # which a lost connection does not know
+    wait.cancels, wait.has_given_up = 0, False
+    try:
+        reason = stop(conn, wait, interruption)
+    except BaseException as exc:
+        failure = exc
+    # Not in the except block, where it would become the context of everything raised.
+    return log_stopping(pid, wait, interruption, reason, failure)
+
+
+cdef object pid_of(object conn, Wait* wait):
+    """Return the pid of the connection's backend, or None if it has none yet."""
+    if wait.state is <PyObject*>None:
+        return None
+    return connection_info.__get__(conn).backend_pid or None
+
+
+cdef object log_stopping(
+    object pid, Wait* wait, object interruption, object reason, object failure
+):
+    """Log how it was stopped; then raise *failure* if that is not None, or return *reason*.
+
+    What is raised while the record is written, by a signal handler say, is an interrupt too.
+    """
+    cdef timeout_block block = <timeout_block>wait.block
+    cdef bint is_deadline = isinstance(interruption, deadline_passed)
+    if is_deadline:
+        why = deadline_of(block, wait.options.timeout_ns)
+        if block is not None:
+            block.is_logged = True
+    else:
+        why = type(raised_by(interruption)).__name__
+    second = None
+    token = leave_blocks()  # an expired block must not end the queries of a log handler
+    try:
+        log_stopped(
+            pid, why, wait.cancels,
+            is_deadline and not (reason is None and failure is None),
+            wait.options.grace_ns / 1e9 if wait.has_given_up else None,
+        )
+    except BaseException as exc:
+        second = exc
+    return_to_blocks(token)
+    if second is not None:
+        if failure is not None:
+            failure = higher(failure, second)
+        elif (<ConnectionState>wait.state).is_async:
+            failure = second  # psycopg2 does not wait, and so can't raise it
+        else:
+            wait.deadline_ns = after(wait.options.grace_ns)
+            reason = higher(reason, second) if isinstance(reason, BaseException) else second
+    if failure is not None:
+        raise_again(failure)
+    return reason
+
+
 cdef object stop(object conn, Wait* wait, object interruption):
     """End the query; raise an exception that costs the connection, or return one that does not."""
     cdef ConnectionState state = <ConnectionState>wait.state
@@ -360,6 +426,7 @@ cdef object stop(object conn, Wait* wait, object interruption):
     except BaseException as exc:
         failure = exc
     if failure is not None:
+        wait.has_given_up = isinstance(failure, deadline_passed)
         if is_deadline:
             count_timeout(block)
         raise_again(given_up_error(conn, wait, reason, failure, complaints))
@@ -477,6 +544,7 @@ cdef int send_cancel(object conn, Wait* wait, list complaints) except -1:
     When this returns, the server process has been signalled, or *complaints* says why not.
     """
     counters.cancels += 1
+    wait.cancels += 1
     complaints.clear()
     cdef Wait sending = wait[0]
     sending.state = <PyObject*>None
@@ -515,6 +583,7 @@ cdef int abandon_copy(object conn, Wait* wait) except -1:
     cdef Wait ending = wait[0]
     if not wait.draining:
         ending.deadline_ns = after(wait.options.grace_ns)
+        ending.cancels = 0
     try:
         send_cancel(conn, &ending, [])
         end_copy(conn, &ending)
@@ -523,6 +592,8 @@ cdef int abandon_copy(object conn, Wait* wait) except -1:
             "execute() has begun a COPY, which did not end within "
             f"{wait.options.grace_ns / 1e9:g} s; the connection is closed, use copy_expert()"
         ) from None
+    finally:
+        wait.cancels = ending.cancels
     return 0
 
 
@@ -546,7 +617,10 @@ cdef int hand_over(object conn, Wait* wait, object reason) except -1:
         except BaseException as exc:
             failure = exc
         if failure is not None:
-            raise_again(given_up_error(conn, wait, reason, failure, []))
+            wait.has_given_up = isinstance(failure, deadline_passed)
+            wait.cancels = 0
+            failure = given_up_error(conn, wait, reason, failure, [])
+            log_stopping(pid_of(conn, wait), wait, reason, reason, failure)
         reason = with_later(reason)
         if not is_refused:
             raise_again(reason)

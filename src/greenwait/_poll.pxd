@@ -34,6 +34,8 @@ cdef struct Wait:
     Ending ending     # it ends a transaction
     bint is_two_phase  # ... of two phases
     bint has_ended_stream  # it began a replication stream, which was ended
+    int cancels       # the requests that were sent
+    bint has_given_up  # the server has not ended it within the grace
     PyObject* copy    # the CopyData of the COPY that it transfers; NULL: it has not begun one
 
 cdef int check_pollable(object conn) except -1

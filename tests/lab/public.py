@@ -7,6 +7,7 @@ MODULES = (
     "greenwait.connection",
     "greenwait.django",
     "greenwait.gevent",
+    "greenwait.opentelemetry",
     "greenwait.sqlalchemy",
     "greenwait.trio",
 )

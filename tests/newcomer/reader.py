@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tests.lab.bounds import bound
-from tests.lab.pages import ROOT, Block, commands, cut, is_late, side
+from tests.lab.pages import ROOT, Block, commands, cut, is_late, side, without_log
 from tests.newcomer.home import Done, Home, server_settings
 
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
@@ -139,6 +139,7 @@ class Reader:
 
 def _is_announced(stderr: str, block: Block) -> bool:
     """Return whether nothing was written there but warnings that the page names."""
+    stderr = without_log(stderr)
     kinds = re.findall(r"\b(\w+Warning): ", stderr)
     page = block.page.read_text(encoding="utf-8")
     if not kinds or "Traceback" in stderr:

@@ -3,6 +3,7 @@
 from libc.stdint cimport int64_t
 
 from greenwait._connections.lock cimport FairLock
+from greenwait._connections.pool_times cimport PoolTimes
 from greenwait._connections.semaphore cimport FairSemaphore
 
 cdef class Member:
@@ -13,7 +14,9 @@ cdef class Member:
     cdef bint is_in_block       # lent to a Borrowed, which gives it back
     cdef int64_t expires_ns
     cdef int64_t idle_since_ns
+    cdef int64_t lent_ns        # when, if the pool's times are counted
     cdef tuple settings
+    cdef object pid             # of the backend
 
 cdef class Borrowed:
     cdef Pool pool
@@ -48,6 +51,9 @@ cdef class Pool:
     cdef Py_ssize_t failures
     cdef Py_ssize_t discarded
     cdef int64_t waited_ns
+    cdef bint is_watched    # there are times or news, of which lending has to know
+    cdef PoolTimes times    # None: they are not counted
+    cdef list news          # connections made and closed, to be logged; None: there are none
     cdef object __weakref__
 
     cdef int begin(self) except -1
@@ -62,8 +68,14 @@ cdef class Pool:
     cdef int take_back(self, Member member, bint is_wanted=*) except -1
     cdef int give_place_back(self, FairSemaphore places) except -1
     cdef bint is_clean(self, Member member, object reset) except -1
+    cdef str why_closed(self, bint is_wanted, object interruption)
     cdef int put_aside(self, Member member) except -1
     cdef int discard_idle(self, int64_t now_ns) except -1
-    cdef int discard(self, Member member) except -1
+    cdef int discard(self, Member member, str why) except -1
+    cdef int note(self, Member member, object what) except -1
+    cdef int note_lent(self, Member member, int64_t began_ns) except -1
+    cdef int note_used(self, Member member) noexcept
+    cdef int tell(self, object raised=*) except -1
+    cdef object log_news(self)
 
 cdef object lend_now(Pool pool)

@@ -14,6 +14,7 @@ from cpython.exc cimport PyErr_CheckSignals
 from libc.stdint cimport int64_t
 
 from greenwait._connections.lock cimport NOT_LENT, USABLE, FairLock
+from greenwait._connections.pool_times cimport count_time
 from greenwait._connections.pooled cimport (
     configure as configure_new,
     is_alive,
@@ -21,7 +22,16 @@ from greenwait._connections.pooled cimport (
     settings_of,
 )
 from greenwait._connections.semaphore cimport FairSemaphore, pause_until
-from greenwait._deadline cimport after, checked_seconds, timeout as timeout_block, to_ns
+from greenwait._deadline cimport (
+    after,
+    checked_seconds,
+    leave_blocks,
+    return_to_blocks,
+    timeout as timeout_block,
+    to_ns,
+)
+from greenwait._psycopg.proxy cimport without_proxy
+from greenwait._ranks cimport higher
 from greenwait._system.clock cimport NO_DEADLINE, monotonic_ns
 from greenwait._system.sealed_type cimport seal_type
 
@@ -33,6 +43,7 @@ from typing import TypeVar
 from weakref import WeakSet
 
 from greenwait._connections.connect import connect
+from greenwait._connections.pool_log import log_connections
 from greenwait._connections.pool_options import check_arguments, check_sizes
 from greenwait._connections.pool_stats import PoolStats
 from greenwait._elsewhere import Elsewhere, refusing
@@ -50,9 +61,16 @@ cdef str SYNCHRONOUS = (
 cdef str IN_BLOCK = "write 'with pool.connection() as conn:', and use a cursor of conn"
 cdef str AS_BLOCK = "it is a with block: write 'with pool.connection() as conn:'"
 
+# Why an idle connection is not lent, by how much of the test it has passed.
+cdef tuple UNFIT = (
+    "its max_lifetime is over", "the server has closed it", "check() has not passed it"
+)
+
+cdef object connection_info = psycopg2.connection.info
 cdef object Psycopg2Error = psycopg2.Error
 cdef object OperationalError = psycopg2.OperationalError
 cdef object InterfaceError = psycopg2.InterfaceError
+cdef object log = log_connections
 
 # The pause between two attempts to connect, doubled each time; and shortened at random, so that
 # not all borrowers try at the same moment.
@@ -191,6 +209,7 @@ check=None, configure=None, reset=None, **kwargs)
         try:
             while len(self.members) < self.min_size:
                 self.put_aside(self.make(after(self.timeout_ns)))
+            self.tell()
         except BaseException:
             self.close(timeout=0)
             raise
@@ -204,6 +223,9 @@ check=None, configure=None, reset=None, **kwargs)
         self.members = {}
         self.idle = []
         self.taken = self.making = self.in_use = 0
+        self.news = None
+        if self.times is not None:
+            self.times.forget()
         return 0
 
     def connection(
@@ -288,7 +310,8 @@ check=None, configure=None, reset=None, **kwargs)
         self.is_closed = True
         self.places.open()
         while self.idle:
-            self.discard(self.idle.pop())
+            self.discard(self.idle.pop(), "the pool is closed")
+        self.tell()
         if self.taken > 0 and not self.empty.enter(deadline_ns):
             raise PoolTimeout(
                 f"the pool is closed, but after {timeout:g} s {self.in_use} of its connections "
@@ -342,14 +365,19 @@ check=None, configure=None, reset=None, **kwargs)
         try:
             self.check_open()
             member = self.find(began_ns, deadline_ns)
-        except BaseException:
+        except BaseException as exc:
             self.give_place_back(places)
+            interruption = self.log_news()
+            if interruption is not None:
+                raise higher(exc, interruption)
             raise
         member.places = places
         member.is_lent = True
         self.in_use += 1
         self.lent += 1
         self.waited_ns += monotonic_ns() - began_ns
+        if self.is_watched:
+            self.note_lent(member, began_ns)
         return member
 
     cdef int check_open(self) except -1:
@@ -391,22 +419,27 @@ check=None, configure=None, reset=None, **kwargs)
     cdef bint is_fit(self, Member member, int64_t now_ns) except -1:
         """Is this idle connection fit to be lent? If not, it is closed."""
         cdef bint is_fit = False
+        cdef int passed = 0
         try:
-            if now_ns < member.expires_ns and is_alive(member.conn):
-                if self.check is not None:
-                    self.check(member.conn)
-                is_fit = self.check is None or self.is_clean(member, None)
+            if now_ns < member.expires_ns:
+                passed = 1
+                if is_alive(member.conn):
+                    passed = 2
+                    if self.check is not None:
+                        self.check(member.conn)
+                    is_fit = self.check is None or self.is_clean(member, None)
         except Psycopg2Error as exc:
             if isinstance(exc, QueryTimeout):
                 raise
         finally:
             if not is_fit:
-                self.discard(member)
+                self.discard(member, UNFIT[passed])
         return is_fit
 
     cdef Member make(self, int64_t deadline_ns):
         """Return a new connection."""
         cdef Member member = Member.__new__(Member)
+        cdef int64_t began_ns = monotonic_ns()
         cdef timeout_block block = timeout_block(max(0, deadline_ns - monotonic_ns()) / 1e9)
         self.making += 1
         try:
@@ -435,6 +468,11 @@ check=None, configure=None, reset=None, **kwargs)
             member.expires_ns = after(<int64_t>(self.max_lifetime_ns * random.uniform(0.9, 1.0)))
         self.made += 1
         self.members[id(member.conn)] = member
+        member.pid = pid_of(member.conn)
+        began_ns = monotonic_ns() - began_ns
+        if self.times is not None:
+            count_time(self.times.made, began_ns)
+        self.note(member, began_ns / 1e9)
         return member
 
     cdef object too_late(self, int64_t began_ns, object cause):
@@ -470,20 +508,23 @@ check=None, configure=None, reset=None, **kwargs)
                     if is_wanted and not self.is_closed:
                         is_clean = self.is_clean(member, self.reset)
                     break
-                except QueryTimeout:
-                    raise
                 except BaseException as exc:
                     if interruption is None:
                         interruption = exc
+                    if isinstance(exc, QueryTimeout):
+                        break
         finally:
             try:
                 if is_clean:
                     self.put_aside(member)
                 else:
-                    self.discard(member)
+                    self.discard(member, self.why_closed(is_wanted, interruption))
             finally:
                 self.in_use -= 1
                 self.give_place_back(member.places)
+        if self.is_watched:
+            self.note_used(member)
+            self.tell(interruption)
         if interruption is not None:
             raise interruption
         return 0
@@ -500,13 +541,23 @@ check=None, configure=None, reset=None, **kwargs)
         """Restore the state that the connection was made in. Returns whether it has that."""
         return is_restored(member.conn, member.settings, reset) and not self.is_closed
 
+    cdef str why_closed(self, bint is_wanted, object interruption):
+        """Return why a connection that was given back is not kept."""
+        if self.is_closed:
+            return "the pool is closed"
+        if not is_wanted:
+            return "putconn() was told to"
+        if interruption is not None:
+            return f"{type(interruption).__name__} while it was given back"
+        return "it was given back closed, or could not be restored"
+
     cdef int put_aside(self, Member member) except -1:
         cdef int64_t now_ns = monotonic_ns()
         member.idle_since_ns = now_ns
         if getattr(member.conn, "_event_loop", None) is not None:
             member.conn._event_loop = None  # greenwait.aio's: the next task may run in another
         if member.expires_ns <= now_ns:
-            return self.discard(member)
+            return self.discard(member, "its max_lifetime is over")
         member.lock.state = NOT_LENT
         self.idle.append(member)
         return self.discard_idle(now_ns)
@@ -518,13 +569,65 @@ check=None, configure=None, reset=None, **kwargs)
             oldest = self.idle[0]
             if now_ns - oldest.idle_since_ns < self.max_idle_ns:
                 break
-            self.discard(self.idle.pop(0))
+            self.discard(self.idle.pop(0), "it was idle for max_idle")
         return 0
 
-    cdef int discard(self, Member member) except -1:
+    cdef int discard(self, Member member, str why) except -1:
         if self.members.pop(id(member.conn), None) is not None:
             self.discarded += 1
+            self.note(member, why)
         return close(member.conn)
+
+    # -- Who looks on is told
+
+    cdef int note(self, Member member, object what) except -1:
+        """Note what is to be logged when no step of the pool is half done."""
+        if self.news is None:
+            self.news = []
+        self.news.append((member.pid, what))
+        self.is_watched = True
+        return 0
+
+    cdef int note_lent(self, Member member, int64_t began_ns) except -1:
+        """Count the wait, log the news; if that is interrupted, the connection goes back."""
+        if self.times is not None:
+            member.lent_ns = monotonic_ns()
+            count_time(self.times.waited, member.lent_ns - began_ns)
+        interruption = self.log_news()
+        if interruption is not None:
+            try:
+                self.take_back(member)
+            except BaseException as exc:
+                interruption = higher(interruption, exc)
+            raise interruption
+        return 0
+
+    cdef int note_used(self, Member member) noexcept:
+        if self.times is not None and member.lent_ns > self.times.since_ns:
+            count_time(self.times.used, monotonic_ns() - member.lent_ns)
+        return 0
+
+    cdef int tell(self, object raised=None) except -1:
+        """Log the news; raise what interrupts that, or *raised*, whichever ranks higher."""
+        interruption = self.log_news()
+        if interruption is not None:
+            raise interruption if raised is None else higher(raised, interruption)
+        return 0
+
+    cdef object log_news(self):
+        """Log the connections that were made and closed; return what has interrupted that."""
+        if self.news is None:
+            return None
+        news, self.news = self.news, None
+        self.is_watched = self.times is not None
+        interruption = None
+        token = leave_blocks()  # an expired block must not end the queries of a log handler
+        try:
+            log(news)
+        except BaseException as exc:
+            interruption = exc
+        return_to_blocks(token)
+        return interruption
 
 
 def give_up(Pool pool, conn):
@@ -534,10 +637,13 @@ def give_up(Pool pool, conn):
         return
     member.is_lent = member.is_in_block = False
     try:
-        pool.discard(member)
+        pool.discard(member, "it was never given back, and its event loop or its pool is closed")
     finally:
         pool.in_use -= 1
+        if pool.is_watched:
+            pool.note_used(member)
         pool.give_place_back(member.places)
+    pool.tell()
 
 
 def empty_pool(dsn=None, *, min_size=0, **options):
@@ -564,6 +670,11 @@ cdef int close(object conn) except -1:
     except Psycopg2Error:  # pragma: no cover: another thread or greenlet is at work on it
         pass
     return 0
+
+
+cdef object pid_of(object conn):
+    """Return the pid of its backend; no Python code runs for that."""
+    return connection_info.__get__(without_proxy(conn)).backend_pid
 
 
 cdef FairLock lock_of(object conn):

@@ -7,6 +7,7 @@ It is compiled because an interrupt must not come between lending a connection a
 """
 
 from collections.abc import Callable, Hashable
+from types import GenericAlias
 from typing import Any, Generic, overload
 
 from psycopg2.extensions import connection
@@ -36,6 +37,7 @@ class ThreadedConnectionPool(AbstractConnectionPool, Generic[_Connection]):
     connections come back as they were made, autocommit and isolation level included. A forked
     child makes connections of its own. ``greenwait.Pool`` waits where this one raises.
     """
+    def __class_getitem__(cls, item: Any, /) -> GenericAlias: ...
     @overload
     def __init__(
         self: ThreadedConnectionPool[Connection],

@@ -9,6 +9,7 @@ It is compiled because an interrupt must not come between lending a connection a
 from greenwait._connections.pool cimport Pool, lend_now
 
 from collections.abc import Hashable
+from types import GenericAlias
 from typing import TypeVar
 
 from psycopg2.extensions import connection
@@ -40,6 +41,8 @@ class ThreadedConnectionPool(AbstractConnectionPool):
     connections come back as they were made, autocommit and isolation level included. A forked
     child makes connections of its own. ``greenwait.Pool`` waits where this one raises.
     """
+
+    __class_getitem__ = classmethod(GenericAlias)  # as Pool has it
 
     def __init__(self, minconn=None, maxconn=None, *args, **kwargs):
         try:
