@@ -83,8 +83,11 @@ def _draw_bars(
     places = range(len(entries))
     axes.barh(places, medians, color=[_COLOURS[kind] for kind in kinds])
     axes.hlines(places, [each["p10"] for each in spreads], [each["p90"] for each in spreads], "k")
-    # One outlier must not squash the rest: a line may run out of the panel.
-    axes.set_xlim(0, min(max(medians) * 1.5, max(each["p90"] for each in spreads) * 1.05))
+    # One outlier must not squash the rest: a line may run out of the panel, and has a head there.
+    end = min(max(medians) * 1.5, max(each["p90"] for each in spreads) * 1.05)
+    axes.set_xlim(0, end)
+    cut = [place for place in places if spreads[place]["p90"] > end]
+    axes.plot([end * 0.98] * len(cut), cut, "k>", markersize=7)
     axes.set_ylim(len(entries) - 0.5, -0.5)
     axes.set_yticks(places, [entry["title"] for entry in entries])
     # All figures in one column beside the panel, where no bar or line can run through.

@@ -71,18 +71,21 @@ def _ending_called_by(frame: FrameType) -> str | None:
     return "commit" if is_exit else None
 
 
-def statement_of_caller(frame: FrameType | None) -> tuple[str, str]:
+def statement_of_caller(inner: FrameType | None, frame: FrameType | None) -> tuple[str, str]:
     """Return what *frame* calls, for a trace: its kind, and the statement or the method's name.
+
+    *inner* is the frame that has called psycopg2's compiled part. It tells whether a transaction
+    ends: psycopg2's pool ends one in Python code that *frame* has called.
 
     The statement is known if it is written where it is executed. An argument that is computed is
     not: then it is ``execute()``.
     """
-    found = None if frame is None else _call_of(frame)
-    if frame is None or found is None:
-        return "query", "query"
-    ending = _ending_called_by(frame)
+    ending = None if inner is None else _ending_called_by(inner)
     if ending is not None:
         return "transaction", ending
+    found = None if frame is None else _call_of(frame)
+    if found is None:
+        return "query", "query"
     call, before = found
     if call.opname not in _CALLS + _CALLS_WITH_KEYWORDS:
         return "query", "query"
@@ -100,13 +103,16 @@ def statement_of_caller(frame: FrameType | None) -> tuple[str, str]:
 
 
 def _call_of(frame: FrameType) -> tuple[dis.Instruction, list[dis.Instruction]] | None:
-    """Return the instruction that *frame* executes, and those before it."""
+    """Return the instruction that *frame* executes, and those before it.
+
+    While it calls a Python function, CPython 3.11 and 3.12 are at the last cache of the CALL.
+    """
     before: list[dis.Instruction] = []
     for instruction in dis.get_instructions(frame.f_code):
-        if instruction.offset >= frame.f_lasti:
-            return instruction, before
+        if instruction.offset > frame.f_lasti:
+            break
         before.append(instruction)
-    return None  # pragma: no cover: some instruction is being executed
+    return (before[-1], before[:-1]) if before else None
 
 
 def _method_called(call: dis.Instruction, before: list[dis.Instruction]) -> str | None:

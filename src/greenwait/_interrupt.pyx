@@ -70,7 +70,15 @@ from greenwait._ranks cimport higher
 from greenwait._refusal cimport has_error, have_refused, is_begin
 from greenwait._stats cimport counters
 from greenwait._system.clock cimport NO_DEADLINE, monotonic_ns
-from greenwait._trace cimport observed_ns, row_here, trace_is_on, trace_span, trace_wait
+from greenwait._trace cimport (
+    observed_ns,
+    row_here,
+    row_known,
+    trace_again,
+    trace_is_on,
+    trace_span,
+    trace_wait,
+)
 from greenwait._waiter cimport Waiter, is_hub_itself, waiter_here, waiters_entered
 
 from greenwait import _errors
@@ -79,6 +87,19 @@ from greenwait._errors import DeadlinePassed, HandlerRaised
 from greenwait._psycopg import psycopg2
 from greenwait._slow_log import log_slow_wait
 from greenwait._stop_log import log_stop
+
+cdef extern from *:
+    """
+    /* A call whose exception the caller looks for, and one that raises what is pending then. */
+    #define call_unchecked(function, conn, wait) function(conn, wait)
+    static int
+    raise_pending(void)
+    {
+        return -1;
+    }
+    """
+    PyObject* call_unchecked(object (*function)(object, Wait*), object conn, Wait* wait) noexcept
+    int raise_pending() except -1
 
 cdef type connection_type = psycopg2.connection
 cdef object connection_info = connection_type.info
@@ -153,39 +174,89 @@ cdef int wait_or_stop(object conn, const Options* options) except -1:
 
 
 cdef object wait_observed(object conn, Wait* wait):
-    """Wait, record the wait in a trace, and log it if it took long."""
-    cdef int64_t began_ns = monotonic_ns()
-    cdef bint stops_loop = False
-    cdef bint is_begun = False
-    cdef bint is_over = False
-    reason = None
+    """Wait, record the wait in a trace, and log it if it took long.
+
+    The ordinary wait runs no Python code for it, and catches nothing, which costs as much as half
+    of the record.
+    """
+    cdef PyObject* result
+    cdef int64_t ended_ns
     wait.interrupted_by = NULL
+    wait.stops_loop = False
+    wait.row = row_known()
+    wait.began_ns = monotonic_ns()
+    if wait.row == 0 or wait.options.slow_ns >= 0:
+        return wait_and_tell(conn, wait)
+    result = call_unchecked(wait_for_result, conn, wait)
+    ended_ns = monotonic_ns()
+    if result is NULL:
+        return end_raised(conn, wait, ended_ns)
+    reason = <object>result
+    Py_DECREF(reason)  # held here now
+    if wait.interrupted_by is NULL and trace_again(<ConnectionState>wait.state, wait, ended_ns):
+        return reason
+    return end_returned(conn, wait, reason, ended_ns)
+
+
+cdef object wait_and_tell(object conn, Wait* wait):
+    """Wait, where Python code names the row of the trace, or may have to log."""
+    cdef PyObject* result
+    cdef int64_t ended_ns
+    failure = None
     try:
         if trace_is_on:
-            wait.row = row_here(&stops_loop)
-        is_begun = True
-        reason = wait_for_result(conn, wait)
-        is_over = True
-        tell_of_wait(conn, wait, stops_loop, began_ns)
-        return reason
+            wait.row = row_here(&wait.stops_loop)
     except BaseException as exc:
         failure = exc
-    # What is raised may be the wait's own, or of the Python code that names a row or logs.
-    interruption = None
-    if not is_begun:
-        interruption, failure = failure, None
-        try:
-            reason = stop_unless_lost(conn, wait, handler_raised(interruption))
-        except BaseException as exc:
-            failure = exc
-        interruption = None
-    elif is_over:
-        interruption, failure = failure, None
-    if not is_over:
-        try:
-            tell_of_wait(conn, wait, stops_loop, began_ns)
-        except BaseException as exc:
-            interruption = exc
+    if failure is not None:
+        return end_not_begun(conn, wait, failure)
+    result = call_unchecked(wait_for_result, conn, wait)
+    ended_ns = monotonic_ns()
+    if result is NULL:
+        return end_raised(conn, wait, ended_ns)
+    reason = <object>result
+    Py_DECREF(reason)  # held here now
+    return end_returned(conn, wait, reason, ended_ns)
+
+
+cdef object end_not_begun(object conn, Wait* wait, object interruption):
+    """Stop the query, where the code that names a row has raised."""
+    reason = failure = None
+    try:
+        reason = stop_unless_lost(conn, wait, handler_raised(interruption))
+    except BaseException as exc:
+        failure = exc
+    return end_observed(conn, wait, reason, failure, told_of(conn, wait, monotonic_ns()))
+
+
+cdef object end_raised(object conn, Wait* wait, int64_t ended_ns):
+    """Tell of a wait that has raised, and raise that."""
+    failure = None
+    try:
+        raise_pending()
+    except BaseException as exc:
+        failure = exc
+    return end_observed(conn, wait, None, failure, told_of(conn, wait, ended_ns))
+
+
+cdef object end_returned(object conn, Wait* wait, object reason, int64_t ended_ns):
+    """Tell of a wait, and return what it does."""
+    return end_observed(conn, wait, reason, None, told_of(conn, wait, ended_ns))
+
+
+cdef object told_of(object conn, Wait* wait, int64_t ended_ns):
+    """Tell of the wait; return what Python code has raised meanwhile, or None."""
+    try:
+        tell_of_wait(conn, wait, ended_ns)
+    except BaseException as exc:
+        return exc
+    return None
+
+
+cdef object end_observed(
+    object conn, Wait* wait, object reason, object failure, object interruption
+):
+    """Return or raise what the wait does, or *interruption*, raised when it was over."""
     if isinstance(interruption, Exception):
         PyErr_SetObject(type(interruption), interruption)
         PyErr_WriteUnraisable(log_slow)  # raised, it would cost the connection
@@ -204,22 +275,17 @@ cdef object wait_observed(object conn, Wait* wait):
     return reason
 
 
-cdef int tell_of_wait(object conn, Wait* wait, bint stops_loop, int64_t began_ns) except -1:
-    cdef int64_t ended_ns = monotonic_ns()
+cdef int tell_of_wait(object conn, Wait* wait, int64_t ended_ns) except -1:
     interrupted_by = None
     if wait.interrupted_by is not NULL:
         interrupted_by = <object>wait.interrupted_by
-        Py_DECREF(interrupted_by)
-        wait.interrupted_by = NULL
-    if wait.row > 0 and trace_is_on:
-        trace_wait(
-            conn, <ConnectionState>wait.state, wait.row, stops_loop, wait.was_idle, began_ns,
-            ended_ns, interrupted_by, wait.interrupted_ns,
-        )
-    if 0 <= wait.options.slow_ns < ended_ns - began_ns:
+        Py_DECREF(interrupted_by)  # held here now
+    if wait.row > 0:
+        trace_wait(conn, <ConnectionState>wait.state, wait, ended_ns)
+    if 0 <= wait.options.slow_ns < ended_ns - wait.began_ns:
         token = leave_blocks()  # an expired block must not end the queries of a log handler
         try:
-            log_slow(conn, (ended_ns - began_ns) / 1e9)
+            log_slow(conn, (ended_ns - wait.began_ns) / 1e9)
         finally:
             return_to_blocks(token)
     return 0

@@ -26,7 +26,10 @@ cdef struct Wait:
     bint was_idle     # no transaction was open on the server before it
     int row           # in a trace; 0: it is not recorded
     bint draining     # it waits for the end of an interrupted query
-    # If it is recorded: what has interrupted it, its class, and when.
+    # If it is recorded: when it began, whether it stops an event loop, and what has interrupted it,
+    # its class, and when.
+    int64_t began_ns
+    bint stops_loop
     PyObject* interrupted_by
     int64_t interrupted_ns
     # For a query that is being stopped:

@@ -7,6 +7,7 @@ The places that record, each of which tests ``trace_is_on`` or ``observed_ns`` w
 
 from libc.stdint cimport int64_t
 
+from greenwait._poll cimport Wait
 from greenwait._psycopg.state cimport ConnectionState
 
 cdef bint trace_is_on
@@ -14,13 +15,17 @@ cdef bint trace_is_on
 # this is 0, and all while there is a trace.
 cdef int64_t observed_ns
 
+# The row of the running thread, while a trace is on and no framework runs in the process; 0 where
+# row_here() has to be asked.
+cdef int row_known() noexcept
 # The row of the running greenlet or thread. It may run Python code, and raise an interrupt.
 cdef int row_here(bint* stops_loop) except -1
-# Record the wait of a connection, when it is over. *interrupted_by* is the class of what has
-# interrupted it, or None. It may run Python code too.
+# Record the wait of a connection like an earlier one of the same line; False: trace_wait() has to.
+cdef bint trace_again(ConnectionState state, const Wait* wait, int64_t ended_ns) noexcept
+# Record the wait of a connection, when it is over; *state* is that of *wait*. It may run Python code
+# too.
 cdef int trace_wait(
-    object conn, ConnectionState state, int row, bint stops_loop, bint was_idle,
-    int64_t began_ns, int64_t ended_ns, object interrupted_by, int64_t interrupted_ns
+    object conn, ConnectionState state, const Wait* wait, int64_t ended_ns
 ) except -1
 # Record what began then and is over now.
 cdef int trace_span(int row, str category, str name, int64_t began_ns) except -1

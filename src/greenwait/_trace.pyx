@@ -11,15 +11,15 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.object cimport PyObject
 from cpython.pystate cimport PyThreadState, PyThreadState_Get, PyThreadState_GetDict
-from cpython.ref cimport Py_INCREF, Py_XDECREF, Py_XINCREF
+from cpython.ref cimport Py_XDECREF
 from libc.stdint cimport INT64_MIN, int64_t, uint64_t
-from libc.stdlib cimport calloc, free
-from libc.string cimport memcmp, memcpy
 
+from greenwait._poll cimport Wait
 from greenwait._psycopg.attributes cimport value_of
 from greenwait._psycopg.libpq cimport PQTRANS_IDLE, libpq
 from greenwait._psycopg.state cimport (
     COMMIT,
+    NO_ENDING,
     ROLLBACK,
     ConnectionState,
     is_ready,
@@ -64,12 +64,29 @@ cdef extern from "trace_file.h":
     ) noexcept
     void trace_add_line(trace_file_t* trace, const char* line, size_t length) noexcept
 
+cdef extern from "trace_beginnings.h":
+    const size_t TRACE_HEAD
+    ctypedef struct trace_key_t:
+        PyObject* code
+    void trace_key_set(
+        trace_key_t* key, int row, int backend, int kind, const char* head, size_t length
+    ) noexcept
+    void trace_key_set_code(trace_key_t* key, void* code, int where) noexcept
+    PyObject* trace_kept(const trace_key_t* key) noexcept
+    void trace_keep(const trace_key_t* key, object beginning) noexcept
+    bint trace_slots_new() noexcept
+    void trace_slots_free() noexcept
+
 cdef extern from "caller.h":
     void* code_that_runs(int* where) noexcept
-    void* code_of_caller(const char* package, Py_ssize_t length, int* where) noexcept
+    void pass_over(const char* folder) noexcept
+    void* code_of_caller(int* where) noexcept
 
 cdef extern from *:
     uint64_t PyThreadState_GetID(PyThreadState* state) noexcept
+    Py_ssize_t PyDict_GET_SIZE(object mapping) noexcept
+    char* bytes_start "PyBytes_AS_STRING" (PyObject* string) noexcept
+    size_t bytes_size "PyBytes_GET_SIZE" (PyObject* string) noexcept
 
 cdef object connection_autocommit = psycopg2.connection.autocommit
 cdef object cursor_query = psycopg2.cursor.query
@@ -79,9 +96,7 @@ cdef object ask_text = _trace_text
 cdef object sleep = time.sleep
 cdef object close_descriptor = os.close
 cdef dict modules = sys.modules
-cdef bytes package_of_ours = _trace_text.PACKAGE.encode("utf-8", "surrogateescape")
-cdef const char* package = package_of_ours
-cdef Py_ssize_t package_length = len(package_of_ours)
+cdef list folders = [each.encode("utf-8", "surrogateescape") for each in _trace_text.FOLDERS]
 cdef Py_ssize_t modules_seen = 0
 cdef object running_loop = None  # asyncio's function, once it is imported
 
@@ -94,6 +109,16 @@ cdef int64_t began_ns
 cdef int64_t written_ns
 cdef int64_t LONGEST_UNWRITTEN_NS = 1_000_000_000
 cdef bint is_registered_at_exit = False
+
+
+cdef int pass_over_ours() except -1:
+    cdef bytes folder
+    for folder in folders:
+        pass_over(PyBytes_AS_STRING(folder))
+    return 0
+
+
+pass_over_ours()
 
 
 # -- Rows: one for each thread, greenlet, job and task
@@ -148,27 +173,42 @@ cdef int row_of_thread() except -1:
     return row
 
 
+cdef int row_known() noexcept:
+    """Return the thread's row, if nothing else can be running in it; see ``_trace.pxd``."""
+    if (
+        trace_is_on
+        and waiters_entered == 0
+        and running_loop is None
+        and PyDict_GET_SIZE(modules) == modules_seen
+        and PyThreadState_GetID(PyThreadState_Get()) == last_thread
+        and row_of_last_thread >= first_row
+    ):
+        return row_of_last_thread
+    return 0
+
+
 cdef int row_here(bint* stops_loop) except -1:
     """Return the row of the running greenlet or thread; see ``_trace.pxd``."""
-    global modules_seen, running_loop
-    cdef Waiter waiter = waiter_here() if waiters_entered > 0 else None
     cdef int row = 0
     stops_loop[0] = False
+    waiter = waiter_here() if waiters_entered > 0 else None
     if waiter is not None:
-        row = waiter.trace_row(first_row, number_row)
+        row = (<Waiter>waiter).trace_row(first_row, number_row)
     else:
-        if running_loop is None and len(modules) != modules_seen:
-            modules_seen = len(modules)
-            running_loop = getattr(modules.get("asyncio.events"), "_get_running_loop", None)
-        stops_loop[0] = running_loop is not None and running_loop() is not None
+        stops_loop[0] = has_running_loop()
     return row if row > 0 else row_of_thread()
 
 
-# -- Beginnings of events
+cdef bint has_running_loop() except -1:
+    """Does asyncio run in this thread? It may be imported while the trace is on."""
+    global modules_seen, running_loop
+    if running_loop is None and len(modules) != modules_seen:
+        modules_seen = len(modules)
+        running_loop = getattr(modules.get("asyncio.events"), "_get_running_loop", None)
+    return running_loop is not None and running_loop() is not None
 
-cdef enum:
-    SLOTS = 1024
-    HEAD = 80  # bytes of a statement
+
+# -- Beginnings of events
 
 cdef enum Kind:
     OTHER
@@ -179,17 +219,6 @@ cdef enum Kind:
     OF_CALLER
     OF_CURSOR
 
-cdef struct Slot:
-    PyObject* code
-    int where
-    int row
-    int backend
-    Kind kind
-    Py_ssize_t length
-    char[HEAD] head
-    PyObject* beginning
-
-cdef Slot* slots = NULL
 cdef dict NAMES = {
     OTHER: ("query", "a wait"),
     CONNECT: ("connect", "connect"),
@@ -199,83 +228,37 @@ cdef dict NAMES = {
 }
 
 
-cdef int free_slots() except -1:
-    global slots
-    cdef Slot* old = slots
-    slots = NULL
-    if old is not NULL:
-        for index in range(SLOTS):
-            Py_XDECREF(old[index].beginning)
-            Py_XDECREF(old[index].code)
-        free(old)
-    return 0
-
-
-cdef inline Slot* slot_of(const Slot* key, const char* head) noexcept:
-    cdef size_t mixed = (<size_t>key.code >> 4) + key.where * 31 + key.row * 40503
-    mixed += key.backend * 26543 + (key.kind << 7) + key.length
-    if key.length > 0:
-        mixed += <size_t>head[key.length - 1] * 131 + <size_t>head[key.length >> 1] * 257
-    mixed ^= mixed >> 11
-    return &slots[mixed & (SLOTS - 1)]
-
-
-cdef inline bint is_kept(const Slot* slot, const Slot* key, const char* head) noexcept:
-    return (
-        slot.beginning is not NULL
-        and slot.code is key.code
-        and slot.where == key.where
-        and slot.row == key.row
-        and slot.backend == key.backend
-        and slot.kind == key.kind
-        and slot.length == key.length
-        and (key.length == 0 or memcmp(slot.head, head, key.length) == 0)
-    )
-
-
-cdef bytes beginning_of(Slot* key, const char* head):
-    """Return the beginning of the event; made anew, and kept, where it is another one."""
-    cdef Slot* slot
-    # What is kept is of the program's code: if that runs, it need not be asked whose it is.
-    key.code = <PyObject*>code_that_runs(&key.where)
-    slot = slot_of(key, head)
-    if is_kept(slot, key, head):
-        return <bytes>slot.beginning
-    key.where = 0
-    key.code = <PyObject*>code_of_caller(package, package_length, &key.where)
+cdef object beginning_of_caller(
+    trace_key_t* key, Kind kind, int row, int backend, const char* head, size_t length
+):
+    """Return the beginning of an event of the program's own code; made, and kept, if it is new."""
+    cdef PyObject* kept
+    cdef int where = 0
+    cdef void* code = code_of_caller(&where)
+    trace_key_set_code(key, code, where)
     try:
-        slot = slot_of(key, head)
-        if is_kept(slot, key, head):
-            return <bytes>slot.beginning
-        made = make_beginning(key, head)
-        if slots is not NULL:  # or another thread has ended the trace meanwhile
-            keep(slot_of(key, head), key, head, made)
+        kept = trace_kept(key)
+        if kept is not NULL:
+            return <object>kept
+        if kind == OF_CURSOR:
+            category, name = "query", head[:length].decode("utf-8", "replace")
+        elif kind == OF_CALLER:
+            category, name = ask_caller(ask_text.frame_of_call(), ask_text.frame_of_caller())
+        else:
+            category, name = NAMES[kind]
+        made = ask_text.beginning(process, row, category, name, backend)
+        if trace_is_on:  # or another thread has ended the trace meanwhile
+            trace_keep(key, made)
         return made
     finally:
-        Py_XDECREF(key.code)
+        Py_XDECREF(<PyObject*>code)
 
 
-cdef int keep(Slot* slot, const Slot* key, const char* head, object beginning) except -1:
-    cdef PyObject* old_code = slot.code
-    cdef PyObject* old_beginning = slot.beginning
-    slot[0] = key[0]
-    memcpy(slot.head, head, key.length)
-    slot.beginning = <PyObject*>beginning
-    Py_INCREF(beginning)
-    Py_XINCREF(slot.code)
-    Py_XDECREF(old_beginning)
-    Py_XDECREF(old_code)
-    return 0
-
-
-cdef object make_beginning(Slot* key, const char* head):
-    if key.kind == OF_CURSOR:
-        category, name = "query", head[:key.length].decode("utf-8", "replace")
-    elif key.kind == OF_CALLER:
-        category, name = ask_caller(ask_text.frame_of_caller())
-    else:
-        category, name = NAMES[key.kind]
-    return ask_text.beginning(process, key.row, category, name, key.backend)
+cdef inline bint is_idle(ConnectionState state) noexcept:
+    return (
+        state.has_state is not NULL
+        and libpq.transactionStatus(state.has_state) == PQTRANS_IDLE
+    )
 
 
 cdef Kind kind_of(object conn, ConnectionState state, bint was_idle) except? OTHER:
@@ -290,7 +273,7 @@ cdef Kind kind_of(object conn, ConnectionState state, bint was_idle) except? OTH
     # psycopg2 notes its BEGIN only after the wait for it.
     if (
         was_idle
-        and (state.has_state is NULL or libpq.transactionStatus(state.has_state) != PQTRANS_IDLE)
+        and not is_idle(state)
         and is_ready(conn)
         and not value_of(connection_autocommit, conn)
     ):
@@ -298,37 +281,82 @@ cdef Kind kind_of(object conn, ConnectionState state, bint was_idle) except? OTH
     return OF_CALLER if state.traced_cursor is None else OF_CURSOR
 
 
+cdef bint trace_again(ConnectionState state, const Wait* wait, int64_t ended_ns) noexcept:
+    """Record the wait like one before it, if there was such a one; see ``_trace.pxd``."""
+    cdef trace_key_t key
+    cdef PyObject* kept
+    cdef void* code
+    cdef int where = 0
+    cdef Kind kind = OF_CALLER
+    cdef const char* head = ""
+    cdef size_t length = 0
+    if (
+        state is None
+        or not state.is_prepared
+        or state.traced_backend == 0
+        or state.ending != NO_ENDING
+        or (wait.was_idle and not is_idle(state))
+    ):
+        return False
+    if state.traced_cursor is not None:
+        return False
+    code = code_that_runs(&where)
+    trace_key_set(&key, wait.row, state.traced_backend, kind, head, length)
+    trace_key_set_code(&key, code, where)
+    if not trace_is_on:
+        return False
+    kept = trace_kept(&key)
+    if kept is NULL or file.error != 0 or not trace_has_room(&file, bytes_size(kept)):
+        return False
+    trace_add(
+        &file, bytes_start(kept), bytes_size(kept), wait.began_ns - began_ns,
+        ended_ns - wait.began_ns,
+    )
+    return ended_ns - written_ns < LONGEST_UNWRITTEN_NS or write_part_if_free()
+
+
 cdef int trace_wait(
-    object conn, ConnectionState state, int row, bint stops_loop, bint was_idle,
-    int64_t from_ns, int64_t to_ns, object interrupted_by, int64_t interrupted_ns
+    object conn, ConnectionState state, const Wait* wait, int64_t ended_ns
 ) except -1:
     """Record the wait of a connection, when it is over; see ``_trace.pxd``."""
-    cdef Slot key
+    cdef trace_key_t key
+    cdef PyObject* kept
+    cdef int backend = 0
+    cdef int where = 0
+    cdef void* code
     cdef const char* head = ""
+    cdef size_t length = 0
+    cdef Kind kind = kind_of(conn, state, wait.was_idle)
     query = None
-    key.length = 0
-    key.code = NULL
-    key.where = key.backend = 0
-    key.row = row
-    key.kind = kind_of(conn, state, was_idle)
     if state is not None and state.is_prepared:
         if state.traced_backend == 0:
             state.traced_backend = conn.info.backend_pid
-        key.backend = state.traced_backend
-    if key.kind == OF_CURSOR:
-        query = value_of(cursor_query, state.traced_cursor) if state.traced_query else None
-        if type(query) is not bytes:
-            query = state.traced_method.encode()
-        head = PyBytes_AS_STRING(query)
-        key.length = min(PyBytes_GET_SIZE(query), <Py_ssize_t>HEAD)
+        backend = state.traced_backend
+        if kind == OF_CURSOR:
+            query = value_of(cursor_query, state.traced_cursor) if state.traced_query else None
+            if type(query) is not bytes:
+                query = state.traced_method.encode()
+            head = PyBytes_AS_STRING(query)
+            length = min(<size_t>PyBytes_GET_SIZE(query), TRACE_HEAD)
     if not trace_is_on:
         return 0
-    beginning = beginning_of(&key, head)
-    put(beginning, from_ns, to_ns - from_ns)
-    if stops_loop:
-        trace_span_until(row, "loop", "event loop stopped", from_ns, to_ns)
-    if interrupted_by is not None:
-        trace_mark(row, interrupted_by, interrupted_ns)
+    trace_key_set(&key, wait.row, backend, kind, head, length)
+    # What is kept is of the program's code: if that runs, it need not be asked whose it is.
+    code = code_that_runs(&where)
+    trace_key_set_code(&key, code, where)
+    kept = trace_kept(&key)
+    if kept is not NULL:
+        put(<object>kept, wait.began_ns, ended_ns - wait.began_ns)
+    else:
+        put(
+            beginning_of_caller(&key, kind, wait.row, backend, head, length),
+            wait.began_ns,
+            ended_ns - wait.began_ns,
+        )
+    if wait.stops_loop:
+        trace_span_until(wait.row, "loop", "event loop stopped", wait.began_ns, ended_ns)
+    if wait.interrupted_by is not NULL:
+        trace_mark(wait.row, <object>wait.interrupted_by, wait.interrupted_ns)
     return 0
 
 
@@ -354,35 +382,41 @@ cdef int trace_mark(int row, object kind, int64_t at_ns) except -1:
 
 # -- The file
 
-cdef int put(bytes beginning, int64_t at_ns, int64_t took_ns) except -1:
+cdef inline int put(object beginning, int64_t at_ns, int64_t took_ns) except -1:
     """Write an event, or count it as dropped."""
     global written_ns
     cdef size_t length = PyBytes_GET_SIZE(beginning)
-    if not make_room(length):
+    if not (has_room(length) or make_room(length)):
         file.dropped += 1
         return 0
     trace_add(&file, PyBytes_AS_STRING(beginning), length, at_ns - began_ns, took_ns)
-    if at_ns - written_ns > LONGEST_UNWRITTEN_NS and file.left == 0:
-        write_part()
+    if at_ns - written_ns > LONGEST_UNWRITTEN_NS:
+        write_part_if_free()
     return 0
 
 
 cdef int put_line(bytes line) except -1:
-    if make_room(PyBytes_GET_SIZE(line)):
+    if has_room(PyBytes_GET_SIZE(line)) or make_room(PyBytes_GET_SIZE(line)):
         trace_add_line(&file, PyBytes_AS_STRING(line), PyBytes_GET_SIZE(line))
     return 0
 
 
+cdef inline bint has_room(size_t length) noexcept:
+    return trace_is_on and file.error == 0 and trace_has_room(&file, length)
+
+
 cdef bint make_room(size_t length) noexcept:
     """Have room for an event. Returns whether there is."""
-    if not trace_is_on or file.error != 0:
-        return False
-    if trace_has_room(&file, length):
-        return True
-    if file.left > 0:  # another thread writes the other buffer
+    if not trace_is_on or file.error != 0 or file.left > 0:  # another thread writes the other one
         return False
     write_part()
-    return trace_is_on and file.error == 0 and trace_has_room(&file, length)
+    return has_room(length)
+
+
+cdef bint write_part_if_free() noexcept:
+    if file.left == 0:
+        write_part()
+    return True
 
 
 cdef int write_part() noexcept:
@@ -405,7 +439,7 @@ def start(new_path):
     :raises RuntimeError: another one is being written.
     :raises OSError: the file can't be written.
     """
-    global began_ns, first_row, is_registered_at_exit, observed_ns, path, process, slots
+    global began_ns, first_row, is_registered_at_exit, observed_ns, path, process
     global trace_is_on, written_ns
     if path is not None:
         raise RuntimeError(
@@ -413,8 +447,7 @@ def start(new_path):
         )
     fd = ask_text.open_file(new_path)
     rc = trace_file_open(&file, fd)
-    slots = <Slot*>calloc(SLOTS, sizeof(Slot))
-    if rc < 0 or slots is NULL:  # pragma: no cover: no memory is left
+    if rc < 0 or not trace_slots_new():  # pragma: no cover: no memory is left
         trace_file_free(&file)
         close_descriptor(fd)
         raise MemoryError("no memory for a trace")
@@ -449,7 +482,7 @@ def stop():
             write_part()
         error = file.error
         name, path = path, None
-        free_slots()
+        trace_slots_free()
         if trace_file_is_same(&file):
             close_descriptor(file.fd)
         if file.left == 0:
@@ -473,7 +506,7 @@ def _after_fork_in_child():
     if trace_file_is_same(&file):
         close_descriptor(file.fd)
     trace_file_free(&file)
-    free_slots()
+    trace_slots_free()
 
 
 if hasattr(os, "register_at_fork"):

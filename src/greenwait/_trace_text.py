@@ -13,6 +13,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from greenwait._psycopg import psycopg2
 from greenwait._types import TraceFile
 
 try:
@@ -21,10 +22,11 @@ except ImportError:  # pragma: no cover: Windows
     fcntl = None  # type: ignore[assignment]
 
 __all__ = [
-    "PACKAGE",
+    "FOLDERS",
     "beginning",
     "checked_path",
     "file_from_environment",
+    "frame_of_call",
     "frame_of_caller",
     "last_line",
     "mark",
@@ -35,8 +37,11 @@ __all__ = [
     "thread_name",
 ]
 
-#: Frames of the files in this folder are not the program's.
-PACKAGE = str(Path(__file__).parent) + os.sep
+_PACKAGE = str(Path(__file__).parent) + os.sep
+#: Frames of the files in these folders are not the program's: ours, and psycopg2's.
+FOLDERS = tuple(
+    str(Path(file).parent) + os.sep for file in (__file__, psycopg2.EXTENSION_FILE) if file
+)
 
 _LONGEST_NAME = 60
 _VARIABLE = "GREENWAIT_TRACE"
@@ -115,9 +120,18 @@ def _line_of_caller() -> str | None:
 
 
 def frame_of_caller() -> FrameType | None:
-    """Return the frame of the program that waits, which is outside of this package."""
+    """Return the frame of the program that waits, outside of this package and of psycopg2."""
+    return _frame_outside(FOLDERS)
+
+
+def frame_of_call() -> FrameType | None:
+    """Return the frame that has called psycopg2's compiled part: it may be of psycopg2 too."""
+    return _frame_outside((_PACKAGE,))
+
+
+def _frame_outside(folders: tuple[str, ...]) -> FrameType | None:
     here: FrameType | None = sys._getframe()  # pyright: ignore[reportPrivateUsage]
-    while here is not None and here.f_code.co_filename.startswith(PACKAGE):
+    while here is not None and here.f_code.co_filename.startswith(folders):
         here = here.f_back
     return here
 

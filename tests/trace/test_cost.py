@@ -4,8 +4,8 @@ import pytest
 
 from benchmarks.callgrind import count, missing
 
-# Some 13,700 are psycopg2's, libpq's and the interpreter's.
-MOST = 750
+# Of what a query costs without it; the rest is psycopg2's, libpq's and the interpreter's.
+MOST = 0.03
 
 PROGRAM = """
 import gc, os, sys, psycopg2, greenwait
@@ -39,4 +39,4 @@ def test_a_traced_query_costs_few_instructions(server, tmp_path):
         arguments = [is_traced, server.dsn("unix"), str(tmp_path / "trace.json")]
         short, long = count(PROGRAM, arguments, 3, slow_clock=False)
         costs[is_traced] = (sum(long.values()) - sum(short.values())) / 150
-    assert costs["yes"] - costs["no"] < MOST
+    assert costs["yes"] - costs["no"] < MOST * costs["no"]

@@ -6,9 +6,12 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import psycopg2
+import psycopg2.extras
+import psycopg2.pool
 import pytest
 
 import greenwait
@@ -255,6 +258,43 @@ def test_of_psycopg2s_own_cursors_it_is_the_method(conn, file):
     assert found[:4] == ["begin", "execute()", "select 2", "commit"]
     assert found[4] == "begin"
     assert found[-1] == "rollback"
+
+
+def events_of(path):
+    return [each for each in json.loads(path.read_text(encoding="utf-8")) if each["ph"] == "X"]
+
+
+def test_the_line_is_the_programs_and_not_psycopg2s(server, callback, file):
+    with greenwait.trace(file):
+        pool = psycopg2.pool.SimpleConnectionPool(1, 1, server.dsn("unix"))
+        conn = pool.getconn()
+        cur = conn.cursor(cursor_factory=psycopg2.extras.DictCursor)
+        cur.execute("select 1 as mine")
+        psycopg2.extras.execute_values(cur, "select * from (values %s) v", [(1,)])
+        pool.putconn(conn)
+        pool.closeall()
+    assert names(file) == ["connect", "begin", "select 1 as mine", "execute_values()", "rollback"]
+    for each in events_of(file):
+        assert each["args"]["line"].startswith(__file__)
+
+
+def test_times_are_those_of_the_clock(conn, file):
+    """Below a millisecond and above a second they are written in other ways."""
+    lengths = (0, 0.002, 1.01, 0)
+    asked = []
+    conn.autocommit = True
+    with greenwait.trace(file):
+        began = time.monotonic()
+        conn.cursor().execute("select 0")
+        for seconds in lengths:
+            before = time.monotonic()
+            conn.cursor().execute(f"select pg_sleep({seconds})")
+            asked.append((before - began, time.monotonic() - before))
+    first, *found = events_of(file)
+    for each, (after, took) in zip(found, asked, strict=True):
+        assert each["dur"] / 1e6 <= took < each["dur"] / 1e6 + bound(0.2)
+        assert abs((each["ts"] - first["ts"]) / 1e6 - after) < bound(0.2)
+    assert found[2]["dur"] > 1_010_000
 
 
 def test_a_wait_that_stops_an_event_loop_is_marked(server, file):

@@ -6,15 +6,35 @@
 #include <frameobject.h> /* PyFrame_GetBack(), before 3.11 */
 #include <string.h>
 
-static inline int
-is_of_package(PyCodeObject *code, const char *package, Py_ssize_t length)
+static struct {
+    const char *name;
+    size_t length;
+} passed_over[4]; /* folders, whose files' frames are not the program's */
+
+/* Pass over the frames of files in the folder, whose name is not copied. */
+static inline void
+pass_over(const char *folder)
 {
-    Py_ssize_t size;
-    const char *file = PyUnicode_AsUTF8AndSize(code->co_filename, &size);
+    size_t index = 0;
+
+    while (passed_over[index].name)
+        index++;
+    passed_over[index].name = folder;
+    passed_over[index].length = strlen(folder);
+}
+
+static inline int
+is_passed_over(PyCodeObject *code)
+{
+    const char *file = PyUnicode_AsUTF8(code->co_filename);
+    size_t index;
 
     if (!file)
         PyErr_Clear(); /* a surrogate in it */
-    return file && size > length && !memcmp(file, package, (size_t)length);
+    for (index = 0; file && passed_over[index].name; index++)
+        if (!strncmp(file, passed_over[index].name, passed_over[index].length))
+            return 1;
+    return 0;
 }
 
 /* Return the innermost Python code that runs, borrowed, and where it is; NULL outside of any. */
@@ -38,9 +58,9 @@ code_that_runs(int *where)
 
 /* Return the Python code that called, a new reference, and where it is; NULL outside of any.
 
-   Compiled code has no frames. Those of files in the folder *package* are passed over. */
+   Compiled code has no frames. Those of files in folders are passed over; see pass_over(). */
 static inline PyCodeObject *
-code_of_caller(const char *package, Py_ssize_t length, int *where)
+code_of_caller(int *where)
 {
     PyFrameObject *frame = PyEval_GetFrame();
     PyFrameObject *outer;
@@ -49,7 +69,7 @@ code_of_caller(const char *package, Py_ssize_t length, int *where)
     Py_XINCREF(frame);
     while (frame) {
         code = PyFrame_GetCode(frame);
-        if (!is_of_package(code, package, length))
+        if (!is_passed_over(code))
             break;
         Py_DECREF(code);
         code = NULL;

@@ -19,6 +19,7 @@ disk is slower than the program: events are dropped, and counted. */
 #endif
 
 #define TRACE_BUFFER ((size_t)1 << 16)
+#define TRACE_SECOND 16 /* bytes of a time's whole seconds; as many are always copied */
 
 typedef struct {
     int fd;
@@ -28,20 +29,30 @@ typedef struct {
     size_t left;  /* bytes of it; 0: it is free */
     int error;    /* errno of the write that failed: nothing is written any more */
     int64_t events, dropped;
+    char second[TRACE_SECOND]; /* the text of some event's whole seconds */
+    size_t second_length;
+    int64_t second_ns;
     struct stat file; /* descriptors are closed, and their numbers reused */
 } trace_file_t;
 
-static char trace_groups[1000][4]; /* three digits each, and one byte */
+/* Numbers below 1,000: their three digits, and without zeros before them, and how many these are. */
+static struct {
+    char digits[4], number[4];
+} trace_groups[1000];
 
 static inline int
 trace_file_open(trace_file_t *trace, int fd)
 {
-    int number;
+    int number, zeros;
 
     for (number = 0; number < 1000; number++) {
-        trace_groups[number][0] = (char)('0' + number / 100);
-        trace_groups[number][1] = (char)('0' + number / 10 % 10);
-        trace_groups[number][2] = (char)('0' + number % 10);
+        char *digits = trace_groups[number].digits;
+        digits[0] = (char)('0' + number / 100);
+        digits[1] = (char)('0' + number / 10 % 10);
+        digits[2] = (char)('0' + number % 10);
+        zeros = (number < 100) + (number < 10);
+        memcpy(trace_groups[number].number, digits + zeros, (size_t)(3 - zeros));
+        trace_groups[number].number[3] = (char)(3 - zeros);
     }
     memset(trace, 0, sizeof(*trace));
     trace->fd = fd;
@@ -104,30 +115,64 @@ trace_file_write(const trace_file_t *trace)
     return 0;
 }
 
-enum { TRACE_DIGITS = 24 }; /* of a time; as many bytes are always written, which is fastest */
-
-/* Put a number of nanoseconds as microseconds, with three decimals. */
-static inline char *
-trace_put_us(char *to, int64_t ns)
+/* Note the text of a number's whole seconds: those of the events that follow are mostly the same. */
+static inline void
+trace_file_note_second(trace_file_t *trace, int64_t ns)
 {
-    char digits[2 * TRACE_DIGITS];
-    char *first = digits + TRACE_DIGITS - 3;
-    uint64_t left = (uint64_t)ns;
-    uint64_t rest = left / 1000;
+    char digits[TRACE_SECOND];
+    size_t first = sizeof(digits);
+    uint64_t left = (uint64_t)ns / 1000000000;
 
-    memcpy(first, trace_groups[left - rest * 1000], 4);
-    *--first = '.';
+    trace->second_ns = (int64_t)(left * 1000000000);
     do {
-        char kept = *first; /* a group has one byte more */
-        left = rest;
-        rest = left / 1000;
-        first -= 3;
-        memcpy(first, trace_groups[left - rest * 1000], 4);
-        first[3] = kept;
-    } while (rest > 0);
-    first += (left < 100) + (left < 10);
-    memcpy(to, first, TRACE_DIGITS);
-    return to + (digits + TRACE_DIGITS - first);
+        digits[--first] = (char)('0' + left % 10);
+        left /= 10;
+    } while (left > 0);
+    trace->second_length = sizeof(digits) - first;
+    memcpy(trace->second, digits + first, trace->second_length);
+}
+
+static inline char *
+trace_put_digits(char *to, uint32_t group)
+{
+    memcpy(to, trace_groups[group].digits, 4);
+    return to + 3;
+}
+
+static inline char *
+trace_put_number(char *to, uint32_t group)
+{
+    memcpy(to, trace_groups[group].number, 4);
+    return to + trace_groups[group].number[3];
+}
+
+/* Put a number of nanoseconds as microseconds, with three decimals. Some bytes after it are written
+   too: to copy as many each time is fastest. */
+static inline char *
+trace_put_us(trace_file_t *trace, char *to, int64_t ns)
+{
+    const int has_seconds = ns >= 1000000000;
+    uint32_t rest, ms, us;
+
+    if (has_seconds) {
+        if ((uint64_t)(ns - trace->second_ns) >= 1000000000)
+            trace_file_note_second(trace, ns);
+        memcpy(to, trace->second, TRACE_SECOND);
+        to += trace->second_length;
+        ns -= trace->second_ns;
+    }
+    rest = (uint32_t)ns;
+    ms = rest / 1000000;
+    rest -= ms * 1000000;
+    us = rest / 1000;
+    if (has_seconds)
+        to = trace_put_digits(trace_put_digits(to, ms), us);
+    else if (ms > 0)
+        to = trace_put_digits(trace_put_number(to, ms), us);
+    else
+        to = trace_put_number(to, us);
+    *to = '.';
+    return trace_put_digits(to + 1, rest - us * 1000);
 }
 
 enum { TRACE_TIMES = 96 }; /* the most that is added to an event's beginning */
@@ -147,13 +192,13 @@ trace_add(trace_file_t *trace, const char *beginning, size_t length, int64_t at_
 
     memcpy(to, beginning, length);
     to += length;
-    memcpy(to, ",\"ts\":", 6);
-    to = trace_put_us(to + 6, at_ns < 0 ? 0 : at_ns);
+    memcpy(to, ",\"ts\":\0", 8);
+    to = trace_put_us(trace, to + 6, at_ns < 0 ? 0 : at_ns);
     if (took_ns >= 0) {
-        memcpy(to, ",\"dur\":", 7);
-        to = trace_put_us(to + 7, took_ns);
+        memcpy(to, ",\"dur\":", 8);
+        to = trace_put_us(trace, to + 7, took_ns);
     }
-    memcpy(to, "},\n", 3);
+    memcpy(to, "},\n", 4);
     trace->used = (size_t)(to + 3 - trace->filled);
     trace->events++;
 }
