@@ -1,4 +1,4 @@
-"""Stopping a query whose wait is interrupted: cancel, drain, deliver, keep the connection."""
+"""A wait, and what psycopg2's caller gets in place of the answer if it is interrupted."""
 
 from greenwait._options cimport Options
 

@@ -1,7 +1,7 @@
 """The recorder of a trace: what the program waits for, and when, in a file.
 
 The places that record, each of which tests ``trace_is_on`` or ``observed_ns`` where it would wait:
-``_interrupt.wait_observed()`` (queries, deadlines, interrupts), ``_interrupt.send_cancel()`` and
+``_interrupt.wait_observed()`` (queries, deadlines, interrupts), ``_stop.send_cancel()`` and
 ``_cancel.cancel()``, ``FairSemaphore.enter()`` (the pool, a connection's lock).
 """
 
