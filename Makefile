@@ -133,7 +133,7 @@ NO_EPOLL := LD_PRELOAD=$(CURDIR)/build/no-epoll/shutdown.so \
     PYTHONPATH=$(CURDIR)/build/no-epoll:$(CURDIR)/$(WITHOUT_EPOLL) GREENWAIT_TEST_PLATFORM=no_epoll \
     GEVENT_BACKEND=select
 no-epoll: $(VENV)/.dev ## the smoke test and the tests where neither epoll(7) nor eventfd(2) is, as on macOS
-	CFLAGS='-include $(WITHOUT_EPOLL)/not_linux.h' $(BIN)/python setup.py --quiet build --parallel 2 \
+	CFLAGS='-O1 -include $(WITHOUT_EPOLL)/not_linux.h' $(BIN)/python setup.py --quiet build --parallel 2 \
 	    --build-lib build/no-epoll --build-temp build/no-epoll-objects
 	$(CC) -shared -fPIC -O2 -Wall -Wextra -o build/no-epoll/shutdown.so $(WITHOUT_EPOLL)/shutdown.c -ldl
 	$(NO_EPOLL) $(BIN)/python tools/smoke.py
@@ -172,18 +172,29 @@ leaks: $(VENV)/.built ## a million waits, and more: nothing may be left of them
 coverage: $(VENV)/.dev ## which of our lines the tests run, Cython's too
 	$(BIN)/python -m tools.line_coverage $(PARALLEL) $(PYTEST_ARGS)
 
+# An environment beside $(VENV), $(1), with the greenwait that is compiled there; $(2): what else it has.
+define BESIDE
+	test -x $(1)/bin/python || $(PYTHON) -m venv $(1)
+	$(BIN)/uv pip install --quiet --python $(1)/bin/python --requirements pyproject.toml --extra test $(2)
+	echo '$(CURDIR)/src' > "$$($(1)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/greenwait.pth"
+endef
+
 # Those to which it matters which libpq psycopg2 calls, and how it was linked with that.
-SOURCE := VENV=$(VENV)-source PSYCOPG2=psycopg2
+SOURCE := $(VENV)-source
+$(SOURCE)/.built: $(VENV)/.dev $(SOURCES)
+	@command -v pg_config > /dev/null || { echo "needs pg_config: apt-get install libpq-dev" >&2; exit 1; }
+	$(call BESIDE,$(SOURCE),--extra psycopg2)
+	touch $@
+
 SOURCE_TESTS := tests/connect tests/copying tests/delivery tests/replication $(patsubst %,tests/test_%.py,cancel \
     commit copy import interrupt large_objects large_objects_in_contexts libpq loop nonblocking sharing signals stream tls)
-source: ## tests and conformance, on a psycopg2 built from source; needs libpq's headers (Debian: libpq-dev)
-	@command -v pg_config > /dev/null || { echo "needs pg_config: apt-get install libpq-dev" >&2; exit 1; }
-	$(MAKE) $(SOURCE) PYTEST_ARGS='$(PYTEST_ARGS) $(SOURCE_TESTS)' test conformance
+source: $(SOURCE)/.built ## tests and conformance, on a psycopg2 built from source; needs libpq's headers (Debian: libpq-dev)
+	$(SOURCE)/bin/python -m pytest $(PARALLEL) $(PYTEST_ARGS) $(SOURCE_TESTS)
+	$(SOURCE)/bin/python -m tools.conformance
 
 OLDEST := $(VENV)-oldest
 $(OLDEST)/.built: $(VENV)/.dev $(SOURCES)
-	test -x $(OLDEST)/bin/pip || $(PYTHON) -m venv $(OLDEST)
-	$(OLDEST)/bin/python -m pip --disable-pip-version-check --quiet install --editable '.[test]'
+	$(call BESIDE,$(OLDEST))
 	$(BIN)/uv pip install --quiet --python $(OLDEST)/bin/python --only-binary :all: \
 	    --resolution lowest-direct 'psycopg2-binary>=2.9' 'sqlalchemy>=2,<3'
 	touch $@

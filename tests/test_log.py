@@ -53,6 +53,34 @@ def interrupt():
 # -- Queries that are stopped
 
 
+def test_line_is_the_programs_where_the_package_executes_it(log, server):
+    with contextlib.closing(greenwait.connect(server.dsn())) as conn, conn.cursor() as cur:
+        cur.execute("begin; lock table pg_class in access exclusive mode")
+        with (
+            contextlib.closing(greenwait.connect(server.dsn())) as other,
+            other.cursor() as waits,
+            pytest.raises(greenwait.QueryTimeout),
+            greenwait.timeout(0.2),
+        ):
+            line = inspect.stack()[0].lineno + 1
+            waits.copy_expert("copy (select count(*) from pg_class) to stdout", Sink())
+    assert {(record.pathname, record.lineno) for record in log.records} == {(__file__, line)}
+
+
+class Sink:
+    def write(self, data):
+        pass
+
+
+def test_looks_of_what_waits_for_long_are_neither_logged_nor_counted(log, server):
+    with contextlib.closing(greenwait.connect(server.dsn())) as conn:
+        conn.autocommit = True
+        before = greenwait.stats().timeouts
+        assert list(greenwait.notifies(conn, timeout=2.5)) == []  # it looks each second
+    assert log.messages == []
+    assert greenwait.stats().timeouts == before
+
+
 @needs_backend_pid
 def test_deadline_and_its_cancel_are_logged_with_backend_and_line(log, connect):
     conn = connect()
@@ -321,3 +349,27 @@ def test_nothing_is_written_below_debug(caplog, server, level):
     with greenwait.Pool(server.dsn()) as pool, pool.connection():
         pass
     assert caplog.records == []
+
+
+def test_connections_are_closed_though_the_log_raises(log, server):
+    pool = greenwait.ThreadedConnectionPool(0, 3, server.dsn())
+    conns = [pool.getconn() for _ in range(3)]
+
+    def fail(record):
+        raise Limit
+
+    with handled_by(fail), contextlib.suppress(Limit):
+        pool.closeall()
+    assert [conn.closed for conn in conns] == [1, 1, 1]
+
+
+def test_trigger_of_a_commit_in_doubt_is_not_lost_to_the_log(log, connect, watcher):
+    """Of a connection that is lost there is nothing to log, and no code runs for it."""
+    conn = connect()
+    with conn.cursor() as cur:
+        cur.execute("select 1")
+    log.clear()
+    terminate(watcher, conn)
+    with pytest.raises(psycopg2.OperationalError):
+        conn.cursor().execute("select 1")
+    assert log.messages == []

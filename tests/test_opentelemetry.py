@@ -11,6 +11,7 @@ CASES = [
     "a_threaded_pool",
     "the_process",
     "pools_that_end",
+    "pools_that_nobody_reads",
     "names",
     "a_provider_that_is_set_later",
     "two_providers",

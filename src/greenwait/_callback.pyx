@@ -263,6 +263,7 @@ def wait_at_most(conn, seconds, /, *, bint hears_blocks=True):
     ``with`` block entered.
     """
     cdef timeout_block block = timeout_block(seconds)
+    block.is_internal = True
     counters.waits += 1
     if hears_blocks and blocks_entered > 0:
         hear_blocks()

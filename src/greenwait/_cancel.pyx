@@ -59,6 +59,7 @@ cdef extern from "cancel_thread.h" nogil:
 
 cdef type connection_type = psycopg2.connection
 cdef object connection_cancel = connection_type.cancel
+cdef object connection_info = connection_type.info
 cdef object OperationalError = psycopg2.OperationalError
 cdef object InterfaceError = psycopg2.InterfaceError
 cdef object log = log_cancel
@@ -233,6 +234,7 @@ def cancel(conn: psycopg2.connection, /, timeout: float = 1.0) -> None:
         raise InterfaceError("there is nothing to cancel: the connection is closed")
     if not is_in_query(conn):
         raise OperationalError("there is nothing to cancel: the connection is still connecting")
+    pid = connection_info.__get__(conn).backend_pid  # what is cancelled may close it at once
     wait.options = &default_options
     wait.state = wait.block = <PyObject*>None
     wait.deadline_ns = after(to_ns(seconds))
@@ -263,4 +265,4 @@ def cancel(conn: psycopg2.connection, /, timeout: float = 1.0) -> None:
     finally:
         if row > 0 and trace_is_on:
             trace_span(row, "cancel", "cancel", began_ns)
-    log(conn)
+    log(pid)

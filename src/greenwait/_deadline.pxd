@@ -19,6 +19,7 @@ cdef class timeout:
     cdef bint is_entered
     cdef bint has_expired
     cdef bint is_logged            # that it has
+    cdef bint is_internal          # of greenwait's own code: its deadline is not told, nor counted
     # greenwait's callback is not registered, and no wait in the block has used greenwait.
     cdef bint is_unheard
     cdef long long sleeps          # thread_sleeps() on entering

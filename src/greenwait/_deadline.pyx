@@ -350,7 +350,8 @@ cdef object block_has_expired(timeout block):
 
 
 cdef int count_timeout(timeout block) noexcept:
-    counters.timeouts += 1
+    if block is None or not block.is_internal:
+        counters.timeouts += 1
     if block is not None:
         block.has_expired = True
     return 0

@@ -2,9 +2,11 @@
 
 from greenwait._poll cimport Wait
 
-# End the query; raise an exception that costs the connection, or return one that does not.
+# Each of these ends the query; it raises an exception that costs the connection, or returns one that
+# does not.
 cdef object stop_unless_lost(object conn, Wait* wait, object interruption)
 cdef object stop_and_log(object conn, Wait* wait, object interruption)
+
 cdef object log_stopping(
     object pid, Wait* wait, object interruption, object reason, object failure
 )

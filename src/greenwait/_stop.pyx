@@ -62,14 +62,12 @@ cdef int64_t LONGEST_PAUSE_NS = 1_000_000_000
 
 
 cdef object stop_unless_lost(object conn, Wait* wait, object interruption):
-    """Stop the query; raise *interruption* if it is not a query's wait."""
+    """Stop the query; if it is not a query's wait, raise what its caller is to get."""
     if is_prepared(wait):
         return stop_and_log(conn, wait, interruption)
-    failure = no_query_error(wait, interruption)
-    if isinstance(interruption, deadline_passed):
-        wait.cancels, wait.has_given_up = 0, False
-        log_stopping(pid_of(conn, wait), wait, interruption, None, failure)
-    raise_again(failure)
+    wait.cancels, wait.has_given_up = 0, False
+    pid = pid_of(conn, wait)
+    log_stopping(pid, wait, interruption, None, no_query_error(wait, interruption))
 
 
 cdef object stop_and_log(object conn, Wait* wait, object interruption):
@@ -101,30 +99,33 @@ cdef object log_stopping(
     """
     cdef timeout_block block = <timeout_block>wait.block
     cdef bint is_deadline = isinstance(interruption, deadline_passed)
-    if is_deadline:
-        why = deadline_of(block, wait.options.timeout_ns)
-        if block is not None:
-            block.is_logged = True
-    else:
-        why = type(raised_by(interruption)).__name__
+    cdef bint has_struck = is_deadline and not (reason is None and failure is None)
+    if block is not None and block.is_internal:
+        has_struck = False
     second = None
-    token = leave_blocks()  # an expired block must not end the queries of a log handler
-    try:
-        log_stopped(
-            pid, why, wait.cancels,
-            is_deadline and not (reason is None and failure is None),
-            wait.options.grace_ns / 1e9 if wait.has_given_up else None,
-        )
-    except BaseException as exc:
-        second = exc
-    return_to_blocks(token)
+    if has_struck or wait.cancels > 0 or wait.has_given_up:
+        if has_struck and block is not None:
+            block.is_logged = True
+        if is_deadline:
+            why = deadline_of(block, wait.options.timeout_ns)
+        else:
+            why = type(raised_by(interruption)).__name__
+        token = leave_blocks()  # an expired block must not end the queries of a log handler
+        try:
+            log_stopped(
+                pid, why, wait.cancels, has_struck,
+                wait.options.grace_ns / 1e9 if wait.has_given_up else None,
+            )
+        except BaseException as exc:
+            second = exc
+        return_to_blocks(token)
+        wait.deadline_ns = after(wait.options.grace_ns)  # the handler may have taken long
     if second is not None:
         if failure is not None:
             failure = higher(failure, second)
         elif (<ConnectionState>wait.state).is_async:
             failure = second  # psycopg2 does not wait, and so can't raise it
         else:
-            wait.deadline_ns = after(wait.options.grace_ns)
             reason = higher(reason, second) if isinstance(reason, BaseException) else second
     if failure is not None:
         raise_again(failure)
@@ -285,7 +286,6 @@ cdef int send_cancel(object conn, Wait* wait, list complaints) except -1:
     When this returns, the server process has been signalled, or *complaints* says why not.
     """
     counters.cancels += 1
-    wait.cancels += 1
     complaints.clear()
     cdef Wait sending = wait[0]
     sending.state = <PyObject*>None
@@ -296,6 +296,7 @@ cdef int send_cancel(object conn, Wait* wait, list complaints) except -1:
         while request is not None:
             try:
                 wait_until_ok(request, &sending)
+                wait.cancels += 1
                 break
             except Psycopg2Error:
                 raise

@@ -1,7 +1,8 @@
 """The log records of queries that were stopped: cancels, deadlines, a grace that ran out."""
 
 import logging
-from typing import Any
+
+from greenwait._frames import stack_level
 
 __all__ = ["log_cancel", "log_deadline", "log_stop"]
 
@@ -15,51 +16,36 @@ def log_stop(
 
     :param pid: that of its backend.
     :param reason: the class of the interrupt, or whose deadline has passed.
-    :param cancels: the cancel requests that were sent.
+    :param cancels: the cancel requests that the server has taken.
     :param is_deadline: whether a deadline has ended the wait.
     :param grace: the seconds within which the server has not ended the query; None: it has.
-
-    Called from the wait callback: the nearest frame is at the line that called ``execute()``.
     """
     extra = {"backend_pid": pid}
     if _logger.isEnabledFor(logging.DEBUG):
+        level = stack_level()
         if is_deadline:
-            _logger.debug(
-                "%s has struck a wait for backend %s", reason, pid, stacklevel=2, extra=extra
-            )
+            text = "%s has struck a wait for backend %s"
+            _logger.debug(text, reason, pid, stacklevel=level, extra=extra)
         if cancels > 0:
-            _logger.debug(
-                "sent %d cancel request(s) to backend %s: %s",
-                cancels,
-                pid,
-                reason,
-                stacklevel=2,
-                extra=extra,
-            )
+            text = "sent %d cancel request(s) to backend %s: %s"
+            _logger.debug(text, cancels, pid, reason, stacklevel=level, extra=extra)
     if grace is not None:
-        _logger.warning(
+        text = (
             "backend %s has not ended its query within the grace of %g s, and the connection is "
-            "closed: %s",
-            pid,
-            grace,
-            reason,
-            stacklevel=2,
-            extra=extra,
+            "closed: %s"
         )
+        _logger.warning(text, pid, grace, reason, stacklevel=stack_level(), extra=extra)
 
 
-def log_cancel(conn: Any) -> None:
+def log_cancel(pid: int) -> None:
     """Log that ``cancel()`` has sent a request."""
     if _logger.isEnabledFor(logging.DEBUG):
-        pid = conn.info.backend_pid
-        _logger.debug(
-            "sent a cancel request to backend %s: cancel()",
-            pid,
-            stacklevel=2,
-            extra={"backend_pid": pid},
-        )
+        text = "sent a cancel request to backend %s: cancel()"
+        _logger.debug(text, pid, stacklevel=stack_level(), extra={"backend_pid": pid})
 
 
 def log_deadline(reason: str) -> None:
     """Log a deadline that has ended a wait for something else than the server."""
-    _logger.debug("%s has struck a wait for a connection or a lock", reason, stacklevel=2)
+    if _logger.isEnabledFor(logging.DEBUG):
+        text = "%s has struck a wait for a connection or a lock"
+        _logger.debug(text, reason, stacklevel=stack_level())

@@ -35,7 +35,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
-from greenwait import _trace_text
+from greenwait import _frames, _trace_text
 from greenwait._caller import statement_of_caller
 from greenwait._decorator import decorated
 from greenwait._errors import DeadlinePassed
@@ -72,6 +72,7 @@ cdef extern from "trace_beginnings.h":
         trace_key_t* key, int row, int backend, int kind, const char* head, size_t length
     ) noexcept
     void trace_key_set_code(trace_key_t* key, void* code, int where) noexcept
+    void trace_key_set_caller(trace_key_t* key, void* code, int where) noexcept
     PyObject* trace_kept(const trace_key_t* key) noexcept
     void trace_keep(const trace_key_t* key, object beginning) noexcept
     bint trace_slots_new() noexcept
@@ -93,10 +94,12 @@ cdef object cursor_query = psycopg2.cursor.query
 cdef object deadline_passed = DeadlinePassed
 cdef object ask_caller = statement_of_caller
 cdef object ask_text = _trace_text
+cdef object frame_of_call = _frames.frame_of_call
+cdef object frame_of_caller = _frames.frame_of_caller
 cdef object sleep = time.sleep
 cdef object close_descriptor = os.close
 cdef dict modules = sys.modules
-cdef list folders = [each.encode("utf-8", "surrogateescape") for each in _trace_text.FOLDERS]
+cdef list folders = [each.encode("utf-8", "surrogateescape") for each in _frames.FOLDERS]
 cdef Py_ssize_t modules_seen = 0
 cdef object running_loop = None  # asyncio's function, once it is imported
 
@@ -235,7 +238,7 @@ cdef object beginning_of_caller(
     cdef PyObject* kept
     cdef int where = 0
     cdef void* code = code_of_caller(&where)
-    trace_key_set_code(key, code, where)
+    trace_key_set_caller(key, code, where)
     try:
         kept = trace_kept(key)
         if kept is not NULL:
@@ -243,7 +246,7 @@ cdef object beginning_of_caller(
         if kind == OF_CURSOR:
             category, name = "query", head[:length].decode("utf-8", "replace")
         elif kind == OF_CALLER:
-            category, name = ask_caller(ask_text.frame_of_call(), ask_text.frame_of_caller())
+            category, name = ask_caller(frame_of_call(), frame_of_caller())
         else:
             category, name = NAMES[kind]
         made = ask_text.beginning(process, row, category, name, backend)
@@ -480,13 +483,15 @@ def stop():
     finally:
         if file.left == 0 and file.error == 0:
             write_part()
-        error = file.error
-        name, path = path, None
-        trace_slots_free()
-        if trace_file_is_same(&file):
-            close_descriptor(file.fd)
-        if file.left == 0:
-            trace_file_free(&file)
+        error, name = file.error, path
+        try:
+            trace_slots_free()
+            if trace_file_is_same(&file):
+                close_descriptor(file.fd)
+        finally:
+            if file.left == 0:
+                trace_file_free(&file)
+            path = None  # at the end: another thread may start the next one
     if error != 0:
         raise OSError(error, f"the trace is not complete: {os.strerror(error)}", name)
 
@@ -499,7 +504,7 @@ def stop_at_exit():
 def _after_fork_in_child():
     """Leave the parent's file to the parent."""
     global last_thread, observed_ns, path, trace_is_on
-    if not trace_is_on:
+    if path is None:
         return
     trace_is_on, observed_ns, path = False, 0, None
     last_thread = 0

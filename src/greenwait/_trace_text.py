@@ -10,10 +10,9 @@ import os
 import sys
 import threading
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
-from greenwait._psycopg import psycopg2
+from greenwait._frames import frame_of_caller, line_of_caller
 from greenwait._types import TraceFile
 
 try:
@@ -22,12 +21,9 @@ except ImportError:  # pragma: no cover: Windows
     fcntl = None  # type: ignore[assignment]
 
 __all__ = [
-    "FOLDERS",
     "beginning",
     "checked_path",
     "file_from_environment",
-    "frame_of_call",
-    "frame_of_caller",
     "last_line",
     "mark",
     "metadata",
@@ -36,12 +32,6 @@ __all__ = [
     "row_name",
     "thread_name",
 ]
-
-_PACKAGE = str(Path(__file__).parent) + os.sep
-#: Frames of the files in these folders are not the program's: ours, and psycopg2's.
-FOLDERS = tuple(
-    str(Path(file).parent) + os.sep for file in (__file__, psycopg2.EXTENSION_FILE) if file
-)
 
 _LONGEST_NAME = 60
 _VARIABLE = "GREENWAIT_TRACE"
@@ -111,31 +101,6 @@ def file_from_environment() -> str | None:
 # -- Events
 
 
-def _line_of_caller() -> str | None:
-    """Return the line of Python that waits, or None: compiled code has no frames."""
-    frame = frame_of_caller()
-    if frame is None:
-        return None
-    return f"{frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_name}()"
-
-
-def frame_of_caller() -> FrameType | None:
-    """Return the frame of the program that waits, outside of this package and of psycopg2."""
-    return _frame_outside(FOLDERS)
-
-
-def frame_of_call() -> FrameType | None:
-    """Return the frame that has called psycopg2's compiled part: it may be of psycopg2 too."""
-    return _frame_outside((_PACKAGE,))
-
-
-def _frame_outside(folders: tuple[str, ...]) -> FrameType | None:
-    here: FrameType | None = sys._getframe()  # pyright: ignore[reportPrivateUsage]
-    while here is not None and here.f_code.co_filename.startswith(folders):
-        here = here.f_back
-    return here
-
-
 def _shortened(name: str) -> str:
     words = " ".join(name.split())
     return words if len(words) <= _LONGEST_NAME else words[: _LONGEST_NAME - 1] + "…"
@@ -152,7 +117,7 @@ def beginning(process: int, row: int, category: str, name: str, backend: int) ->
     :param backend: the server's process; 0 without a connection.
     """
     args: dict[str, Any] = {}
-    line = _line_of_caller()
+    line = line_of_caller()
     if line is not None:
         args["line"] = line
     if backend:

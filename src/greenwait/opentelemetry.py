@@ -7,6 +7,7 @@ greenwait.opentelemetry.instrument(pool)
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from threading import Lock
 from types import TracebackType
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary, ref
@@ -94,15 +95,17 @@ class _Process:
         self.begin()
 
     def begin(self) -> None:
+        self._lock = Lock()
         self._last = self._sum = Stats(*[0] * len(Stats._fields))
 
     def stats(self) -> Stats:
-        now = stats()
-        pairs = zip(now, self._last, strict=True)
-        more = [new - old if new >= old else new for new, old in pairs]
-        self._last = now
-        self._sum = Stats._make(old + each for old, each in zip(self._sum, more, strict=True))
-        return self._sum
+        with self._lock:
+            now = stats()
+            pairs = zip(now, self._last, strict=True)
+            more = [new - old if new >= old else new for new, old in pairs]
+            self._last = now
+            self._sum = Stats._make(old + each for old, each in zip(self._sum, more, strict=True))
+            return self._sum
 
 
 _Callback = Callable[[CallbackOptions], Iterable[Observation]]
@@ -113,7 +116,7 @@ class _Exporter:
 
     def __init__(self, provider: MeterProvider) -> None:
         self._pools: list[_WatchedPool] = []
-        self._handles: set[Instrumentation] = set()
+        self._open = 0  # instrumentations that are not closed
         self._process = _Process()
         meter = provider.get_meter("greenwait", __version__)
         self._wait_time = _histogram(meter, "wait", "The time to get a connection of the pool.")
@@ -191,7 +194,7 @@ class _Exporter:
 
     def _of_process(self, value: Callable[[Stats], float]) -> _Callback:
         def observe(options: CallbackOptions) -> list[Observation]:
-            return [Observation(value(self._process.stats()))] if self._handles else []
+            return [Observation(value(self._process.stats()))] if self._open else []
 
         return observe
 
@@ -218,13 +221,17 @@ class _Exporter:
 
     # -- Pools come and go
 
-    def add(self, handle: "Instrumentation", pool: _WatchedPool | None) -> None:
-        self._handles.add(handle)
+    def add(self, pool: _WatchedPool | None) -> None:
+        self._open += 1
+        for other in list(self._pools):  # it may be that nobody reads
+            if other.stats() is None:
+                self._record_times_of(other)
+                self._forget(other)
         if pool is not None:
             self._pools.append(pool)
 
-    def remove(self, handle: "Instrumentation", pool: _WatchedPool | None) -> None:
-        self._handles.discard(handle)
+    def remove(self, pool: _WatchedPool | None) -> None:
+        self._open -= 1
         if pool is not None:
             pool.end()
             self._record_times_of(pool)
@@ -315,7 +322,7 @@ class Instrumentation:
     def __init__(self, exporter: _Exporter, pool: _WatchedPool | None) -> None:
         self._exporter: _Exporter | None = exporter
         self._pool = pool
-        exporter.add(self, pool)
+        exporter.add(pool)
 
     @property
     def name(self) -> str | None:
@@ -329,7 +336,7 @@ class Instrumentation:
         """
         exporter, self._exporter = self._exporter, None
         if exporter is not None:
-            exporter.remove(self, self._pool)
+            exporter.remove(self._pool)
 
     def __enter__(self) -> Self:
         return self

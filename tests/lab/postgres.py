@@ -39,7 +39,7 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _SETTINGS = {
     "autovacuum": "off",  # its transactions would be in the streams of replication
     "fsync": "off",
-    "max_connections": "450",
+    "max_connections": "600",
     "max_prepared_transactions": "20",
     "wal_level": "logical",
     "shared_buffers": "64MB",

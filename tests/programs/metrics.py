@@ -44,6 +44,20 @@ def job(pool, seconds=0.1):
         cur.execute("select pg_sleep(%s)", (seconds,))
 
 
+def pools_that_nobody_reads():
+    """With the API alone: what was counted of a pool goes when the next is instrumented."""
+    for _ in range(20):
+        pool = greenwait.Pool(DSN)
+        job(pool, 0)
+        instrument(pool)
+        pool.close()
+        del pool
+    instrument(greenwait.Pool(DSN))
+    gc.collect()
+    counted = [each for each in gc.get_objects() if type(each).__name__ == "_WatchedPool"]
+    assert len(counted) <= 1, counted
+
+
 def a_pool():
     pool = greenwait.Pool(DSN, min_size=1, max_size=2)
     instrument(pool, name="a", meter_provider=PROVIDER)

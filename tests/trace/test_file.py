@@ -278,6 +278,14 @@ def test_the_line_is_the_programs_and_not_psycopg2s(server, callback, file):
         assert each["args"]["line"].startswith(__file__)
 
 
+def test_line_of_the_program_may_wait_for_more_than_one_thing(conn, file):
+    """psycopg2's own code executes a query there, and rolls back."""
+    with greenwait.trace(file):
+        for _ in range(2):
+            psycopg2.extras.HstoreAdapter.get_oids(conn)
+    assert names(file) == ["begin", "get_oids()", "rollback"] * 2
+
+
 def test_times_are_those_of_the_clock(conn, file):
     """Below a millisecond and above a second they are written in other ways."""
     lengths = (0, 0.002, 1.01, 0)

@@ -441,6 +441,7 @@ check=None, configure=None, reset=None, **kwargs)
         cdef Member member = Member.__new__(Member)
         cdef int64_t began_ns = monotonic_ns()
         cdef timeout_block block = timeout_block(max(0, deadline_ns - monotonic_ns()) / 1e9)
+        block.is_internal = True
         self.making += 1
         try:
             block.enter()
@@ -499,6 +500,8 @@ check=None, configure=None, reset=None, **kwargs)
         if member.places is not self.places:
             return 0  # it was the parent's, and this is a forked child
         member.is_lent = False
+        if self.is_watched:
+            self.note_used(member)
         interruption = None
         try:
             # An interrupt may come again and again, as from anyio's cancel scopes; each time the
@@ -523,7 +526,6 @@ check=None, configure=None, reset=None, **kwargs)
                 self.in_use -= 1
                 self.give_place_back(member.places)
         if self.is_watched:
-            self.note_used(member)
             self.tell(interruption)
         if interruption is not None:
             raise interruption
@@ -582,9 +584,10 @@ check=None, configure=None, reset=None, **kwargs)
 
     cdef int note(self, Member member, object what) except -1:
         """Note what is to be logged when no step of the pool is half done."""
+        item = (member.pid, what)  # first: a finalizer may give a connection back meanwhile
         if self.news is None:
             self.news = []
-        self.news.append((member.pid, what))
+        self.news.append(item)
         self.is_watched = True
         return 0
 
@@ -631,19 +634,22 @@ check=None, configure=None, reset=None, **kwargs)
 
 
 def give_up(Pool pool, conn):
-    """Close a connection that *pool* has lent and that is never given back; it does not wait."""
+    """Close a connection that *pool* has lent and that is never given back; it does not wait.
+
+    It is logged later, by the next who uses the pool: what a log handler raises would keep the
+    caller from giving up the others.
+    """
     cdef Member member = pool.members.get(id(conn))
     if member is None or not member.is_lent or member.places is not pool.places:
         return
     member.is_lent = member.is_in_block = False
+    if pool.is_watched:
+        pool.note_used(member)
     try:
         pool.discard(member, "it was never given back, and its event loop or its pool is closed")
     finally:
         pool.in_use -= 1
-        if pool.is_watched:
-            pool.note_used(member)
         pool.give_place_back(member.places)
-    pool.tell()
 
 
 def empty_pool(dsn=None, *, min_size=0, **options):

@@ -135,6 +135,8 @@ cdef class Worker(dict):
 
 cdef object plain_greenlet = greenlet
 cdef Py_ssize_t dict_offset = greenlet.__dictoffset__
+if dict_offset <= 0:  # pragma: no cover
+    raise ImportError("greenwait does not know where this greenlet keeps its __dict__")
 
 
 cdef object new_worker(object function, object parent, WorkerKind kind):

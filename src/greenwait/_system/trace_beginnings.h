@@ -14,11 +14,12 @@ enum {
     TRACE_HEAD = 80 /* bytes of a statement */
 };
 
-/* What makes a beginning: two words, which are compared at once. */
+/* What makes a beginning. */
 typedef struct {
     PyObject *code;   /* the Python code that waits; NULL: there is none */
     uint64_t place;   /* where in it, and the row */
-    uint64_t what;    /* the backend, the kind of event, and how much of the statement is known */
+    uint64_t what;    /* the backend, where a caller's callee is, the kind of event, and how much of
+                         the statement is known: 32, 16, 8 and 8 bits */
     const char *head; /* the statement's first bytes */
 } trace_key_t;
 
@@ -44,6 +45,16 @@ trace_key_set_code(trace_key_t *key, void *code, int where)
 {
     key->code = (PyObject *)code;
     key->place = (uint64_t)(uint32_t)where << 32 | (uint32_t)key->place;
+}
+
+/* The same for the code of the program that has called the code in the key, psycopg2's say, which may
+   wait in more than one place. */
+static inline void
+trace_key_set_caller(trace_key_t *key, void *code, int where)
+{
+    if (key->code != code)
+        key->what |= (key->place >> 32 & 0xffff) << 16;
+    trace_key_set_code(key, code, where);
 }
 
 static inline size_t
@@ -72,6 +83,8 @@ trace_kept(const trace_key_t *key)
     const trace_slot_t *slot = trace_slot_of(key);
     size_t length = trace_key_length(key);
 
+    if (!trace_slots) /* another thread has ended the trace */
+        return NULL;
     if (slot->code != key->code || slot->place != key->place || slot->what != key->what
         || (length && memcmp(slot->head, key->head, length)))
         return NULL;
