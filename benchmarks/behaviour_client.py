@@ -281,6 +281,8 @@ def main() -> None:
     parser.add_argument("callback", choices=("wait_select", "psycogreen", "greenwait"))
     parser.add_argument("dsn")
     options = parser.parse_args()
+    # In the background a shell has a program ignore it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     _register(options.callback)
     SITUATIONS[options.situation](options.callback, options.dsn)
 
