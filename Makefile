@@ -69,6 +69,7 @@ bench-full: $(VENV)/.bench ## the whole comparison, free and on one core, and wh
 	$(BIN)/python benchmarks/compare.py $(SAME_CORE) --report report-same-core.html --json report-same-core.json
 	$(BIN)/python benchmarks/compare.py --report report.html --json report.json
 	$(BIN)/python benchmarks/stalls.py
+	$(BIN)/python benchmarks/sending.py
 	$(BIN)/python benchmarks/instructions.py --if-possible
 	$(BIN)/python benchmarks/concurrency.py --plot report-concurrency.svg
 	$(BIN)/python benchmarks/concurrency.py --rounds 9 $(MORE_WORK)
