@@ -2,8 +2,8 @@
 
 from greenwait._poll cimport Wait
 
-# Each of these ends the query; it raises an exception that costs the connection, or returns one that
-# does not.
+# Each of these ends the query; it raises an exception that costs the connection, or returns one
+# that does not.
 cdef object stop_unless_lost(object conn, Wait* wait, object interruption)
 cdef object stop_and_log(object conn, Wait* wait, object interruption)
 

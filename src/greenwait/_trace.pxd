@@ -22,8 +22,8 @@ cdef int row_known() noexcept
 cdef int row_here(bint* stops_loop) except -1
 # Record the wait of a connection like an earlier one of the same line; False: trace_wait() has to.
 cdef bint trace_again(ConnectionState state, const Wait* wait, int64_t ended_ns) noexcept
-# Record the wait of a connection, when it is over; *state* is that of *wait*. It may run Python code
-# too.
+# Record the wait of a connection, when it is over; *state* is that of *wait*. It may run Python
+# code too.
 cdef int trace_wait(
     object conn, ConnectionState state, const Wait* wait, int64_t ended_ns
 ) except -1

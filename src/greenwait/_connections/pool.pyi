@@ -148,4 +148,8 @@ def fill(pool: Pool[Any]) -> None:
     """Make the first connections; close the pool if one fails."""
 
 def give_up(pool: Pool[Any], conn: Any) -> None:
-    """Close a connection that *pool* has lent and that is never given back; it does not wait."""
+    """Close a connection that *pool* has lent and that is never given back; it does not wait.
+
+    It is logged later, by the next who uses the pool: what a log handler raises would keep the
+    caller from giving up the others.
+    """

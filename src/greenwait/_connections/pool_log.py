@@ -16,7 +16,7 @@ def log_connections(news: Iterable[tuple[int, float | str]]) -> None:
         return
     level = stack_level()
     for pid, what in news:
-        extra = {"backend_pid": pid}
+        extra: dict[str, float] = {"backend_pid": pid}
         if isinstance(what, str):
             text = "the pool closed the connection of backend %s: %s"
             _logger.debug(text, pid, what, stacklevel=level, extra=extra)
