@@ -1,6 +1,7 @@
 """What the benchmark's report says of its figures: the headline, the warning, the bars."""
 
 import re
+from typing import Any
 
 import pytest
 
@@ -167,3 +168,20 @@ def test_page_of_a_part_has_no_leading_sections():
     html = page(document(), "")
     assert "Behaviour" not in html
     assert "Time per query" in html
+
+
+def test_line_that_runs_out_of_a_panel_has_a_head():
+    pytest.importorskip("matplotlib")
+    from benchmarks.plots import client_bars
+
+    def client(p90: float) -> dict[str, Any]:
+        spread = {"median": 1e-5, "p10": 0.9e-5, "p90": p90}
+        return {"title": "one", "kind": "python", "cpu_seconds": spread}
+
+    def heads(clients: list[dict[str, Any]]) -> list[list[Any]]:
+        (axes,) = client_bars(clients, "32", "query").axes
+        lines: list[Any] = [line for line in axes.lines if line.get_marker() == ">"]
+        return [list(line.get_ydata()) for line in lines]
+
+    assert heads([client(1.1e-5), client(1.2e-5)]) == [[]]
+    assert heads([client(1.1e-5), client(9e-5)]) == [[1]]
