@@ -11,7 +11,8 @@ import pytest
 
 from tests.explorer import table as stopping_table
 from tests.lab.bounds import bound
-from tests.lab.pages import ROOT, commands, cut, is_late, side, without_log
+from tests.lab.pages import ROOT, commands, cut, is_late, side
+from tests.lab.programs import without_log
 
 DOCS = sorted((ROOT / "docs").rglob("*.md"))
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "benchmarks" / "README.md", *DOCS]

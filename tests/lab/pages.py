@@ -47,11 +47,3 @@ _SECONDS = re.compile(r"\b\d+ s\b")
 def is_late(printed: str, output: str) -> bool:
     """Return whether *printed* is *output* but for the seconds: a busy machine's."""
     return printed != output and _SECONDS.sub("", printed) == _SECONDS.sub("", output)
-
-
-_OF_GRACE = re.compile(r"^backend \d+ has not ended its query within .*\n", re.MULTILINE)
-
-
-def without_log(stderr: str) -> str:
-    """Return *stderr* without what the log says of a grace, where no handler is set."""
-    return _OF_GRACE.sub("", stderr)

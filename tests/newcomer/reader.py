@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tests.lab.bounds import bound
-from tests.lab.pages import ROOT, Block, commands, cut, is_late, side, without_log
+from tests.lab.pages import ROOT, Block, commands, cut, is_late, side
+from tests.lab.programs import without_log
 from tests.newcomer.home import Done, Home, server_settings
 
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
