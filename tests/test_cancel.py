@@ -3,7 +3,6 @@
 import contextlib
 import errno
 import os
-import re
 import signal
 import threading
 import time
@@ -297,8 +296,7 @@ def test_without_a_descriptor_to_cancel_with_says_so(run_program, what, raised, 
     said = run_program("cancel_without_descriptors", what)
     assert said.startswith(raised)
     assert os.strerror(errno.EMFILE) in said
-    assert re.search(rf"True {closed}$", said, re.MULTILINE)
-    assert ("within the grace of 0.5 s" in said) == (closed > 0)
+    assert said.rstrip().endswith(f"True {closed}")
 
 
 @pytest.mark.skipif(not HAS_LIBPQ, reason="psycopg2's own cancel() is asked")
@@ -309,5 +307,4 @@ def test_without_a_descriptor_to_cancel_with_says_so_beside_others(run_program, 
     ends = {"deadline": "Operational", "cancel": ("GreenletExit", "CancelledError")}
     assert said.startswith(ends[what])
     assert os.strerror(errno.EMFILE) in said
-    assert re.search("True 2$", said, re.MULTILINE)
-    assert "within the grace of 0.5 s" in said
+    assert said.rstrip().endswith("True 2")

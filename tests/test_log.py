@@ -14,7 +14,7 @@ import greenwait
 from tests.lab.asleep import when_asleep
 from tests.lab.freezers import frozen
 from tests.lab.interrupts import Limit, raising
-from tests.lab.marks import needs_backend_pid, needs_server_connection
+from tests.lab.marks import needs_backend_pid, needs_copy, needs_server_connection
 from tests.lab.postgres import Server
 from tests.lab.queries import TWENTY_SECONDS, assert_usable, one, terminate
 from tests.lab.waiting import when_waiting
@@ -53,6 +53,7 @@ def interrupt():
 # -- Queries that are stopped
 
 
+@needs_copy
 def test_line_is_the_programs_where_the_package_executes_it(log, server):
     with (
         contextlib.closing(greenwait.connect(server.dsn())) as conn,

@@ -293,6 +293,7 @@ cdef int send_cancel(object conn, Wait* wait, list complaints) except -1:
     cdef int64_t began_ns = monotonic_ns() if wait.row > 0 else 0
     try:
         request = cancel_request(conn)
+        wait.cancels += request is None  # psycopg2 has sent it
         while request is not None:
             try:
                 wait_until_ok(request, &sending)
