@@ -13,6 +13,7 @@ from tests.lab.servers import POOL_MODE
 __all__ = [
     "cancels_through_the_proxy",
     "needs_backend_pid",
+    "needs_bare_build",
     "needs_copy",
     "needs_epoll",
     "needs_flat_memory",
@@ -80,6 +81,9 @@ _BUILD = os.environ.get("GREENWAIT_TEST_BUILD")  # sanitized or traced; the tool
 needs_flat_memory = pytest.mark.skipif(
     _BUILD is not None,
     reason="AddressSanitizer and coverage.py keep memory of what is over",
+)
+needs_bare_build = pytest.mark.skipif(
+    _BUILD is not None, reason="valgrind does not run what is sanitized, and counts what is traced"
 )
 needs_pace = pytest.mark.skipif(_BUILD == "traced", reason="a traced build does not keep that pace")
 needs_its_own_tracer = pytest.mark.skipif(_BUILD == "traced", reason="the tracer is coverage.py's")

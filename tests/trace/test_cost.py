@@ -3,9 +3,11 @@
 import pytest
 
 from benchmarks.callgrind import count, missing
+from tests.lab.marks import needs_bare_build
 
-# Of what a query costs without it; the rest is psycopg2's, libpq's and the interpreter's.
-MOST = 0.03
+# Of what a query costs without it; the rest is psycopg2's, libpq's and the interpreter's. It is 0.028;
+# the layout of the heap moves it by some tens of instructions, twenty of which are 0.0015.
+MOST = 0.035
 
 PROGRAM = """
 import gc, os, sys, psycopg2, greenwait
@@ -31,6 +33,7 @@ os._exit(0)
 """
 
 
+@needs_bare_build
 @pytest.mark.timeout(300)
 @pytest.mark.skipif(bool(missing()), reason="needs valgrind and libfaketime")
 def test_a_traced_query_costs_few_instructions(server, tmp_path):

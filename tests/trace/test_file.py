@@ -17,6 +17,7 @@ import pytest
 import greenwait
 from greenwait import _timeline
 from tests.lab.bounds import bound
+from tests.lab.marks import needs_flat_memory
 from tests.lab.programs import run_code
 
 START = """
@@ -116,6 +117,7 @@ os.kill(os.getpid(), signal.SIGKILL)
     assert "select 1 as mine" in found
 
 
+@needs_flat_memory
 def test_memory_does_not_grow_and_everything_is_in_the_file(server, file):
     """Fifty lines, executed again and again."""
     lines = [f"cur.execute('select {number}')" for number in range(50)]
