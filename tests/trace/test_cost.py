@@ -5,8 +5,8 @@ import pytest
 from benchmarks.callgrind import count, missing
 from tests.lab.marks import needs_bare_build
 
-# Of what a query costs without it; the rest is psycopg2's, libpq's and the interpreter's. It is 0.028;
-# the layout of the heap moves it by some tens of instructions, twenty of which are 0.0015.
+# Of what a query costs without it; the rest is psycopg2's, libpq's and the interpreter's. It is
+# 0.028, and the layout of the heap moves it by some tens of instructions: twenty are 0.0015.
 MOST = 0.035
 
 PROGRAM = """
