@@ -71,7 +71,9 @@ def main() -> None:
     parser.add_argument("--page", action="append", type=Path, help="one of the pages; the same")
     parser.add_argument("--wheels", type=Path, help="the folder of wheels that are built already")
     arguments = parser.parse_args()
-    named = [Path(shutil.which(name) or name) for name in arguments.python or ()]
+    named = [Path(shutil.which(name) or "") for name in arguments.python or ()]
+    if Path() in named:
+        parser.error("--python is the name of a program on PATH, as python3.13, or its path")
     pages = [path.resolve() for path in arguments.page or PAGES]
     deviates = False
     with tempfile.TemporaryDirectory(prefix="newcomer-") as name:
