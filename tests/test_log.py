@@ -14,6 +14,7 @@ import greenwait
 from tests.lab.asleep import when_asleep
 from tests.lab.freezers import frozen
 from tests.lab.interrupts import Limit, raising
+from tests.lab.logs import handled_by
 from tests.lab.marks import needs_backend_pid, needs_copy, needs_server_connection
 from tests.lab.postgres import Server
 from tests.lab.queries import TWENTY_SECONDS, assert_usable, one, terminate
@@ -28,22 +29,6 @@ def _log(caplog):
     set_wait_callback(greenwait.WaitCallback(cancel_grace=20))
     caplog.set_level(logging.DEBUG, "greenwait")
     return caplog
-
-
-@contextlib.contextmanager
-def handled_by(emit):
-    """Have *emit* called with each record of greenwait's."""
-
-    class Handler(logging.Handler):
-        def emit(self, record):
-            emit(record)
-
-    handler = Handler()
-    logging.getLogger("greenwait").addHandler(handler)
-    try:
-        yield
-    finally:
-        logging.getLogger("greenwait").removeHandler(handler)
 
 
 def interrupt():

@@ -1,7 +1,6 @@
 """``WaitCallback(slow=...)``: a warning for each wait that took longer, and where it was."""
 
 import concurrent.futures
-import contextlib
 import inspect
 import logging
 import textwrap
@@ -13,6 +12,7 @@ from psycopg2.extensions import POLL_OK, set_wait_callback
 
 import greenwait
 from greenwait._sleep import POLLERS
+from tests.lab.logs import handled_by
 from tests.lab.marks import needs_refusal
 
 
@@ -149,22 +149,6 @@ def test_handler_may_query_another_connection(log_slow, connect):
         logger.removeHandler(handler)
     assert cur.fetchone() == (6,)
     assert logged
-
-
-@contextlib.contextmanager
-def handled_by(emit):
-    """Have *emit* called with each record of greenwait's."""
-
-    class Handler(logging.Handler):
-        def emit(self, record):
-            emit(record)
-
-    handler = Handler()
-    logging.getLogger("greenwait").addHandler(handler)
-    try:
-        yield
-    finally:
-        logging.getLogger("greenwait").removeHandler(handler)
 
 
 @pytest.mark.parametrize("in_thread", [False, True])

@@ -134,42 +134,39 @@ cdef object wait_observed(object conn, Wait* wait):
     """
     cdef PyObject* result
     cdef int64_t ended_ns
+    cdef bint is_ordinary
     wait.interrupted_by = NULL
     wait.stops_loop = False
     wait.row = row_known()
+    is_ordinary = wait.row > 0 and wait.options.slow_ns < 0
     wait.began_ns = monotonic_ns()
-    if wait.row == 0 or wait.options.slow_ns >= 0:
-        return wait_and_tell(conn, wait)
+    if not is_ordinary:
+        failure = find_row(wait)
+        if failure is not None:
+            return end_not_begun(conn, wait, failure)
     result = call_unchecked(wait_for_result, conn, wait)
     ended_ns = monotonic_ns()
     if result is NULL:
         return end_raised(conn, wait, ended_ns)
     reason = <object>result
     Py_DECREF(reason)  # held here now
-    if wait.interrupted_by is NULL and trace_again(<ConnectionState>wait.state, wait, ended_ns):
+    if (
+        is_ordinary
+        and wait.interrupted_by is NULL
+        and trace_again(<ConnectionState>wait.state, wait, ended_ns)
+    ):
         return reason
-    return end_returned(conn, wait, reason, ended_ns)
+    return end_observed(conn, wait, reason, None, told_of(conn, wait, ended_ns))
 
 
-cdef object wait_and_tell(object conn, Wait* wait):
-    """Wait, where Python code names the row of the trace, or may have to log."""
-    cdef PyObject* result
-    cdef int64_t ended_ns
-    failure = None
+cdef object find_row(Wait* wait):
+    """Find the wait's row of the trace; return what Python code that names it raises, or None."""
     try:
         if trace_is_on:
             wait.row = row_here(&wait.stops_loop)
     except BaseException as exc:
-        failure = exc
-    if failure is not None:
-        return end_not_begun(conn, wait, failure)
-    result = call_unchecked(wait_for_result, conn, wait)
-    ended_ns = monotonic_ns()
-    if result is NULL:
-        return end_raised(conn, wait, ended_ns)
-    reason = <object>result
-    Py_DECREF(reason)  # held here now
-    return end_returned(conn, wait, reason, ended_ns)
+        return exc
+    return None
 
 
 cdef object end_not_begun(object conn, Wait* wait, object interruption):
@@ -190,11 +187,6 @@ cdef object end_raised(object conn, Wait* wait, int64_t ended_ns):
     except BaseException as exc:
         failure = exc
     return end_observed(conn, wait, None, failure, told_of(conn, wait, ended_ns))
-
-
-cdef object end_returned(object conn, Wait* wait, object reason, int64_t ended_ns):
-    """Tell of a wait, and return what it does."""
-    return end_observed(conn, wait, reason, None, told_of(conn, wait, ended_ns))
 
 
 cdef object told_of(object conn, Wait* wait, int64_t ended_ns):

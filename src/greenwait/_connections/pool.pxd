@@ -53,7 +53,7 @@ cdef class Pool:
     cdef int64_t waited_ns
     cdef bint is_watched    # there are times or news, of which lending has to know
     cdef PoolTimes times    # None: they are not counted
-    cdef list news          # connections made and closed, to be logged; None: there are none
+    cdef list news          # connections made and closed that are still to be logged, or None
     cdef object __weakref__
 
     cdef int begin(self) except -1

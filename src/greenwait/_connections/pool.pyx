@@ -440,7 +440,8 @@ check=None, configure=None, reset=None, **kwargs)
         """Return a new connection."""
         cdef Member member = Member.__new__(Member)
         cdef int64_t began_ns = monotonic_ns()
-        cdef timeout_block block = timeout_block(max(0, deadline_ns - monotonic_ns()) / 1e9)
+        cdef int64_t took_ns
+        cdef timeout_block block = timeout_block(max(0, deadline_ns - began_ns) / 1e9)
         block.is_internal = True
         self.making += 1
         try:
@@ -470,10 +471,10 @@ check=None, configure=None, reset=None, **kwargs)
         self.made += 1
         self.members[id(member.conn)] = member
         member.pid = pid_of(member.conn)
-        began_ns = monotonic_ns() - began_ns
+        took_ns = monotonic_ns() - began_ns
         if self.times is not None:
-            count_time(self.times.made, began_ns)
-        self.note(member, began_ns / 1e9)
+            count_time(self.times.made, took_ns)
+        self.note(member, took_ns / 1e9)
         return member
 
     cdef object too_late(self, int64_t began_ns, object cause):

@@ -16,7 +16,7 @@ enum {
 
 /* What makes a beginning. */
 typedef struct {
-    PyObject *code;   /* the Python code that waits; NULL: there is none */
+    PyObject *code;   /* the Python code that waits, or NULL outside of any */
     uint64_t place;   /* where in it, and the row */
     uint64_t what;    /* the backend, where a caller's callee is, the kind of event, and how much of
                          the statement is known: 32, 16, 8 and 8 bits */
