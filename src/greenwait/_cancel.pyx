@@ -16,6 +16,7 @@ from greenwait._deadline cimport (
     after,
     block_has_expired,
     blocks_entered,
+    call_outside_blocks,
     checked_seconds,
     nearest_block,
     timeout as timeout_block,
@@ -36,7 +37,7 @@ from greenwait._psycopg.libpq cimport (
     libpq,
 )
 from greenwait._psycopg.proxy cimport without_proxy
-from greenwait._psycopg.state cimport is_in_query, pgconn_of
+from greenwait._psycopg.state cimport backend_pid, is_in_query, pgconn_of
 from greenwait._stats cimport counters
 from greenwait._system.clock cimport monotonic_ns
 from greenwait._system.sealed_type cimport seal_type
@@ -59,7 +60,6 @@ cdef extern from "cancel_thread.h" nogil:
 
 cdef type connection_type = psycopg2.connection
 cdef object connection_cancel = connection_type.cancel
-cdef object connection_info = connection_type.info
 cdef object OperationalError = psycopg2.OperationalError
 cdef object InterfaceError = psycopg2.InterfaceError
 cdef object log = log_cancel
@@ -234,7 +234,7 @@ def cancel(conn: psycopg2.connection, /, timeout: float = 1.0) -> None:
         raise InterfaceError("there is nothing to cancel: the connection is closed")
     if not is_in_query(conn):
         raise OperationalError("there is nothing to cancel: the connection is still connecting")
-    pid = connection_info.__get__(conn).backend_pid  # what is cancelled may close it at once
+    pid = backend_pid(conn)  # now: what is cancelled may close it at once
     wait.options = &default_options
     wait.state = wait.block = <PyObject*>None
     wait.deadline_ns = after(to_ns(seconds))
@@ -265,4 +265,6 @@ def cancel(conn: psycopg2.connection, /, timeout: float = 1.0) -> None:
     finally:
         if row > 0 and trace_is_on:
             trace_span(row, "cancel", "cancel", began_ns)
-    log(pid)
+    raised = call_outside_blocks(log, (pid,))
+    if raised is not None:
+        raise raised

@@ -32,8 +32,7 @@ cdef timeout nearest_block()
 cdef bint is_registered() except -1
 cdef int learn_delegate() except -1
 cdef int hear_blocks() except -1
-cdef object leave_blocks()
-cdef int return_to_blocks(object token) except -1
+cdef object call_outside_blocks(object function, tuple arguments)
 cdef str deadline_of(timeout block, int64_t limit_ns)
 cdef object timeout_error(timeout block, int64_t limit_ns, str state)
 cdef object timeout_error_without_query(timeout block, int64_t limit_ns, str state)

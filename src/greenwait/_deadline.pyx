@@ -207,13 +207,7 @@ cdef class timeout:
     cdef int log(self, object exc) except -1:
         """Log that its deadline has ended a wait, not for the server; *exc* leaves the block."""
         self.is_logged = True
-        interruption = None
-        token = leave_blocks()  # an outer one must not end the queries of a log handler
-        try:
-            log_expired(f"the deadline of {self!r}")
-        except BaseException as second:
-            interruption = second
-        return_to_blocks(token)
+        interruption = call_outside_blocks(log_expired, (deadline_of(self, 0),))
         if interruption is not None:
             raised = interruption if exc is None else higher(exc, interruption)
             if raised is not exc:
@@ -306,14 +300,19 @@ cdef timeout nearest_block():
     return nearest
 
 
-cdef object leave_blocks():
-    """Leave all blocks until ``return_to_blocks()`` is called with the token returned."""
-    return PyContextVar_Set(innermost, None)
+cdef object call_outside_blocks(object function, tuple arguments):
+    """Call a function that writes to the log; return what has been raised meanwhile, or None.
 
-
-cdef int return_to_blocks(object token) except -1:
+    No block applies to the queries of a log handler, least of all one that has expired.
+    """
+    cdef object raised = None
+    token = PyContextVar_Set(innermost, None)
+    try:
+        function(*arguments)
+    except BaseException as exc:
+        raised = exc
     PyContextVar_Reset(innermost, token)
-    return 0
+    return raised
 
 
 # -- The exceptions for a deadline that has passed: these functions return them

@@ -18,10 +18,9 @@ from greenwait._copy_data cimport CopyData, copy_expected, transfer_copy
 from greenwait._deadline cimport (
     after,
     blocks_entered,
+    call_outside_blocks,
     learn_delegate,
-    leave_blocks,
     nearest_block,
-    return_to_blocks,
     timeout as timeout_block,
 )
 from greenwait._delivery cimport deliver, deliver_in_query, forget_left, may_be_left, raise_again
@@ -191,11 +190,18 @@ cdef object end_raised(object conn, Wait* wait, int64_t ended_ns):
 
 cdef object told_of(object conn, Wait* wait, int64_t ended_ns):
     """Tell of the wait; return what Python code has raised meanwhile, or None."""
-    try:
-        tell_of_wait(conn, wait, ended_ns)
-    except BaseException as exc:
-        return exc
-    return None
+    interrupted_by = raised = None
+    if wait.interrupted_by is not NULL:
+        interrupted_by = <object>wait.interrupted_by
+        Py_DECREF(interrupted_by)  # held here now
+    if wait.row > 0:
+        try:
+            trace_wait(conn, <ConnectionState>wait.state, wait, ended_ns)
+        except BaseException as exc:
+            raised = exc
+    if raised is None and 0 <= wait.options.slow_ns < ended_ns - wait.began_ns:
+        raised = call_outside_blocks(log_slow, (conn, (ended_ns - wait.began_ns) / 1e9))
+    return raised
 
 
 cdef object end_observed(
@@ -218,22 +224,6 @@ cdef object end_observed(
     if failure is not None:
         raise_again(failure)
     return reason
-
-
-cdef int tell_of_wait(object conn, Wait* wait, int64_t ended_ns) except -1:
-    interrupted_by = None
-    if wait.interrupted_by is not NULL:
-        interrupted_by = <object>wait.interrupted_by
-        Py_DECREF(interrupted_by)  # held here now
-    if wait.row > 0:
-        trace_wait(conn, <ConnectionState>wait.state, wait, ended_ns)
-    if 0 <= wait.options.slow_ns < ended_ns - wait.began_ns:
-        token = leave_blocks()  # an expired block must not end the queries of a log handler
-        try:
-            log_slow(conn, (ended_ns - wait.began_ns) / 1e9)
-        finally:
-            return_to_blocks(token)
-    return 0
 
 
 cdef object wait_for_result(object conn, Wait* wait):

@@ -15,10 +15,9 @@ from greenwait._copy cimport end_copy, has_left_copy, is_stream
 from greenwait._copy_data cimport CopyData, begin_copy, copy_expected, cut_copy, finish_copy
 from greenwait._deadline cimport (
     after,
+    call_outside_blocks,
     count_timeout,
     deadline_of,
-    leave_blocks,
-    return_to_blocks,
     timeout as timeout_block,
     timeout_error,
     timeout_error_without_query,
@@ -33,6 +32,7 @@ from greenwait._psycopg.state cimport (
     ROLLBACK,
     TPC_BEGIN,
     ConnectionState,
+    backend_pid,
     is_in_transaction,
 )
 from greenwait._ranks cimport higher
@@ -87,7 +87,7 @@ cdef object pid_of(object conn, Wait* wait):
     """Return the pid of the connection's backend, or None if it has none yet."""
     if wait.state is <PyObject*>None:
         return None
-    return connection_info.__get__(conn).backend_pid or None
+    return backend_pid(conn) or None
 
 
 cdef object log_stopping(
@@ -110,15 +110,8 @@ cdef object log_stopping(
             why = deadline_of(block, wait.options.timeout_ns)
         else:
             why = type(raised_by(interruption)).__name__
-        token = leave_blocks()  # an expired block must not end the queries of a log handler
-        try:
-            log_stopped(
-                pid, why, wait.cancels, has_struck,
-                wait.options.grace_ns / 1e9 if wait.has_given_up else None,
-            )
-        except BaseException as exc:
-            second = exc
-        return_to_blocks(token)
+        grace = wait.options.grace_ns / 1e9 if wait.has_given_up else None
+        second = call_outside_blocks(log_stopped, (pid, why, wait.cancels, has_struck, grace))
         wait.deadline_ns = after(wait.options.grace_ns)  # the handler may have taken long
     if second is not None:
         if failure is not None:

@@ -22,6 +22,7 @@ from greenwait._psycopg.state cimport (
     NO_ENDING,
     ROLLBACK,
     ConnectionState,
+    backend_pid,
     is_ready,
 )
 from greenwait._system.clock cimport monotonic_ns
@@ -333,7 +334,7 @@ cdef int trace_wait(
     query = None
     if state is not None and state.is_prepared:
         if state.traced_backend == 0:
-            state.traced_backend = conn.info.backend_pid
+            state.traced_backend = backend_pid(conn)
         backend = state.traced_backend
         if kind == OF_CURSOR:
             query = value_of(cursor_query, state.traced_cursor) if state.traced_query else None

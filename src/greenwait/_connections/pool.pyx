@@ -24,13 +24,13 @@ from greenwait._connections.pooled cimport (
 from greenwait._connections.semaphore cimport FairSemaphore, pause_until
 from greenwait._deadline cimport (
     after,
+    call_outside_blocks,
     checked_seconds,
-    leave_blocks,
-    return_to_blocks,
     timeout as timeout_block,
     to_ns,
 )
 from greenwait._psycopg.proxy cimport without_proxy
+from greenwait._psycopg.state cimport backend_pid
 from greenwait._ranks cimport higher
 from greenwait._system.clock cimport NO_DEADLINE, monotonic_ns
 from greenwait._system.sealed_type cimport seal_type
@@ -61,12 +61,6 @@ cdef str SYNCHRONOUS = (
 cdef str IN_BLOCK = "write 'with pool.connection() as conn:', and use a cursor of conn"
 cdef str AS_BLOCK = "it is a with block: write 'with pool.connection() as conn:'"
 
-# Why an idle connection is not lent, by how much of the test it has passed.
-cdef tuple UNFIT = (
-    "its max_lifetime is over", "the server has closed it", "check() has not passed it"
-)
-
-cdef object connection_info = psycopg2.connection.info
 cdef object Psycopg2Error = psycopg2.Error
 cdef object OperationalError = psycopg2.OperationalError
 cdef object InterfaceError = psycopg2.InterfaceError
@@ -418,23 +412,23 @@ check=None, configure=None, reset=None, **kwargs)
 
     cdef bint is_fit(self, Member member, int64_t now_ns) except -1:
         """Is this idle connection fit to be lent? If not, it is closed."""
-        cdef bint is_fit = False
-        cdef int passed = 0
+        cdef str flaw = "its max_lifetime is over"
         try:
             if now_ns < member.expires_ns:
-                passed = 1
+                flaw = "the server has closed it"
                 if is_alive(member.conn):
-                    passed = 2
+                    flaw = "check() has not passed it"
                     if self.check is not None:
                         self.check(member.conn)
-                    is_fit = self.check is None or self.is_clean(member, None)
+                    if self.check is None or self.is_clean(member, None):
+                        flaw = None
         except Psycopg2Error as exc:
             if isinstance(exc, QueryTimeout):
                 raise
         finally:
-            if not is_fit:
-                self.discard(member, UNFIT[passed])
-        return is_fit
+            if flaw is not None:
+                self.discard(member, flaw)
+        return flaw is None
 
     cdef Member make(self, int64_t deadline_ns):
         """Return a new connection."""
@@ -470,7 +464,7 @@ check=None, configure=None, reset=None, **kwargs)
             member.expires_ns = after(<int64_t>(self.max_lifetime_ns * random.uniform(0.9, 1.0)))
         self.made += 1
         self.members[id(member.conn)] = member
-        member.pid = pid_of(member.conn)
+        member.pid = backend_pid(without_proxy(member.conn))
         took_ns = monotonic_ns() - began_ns
         if self.times is not None:
             count_time(self.times.made, took_ns)
@@ -624,14 +618,7 @@ check=None, configure=None, reset=None, **kwargs)
             return None
         news, self.news = self.news, None
         self.is_watched = self.times is not None
-        interruption = None
-        token = leave_blocks()  # an expired block must not end the queries of a log handler
-        try:
-            log(news)
-        except BaseException as exc:
-            interruption = exc
-        return_to_blocks(token)
-        return interruption
+        return call_outside_blocks(log, (news,))
 
 
 def give_up(Pool pool, conn):
@@ -677,11 +664,6 @@ cdef int close(object conn) except -1:
     except Psycopg2Error:  # pragma: no cover: another thread or greenlet is at work on it
         pass
     return 0
-
-
-cdef object pid_of(object conn):
-    """Return the pid of its backend; no Python code runs for that."""
-    return connection_info.__get__(without_proxy(conn)).backend_pid
 
 
 cdef FairLock lock_of(object conn):

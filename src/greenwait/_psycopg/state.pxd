@@ -48,6 +48,7 @@ cdef class ConnectionState:
     cdef object interrupted_begin
 
 cdef ConnectionState state_of(object conn)
+cdef object backend_pid(object conn)
 cdef bint is_in_query(object conn) except -1
 cdef bint is_in_transaction(object conn) except -1
 cdef bint is_ready(object conn) except -1

@@ -32,6 +32,7 @@ cdef type connection_type = psycopg2.connection
 cdef object connection_pgconn_ptr = connection_type.pgconn_ptr
 cdef object connection_async = connection_type.async_
 cdef object connection_status = connection_type.status
+cdef object connection_info = connection_type.info
 
 # The status of a connection; 20 and above are the steps of connecting (psycopg/connection.h).
 cdef enum:
@@ -103,6 +104,11 @@ cdef ConnectionState state_of(object conn):
         states[key] = state
     place.conn, place.state = <PyObject*>conn, <PyObject*>state
     return state
+
+
+cdef object backend_pid(object conn):
+    """Return the pid of its backend, 0 without one; no Python code runs for that."""
+    return value_of(connection_info, conn).backend_pid
 
 
 cdef bint is_in_query(object conn) except -1:
