@@ -32,7 +32,7 @@ _MEGABYTES = (20, 80, 160)
 _MOST = 1.1  # of blocking psycopg2's time, over a Unix socket
 _MOST_WITH_SMALL_BUFFERS = 1.6
 _LIMIT = Path("/proc/sys/net/core/wmem_max")
-_LARGE = 4_000_000
+_LARGE = 4_000_000  # with that limit in bytes and more, the first goal holds
 
 
 @contextlib.contextmanager

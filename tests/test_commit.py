@@ -1,6 +1,7 @@
 """A commit that is interrupted: its outcome first, and if there is none, that is said."""
 
 import contextlib
+import logging
 import operator
 import os
 import select
@@ -222,6 +223,16 @@ def test_commit_whose_connection_is_lost_is_in_doubt_without_a_callback_too(own_
     stop = lambda: case.watcher.cursor().execute(f"select pg_terminate_backend({case.pid})")  # noqa: E731
     with contextlib.closing(case), pytest.raises(greenwait.CommitInDoubt, match="lost"):
         case.commit(stop)
+
+
+def test_doubt_is_not_lost_to_the_log(own_server, callback, caplog):
+    """A lost connection is not logged: an interrupt there would replace the doubt."""
+    caplog.set_level(logging.DEBUG, "greenwait")
+    case = Case(own_server, "Connection commit()", 20)
+    stop = lambda: case.watcher.cursor().execute(f"select pg_terminate_backend({case.pid})")  # noqa: E731
+    with contextlib.closing(case), pytest.raises(greenwait.CommitInDoubt, match="lost"):
+        case.commit(stop)
+    assert caplog.messages == []
 
 
 def test_commit_that_is_not_seen_to_be_one_is_cancelled_as_any_query(own_server, callback):

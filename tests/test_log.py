@@ -345,15 +345,3 @@ def test_connections_are_closed_though_the_log_raises(log, server):
     with handled_by(fail), contextlib.suppress(Limit):
         pool.closeall()
     assert [conn.closed for conn in conns] == [1, 1, 1]
-
-
-def test_trigger_of_a_commit_in_doubt_is_not_lost_to_the_log(log, connect, watcher):
-    """Of a connection that is lost there is nothing to log, and no code runs for it."""
-    conn = connect()
-    with conn.cursor() as cur:
-        cur.execute("select 1")
-    log.clear()
-    terminate(watcher, conn)
-    with pytest.raises(psycopg2.OperationalError):
-        conn.cursor().execute("select 1")
-    assert log.messages == []

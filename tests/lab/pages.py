@@ -21,7 +21,7 @@ class Block(NamedTuple):
 
 
 def cut(page: Path) -> list[Block]:
-    """Return the blocks of *page* in order, each with its output, which is no block then."""
+    """Return the blocks of *page* in order, each with its output, which is not one itself."""
     text = page.read_text(encoding="utf-8")
     return [
         Block(page, text.count("\n", 0, found.start(2)) + 1, *found.groups(default=""))
